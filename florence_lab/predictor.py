@@ -1,0 +1,376 @@
+"""`Predictor`: load a checkpoint, encode an image once, and ask it anything, at once, as a stream or in batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+from transformers import Florence2ForConditionalGeneration, Florence2Processor, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutput
+
+from .checkpoint import load_checkpoint
+from .hub import resolve
+from .images import load_image
+from .results import Result, Text
+from .tasks import Task
+from .template import BINS, FlorenceTemplate, Region, TokenProbabilities
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DEFAULT_MAX_NEW_TOKENS = 1024
+
+_SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """A picture after the vision tower; ask as many questions of it as you like.
+
+    Attributes:
+        image: upright RGB, at its own size.
+        tokens: 1 x 577 x d_model (577 for the published models), on the model's device.
+    """
+
+    image: Image.Image
+    tokens: torch.Tensor = field(repr=False)
+
+
+def load(
+    model_type_or_path: str | Path, device: str = "auto", dtype: str | torch.dtype = "fp32", hub: str | None = None
+) -> Predictor:
+    """A predictor for a model of the catalogue, a checkpoint folder, or the id of a model on a hub.
+
+    Args:
+        model_type_or_path: as in `available_models()`, a folder in the published or in transformers' layout, or `org/name`.
+        device: `"cuda"`, `"cpu"` …; `"auto"` is the first of CUDA, MPS and CPU that is there.
+        dtype: `"fp32"` (the default, exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 where the device
+            computes in it, else fp32) or a `torch.dtype`.
+        hub: `"modelscope"` or `"hf"`; by default the environment's `FLORENCE_LAB_HUB`, else ModelScope.
+
+    Raises:
+        ValueError: for an unknown name, hub or dtype.
+        HubError: if a hub can't be reached, or does not have it.
+        CheckpointError: if what is there is no whole Florence-2.
+    """
+    device = _pick_device(device)
+    dtype = _pick_dtype(dtype, device)
+    model, processor = load_checkpoint(resolve(model_type_or_path, hub), dtype)
+    return Predictor(model.to(device), processor, name=str(model_type_or_path))
+
+
+def _pick_device(device: str) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"unknown device {device!r}: give auto, cpu, cuda, cuda:0 or mps") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        on_cpu = device.type == "cpu"
+        # PyTorch emulates bf16 on older processors, at a loss
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
+    return DTYPES[dtype]
+
+
+class Predictor:
+    """A model with its processor, ready to be asked.
+
+    Attributes:
+        model: transformers' `Florence2ForConditionalGeneration`.
+        processor: transformers' `Florence2Processor`.
+        template: the words of Florence-2.
+        name: what it was loaded as.
+    """
+
+    def __init__(
+        self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.template = FlorenceTemplate(processor.tokenizer)
+        self.name = name
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return f"Predictor({self.name!r}, {millions:.1f} M parameters, {self.model.dtype}, {self.model.device})"
+
+    @torch.inference_mode()
+    def encode_image(self, image: Any) -> EncodedImage:
+        """Runs the vision tower, which is most of the work, once for however many questions.
+
+        Args:
+            image: whatever `florence_lab.images.load_image` takes (path, URL, PIL image, array …), or an `EncodedImage`,
+                which comes back as it is.
+
+        Raises:
+            ImageError: if it can't be read as a picture.
+        """
+        if isinstance(image, EncodedImage):
+            return image
+        image = load_image(image)
+        pixels = self.processor.image_processor(image, return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self.model.device, self.model.dtype)
+        return EncodedImage(image, self.model.get_image_features(pixels).pooler_output)
+
+    def predict(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Result:
+        """The answer to one question about one image.
+
+        Args:
+            image: a picture or an `EncodedImage`, see `encode_image`.
+            task: a task token (`"<OD>"`), one with its phrase behind it, or a question in your own words.
+            text: the phrase, or the region as (x0, y0, x1, y1) in pixels, of a task that takes one.
+            generation: settings for transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …) in place of
+                the checkpoint's own.
+
+        Raises:
+            ValueError: for an unknown task, or an input that it can't take; before any model runs.
+            ImageError: if the image can't be read.
+        """
+        return self.predict_batch([image], task, text, **generation)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[Any],
+        task: str,
+        text: str | Region | Sequence[str | Region] | None = None,
+        batch_size: int = 8,
+        **generation: Any,
+    ) -> list[Result]:
+        """The answers to one question about many images, equal to asking one by one.
+
+        Args:
+            images: N pictures or encoded images.
+            task: as in `predict`.
+            text: one phrase or region for all of them, or a list of N.
+            batch_size: how many are decoded together.
+            generation: as in `predict`.
+
+        Raises:
+            ValueError, ImageError: as in `predict`.
+        """
+        texts = list(text) if isinstance(text, list) else [text] * len(images)
+        if len(texts) != len(images):
+            raise ValueError(f"{len(images)} images, but {len(texts)} texts: give one for all, or one each")
+        if not isinstance(task, str):
+            raise ValueError(f"a task is a string such as '<OD>', but got {task!r}")
+        # all questions are read before the first model runs, so that a mistake costs nothing
+        pictures = [image if isinstance(image, EncodedImage) else load_image(image) for image in images]
+        sizes = [p.image.size if isinstance(p, EncodedImage) else p.size for p in pictures]
+        questions = [self.template.prompt(task, t, size) for t, size in zip(texts, sizes, strict=True)]
+
+        results: list[Result] = []
+        starts = range(0, len(pictures), batch_size)
+        for start in tqdm(starts, desc=task, unit="batch", disable=len(starts) < 2):
+            encoded = [self.encode_image(p) for p in pictures[start : start + batch_size]]
+            results += self._answer(encoded, questions[start : start + batch_size], generation)
+        return results
+
+    def stream(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Iterator[Result]:
+        """Growing results: each word of a text, each instance as soon as its last coordinate is out.
+
+        The last one is the whole answer, as `predict(…, num_beams=1)` gives it. Beams can't be streamed, because the
+        best one is known only at the end; the checkpoint's `num_beams` is not used here. Stop early by leaving the loop.
+
+        Args, raises: as in `predict`; ValueError also for `num_beams` above 1.
+        """
+        if generation.setdefault("num_beams", 1) != 1:
+            raise ValueError(f"an answer can't be streamed with num_beams={generation['num_beams']}, only with 1")
+        picture = image if isinstance(image, EncodedImage) else load_image(image)
+        size = picture.image.size if isinstance(picture, EncodedImage) else picture.size
+        question = self.template.prompt(task, text, size)
+        return self._stream(picture, question, generation)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes transformers' layout, which plain `from_pretrained` of transformers reads back with the same answers."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    # ------------------------------------------------------------------ inside
+
+    def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
+        """The caller's settings, completed where transformers' defaults don't suit."""
+        settings = dict(generation)
+        own = self.model.generation_config
+        if settings.get("do_sample") and "num_beams" not in settings:
+            settings["num_beams"] = 1  # to sample means to sample one answer
+        if settings.get("num_beams", own.num_beams) in (None, 1):
+            settings.setdefault("early_stopping", False)  # a setting for beams, of which transformers warns otherwise
+        longest = self.model.config.text_config.max_position_embeddings
+        wanted = settings.get("max_new_tokens") or own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+        return settings | {"max_new_tokens": min(wanted, longest)}
+
+    @torch.inference_mode()
+    def _read(self, encoded: Sequence[EncodedImage], prompts: Sequence[str]) -> dict[str, Any]:
+        """The text encoder's view of image tokens and prompts, as keywords of `generate`."""
+        words = self.processor.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
+        images = torch.cat([e.tokens for e in encoded])
+        longest = self.model.config.text_config.max_position_embeddings - images.shape[1]
+        if words.input_ids.shape[1] > longest:
+            raise ValueError(f"the prompt has {words.input_ids.shape[1]} tokens; the model reads at most {longest}")
+        embeddings = torch.cat([images, self.model.get_input_embeddings()(words.input_ids)], dim=1)
+        mask = torch.cat([words.attention_mask.new_ones(images.shape[:2]), words.attention_mask], dim=1)
+        states = self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+        return {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "attention_mask": mask}
+
+    @torch.inference_mode()
+    def _answer(
+        self,
+        encoded: Sequence[EncodedImage],
+        questions: Sequence[tuple[Task, str, str]],
+        generation: dict[str, Any],
+    ) -> list[Result]:
+        read = self._read(encoded, [prompt for _, _, prompt in questions])
+        # generate repeats the states for its beams in place, so it gets a wrapper of its own
+        states = read["encoder_outputs"].last_hidden_state
+        sequences = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=read["attention_mask"],
+            **self._settings(generation),
+        )
+        results = []
+        for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
+            only = slice(row, row + 1)
+            results.append(self._result(sequence, picture, question, states[only], read["attention_mask"][only]))
+        return results
+
+    def _result(
+        self,
+        sequence: torch.Tensor,
+        picture: EncodedImage,
+        question: tuple[Task, str, str],
+        states: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> Result:
+        """One generated sequence, start token and all, as a result."""
+        task, phrase, _ = question
+        ends = (sequence[1:] == self.processor.tokenizer.eos_token_id).nonzero()
+        sequence = sequence[: int(ends[0]) + 2] if len(ends) else sequence
+        scores = None if task.result == "text" else self._probabilities(sequence, states, mask)
+        return self.template.parse(
+            sequence[1:].tolist(), task, picture.image.size, phrase=phrase, probabilities=scores, image=picture.image
+        )
+
+    @torch.inference_mode()
+    def _probabilities(self, sequence: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> TokenProbabilities:
+        """What the model thinks of a sequence that it generated.
+
+        One parallel pass over the whole of it, at the cost of a few steps of generation; the probabilities are the model's
+        own for greedy decoding, sampling and beams alike, untouched by what `generate` does to its logits.
+        """
+        hidden = self.model.model.language_model.decoder(
+            input_ids=sequence[None, :-1], encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state[0]
+        first = self.template.first_location_id
+        chosen, locations = [], []
+        for some, ids in zip(hidden.split(_SCORED_AT_ONCE), sequence[1:].split(_SCORED_AT_ONCE), strict=True):
+            logits = self.model.lm_head(some).float()
+            logits[
+                :, self.model.config.image_token_id
+            ] = -torch.inf  # stands for a place in the prompt, never an answer
+            probabilities = logits.softmax(dim=-1)
+            chosen.append(probabilities.gather(1, ids[:, None])[:, 0])
+            locations.append(probabilities[:, first : first + BINS])
+        return TokenProbabilities(*(np.concatenate([part.cpu().numpy() for part in p]) for p in (chosen, locations)))
+
+    def _stream(self, picture: Any, question: tuple[Task, str, str], generation: dict[str, Any]) -> Iterator[Result]:
+        encoded = self.encode_image(picture)
+        read = self._read([encoded], [question[2]])
+        states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
+        shown = 0
+        for sequence, finished in self._generate_stepwise(states, mask, generation):
+            size, phrase = encoded.image.size, question[1]
+            so_far = self.template.parse(sequence[1:], question[0], size, phrase=phrase, image=encoded.image)
+            if not finished:
+                so_far = _without_unfinished(so_far)
+            if not finished and _extent(so_far) <= shown:
+                continue
+            shown = _extent(so_far)
+            # the scores want a pass through the decoder, so they are asked for only where there is something to show
+            whole = self._result(torch.tensor(sequence, device=states.device), encoded, question, states, mask)
+            yield whole if finished or isinstance(whole, Text) else whole.head(shown)
+
+    def _generate_stepwise(
+        self, states: torch.Tensor, mask: torch.Tensor, generation: dict[str, Any]
+    ) -> Iterator[tuple[list[int], bool]]:
+        """The sequence so far after each token, and whether it is the whole; generation runs in a thread of its own."""
+        tokens = _TokenQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    self.model.generate(
+                        encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                        attention_mask=mask,
+                        streamer=tokens,
+                        stopping_criteria=StoppingCriteriaList([lambda ids, scores, **_: _flags(ids, stop.is_set())]),
+                        **self._settings(generation),
+                    )
+                tokens.queue.put(None)
+            except BaseException as error:  # for the caller's thread to raise
+                tokens.queue.put(error)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        sequence: list[int] = []
+        try:
+            while True:
+                item = tokens.queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    yield sequence, True
+                    return
+                sequence = [*sequence, *item]
+                yield sequence, False
+        finally:  # the caller left the loop, or all is out
+            stop.set()
+            worker.join()
+
+
+class _TokenQueue(BaseStreamer):
+    """Hands generated tokens to another thread."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[list[int] | BaseException | None] = queue.Queue()
+
+    def put(self, value: torch.Tensor) -> None:
+        self.queue.put(value.flatten().tolist())
+
+    def end(self) -> None:
+        """The end is announced by the thread itself, after a last look for errors."""
+
+
+def _flags(ids: torch.Tensor, value: bool) -> torch.Tensor:
+    return torch.full((len(ids),), value, dtype=torch.bool, device=ids.device)
+
+
+def _extent(result: Result) -> int:
+    """How much a growing result holds: characters, or instances."""
+    return len(result.text) if isinstance(result, Text) else len(result.labels)
+
+
+def _without_unfinished(result: Result) -> Result:
+    """Without what the next token may still change: half a character, or a last outline that may grow."""
+    if isinstance(result, Text):
+        return replace(result, text=result.text.rstrip("\ufffd"))
+    grows = bool(result.labels) and bool(getattr(result, "polygons", ())) and bool(result.polygons[-1])
+    return result.head(len(result) - 1) if grows else result

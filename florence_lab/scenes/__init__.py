@@ -1,0 +1,31 @@
+"""The cartoon world: an endless supply of drawn scenes, with the right answer to every task about them.
+
+scene = draw_scene(849)
+scene.image                    # a PIL image
+scene.answer("<OD>")           # the typed result; its `raw` is Florence-2's target string
+"""
+
+from .dataset import write_dataset
+from .language import caption_counts, object_counts
+from .scene import (
+    BACKGROUNDS,
+    CATEGORIES,
+    HELD_OUT_SEEDS,
+    TRAIN_SEEDS,
+    Scene,
+    SceneObject,
+    draw_scene,
+)
+
+__all__ = [
+    "BACKGROUNDS",
+    "CATEGORIES",
+    "HELD_OUT_SEEDS",
+    "TRAIN_SEEDS",
+    "Scene",
+    "SceneObject",
+    "caption_counts",
+    "draw_scene",
+    "object_counts",
+    "write_dataset",
+]

@@ -1,0 +1,222 @@
+"""florence-2-nano: the architecture of Florence-2, small enough to learn the cartoon world on a laptop.
+
+The model is transformers' own `Florence2ForConditionalGeneration` with a small config; the tokenizer has the shape of the
+published one (BART's special tokens, a byte-level BPE, then the 1,024 added tokens), with a vocabulary of some hundred
+words. Saved, both are an ordinary checkpoint in transformers' layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    BartTokenizer,
+    CLIPImageProcessorPil,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    GenerationConfig,
+)
+
+from ..tasks import TASKS
+
+IMAGE_SIZE = 192
+"""Pixels a side. The tower shrinks them 16 times: 12 x 12 image tokens, and one more for the mean of all."""
+
+MAX_TOKENS = 512
+"""The longest prompt (image tokens included) and the longest answer."""
+
+BASE_VOCABULARY = 1200
+"""Tokens before the 1,024 added ones, at most: 5 special ones, 256 bytes, and the words of the world."""
+
+LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
+
+ADDED_TOKENS = (
+    *("<od>", "</od>", "<ocr>", "</ocr>"),
+    *LOCATION_TOKENS,
+    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
+    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
+)
+"""What the published processor adds to BART's vocabulary, in its order (the misspelling is theirs)."""
+
+# How the processor of transformers reads answers; the published values.
+_POST_PROCESSOR = {
+    "ocr": {
+        "PATTERN": r"(.+?)" + r"<loc_(\d+)>" * 8,
+        "AREA_THRESHOLD": 0.0,
+    },
+    "phrase_grounding": {"banned_grounding_tokens": ["it", "they", "them", "this", "that", "the image"]},
+    "pure_text": {},
+    "description_with_bboxes": {},
+    "description_with_polygons": {},
+    "polygons": {},
+    "bboxes": {},
+    "description_with_bboxes_or_polygons": {},
+}
+
+
+# ---------------------------------------------------------------------- the tokenizer
+
+
+def world_texts(scenes: int = 600) -> Iterator[str]:
+    """Text of the cartoon world, for the tokenizer: prompts, inputs and answers, without location tokens.
+
+    Words on signs are left out, so that they are spelled: a model that reads letters can read a new word.
+    """
+    from ..scenes import TRAIN_SEEDS, draw_scene
+    from .pretrain import questions
+
+    for task in TASKS.values():
+        yield from [task.prompt.replace("{input}", "")] * scenes
+    for seed in TRAIN_SEEDS[-scenes:]:
+        scene = draw_scene(seed, 64)
+        signs = {thing.text for thing in scene.objects if thing.text}
+        for task in TASKS:
+            if "OCR" in task:
+                continue
+            for prompt, target in questions(scene, task, seed):
+                for text in (prompt, target):
+                    for mark in (*signs, "<sep>", "<and>", "<poly>", "</poly>"):
+                        text = text.replace(mark, "\n")
+                    yield from (part for line in text.split("\n") for part in _without_locations(line))
+
+
+def _without_locations(text: str) -> list[str]:
+    return [part.split(">")[-1] for part in text.split("<loc_") if part.split(">")[-1]]
+
+
+def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
+    """A tokenizer of the shape of Florence-2's, its words learned from texts.
+
+    Ids: `<s> <pad> </s> <unk>` are 0 to 3, then bytes and words, `<mask>`, the 1,024 of `ADDED_TOKENS`, `<image>`. Bytes
+    catch what no word covers, so any text can be encoded.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=BASE_VOCABULARY - 1,
+        min_frequency=3,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    vocabulary = bpe.get_vocab()
+    vocabulary["<mask>"] = len(vocabulary)
+    merges = [tuple(pair) for pair in _merges(bpe)]
+    tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
+    tokenizer.add_special_tokens({"image_token": "<image>"})
+    return tokenizer
+
+
+def _merges(bpe: Tokenizer) -> list[list[str]]:
+    import json
+
+    return json.loads(bpe.to_str())["model"]["merges"]
+
+
+# ---------------------------------------------------------------------- the model
+
+
+def build_config(vocabulary: int, image_token_id: int, image_size: int = IMAGE_SIZE) -> Florence2Config:
+    """The small config: a DaViT of three stages (window as wide as the last one, so no window is padded), BART 2 + 3."""
+    width, vision = 192, [48, 96, 192]
+    special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    return Florence2Config(
+        vision_config={
+            "model_type": "florence_vision",
+            "embed_dim": vision,
+            "depths": [1, 1, 2],
+            "num_heads": [2, 4, 6],
+            "num_groups": [2, 4, 6],
+            "patch_size": [7, 3, 3],
+            "patch_stride": [4, 2, 2],
+            "patch_padding": [3, 1, 1],
+            "patch_prenorm": [False, True, True],
+            "window_size": math.ceil(image_size / 16),
+            "projection_dim": width,
+            "drop_path_rate": 0.0,
+            "initializer_range": 0.06,
+        },
+        text_config={
+            "model_type": "bart",
+            "vocab_size": vocabulary,
+            "d_model": width,
+            "encoder_layers": 2,
+            "decoder_layers": 3,
+            "encoder_ffn_dim": 4 * width,
+            "decoder_ffn_dim": 4 * width,
+            "encoder_attention_heads": 6,
+            "decoder_attention_heads": 6,
+            "max_position_embeddings": MAX_TOKENS,
+            "dropout": 0.0,
+            "init_std": 0.06,
+            "forced_eos_token_id": None,
+            **special,
+        },
+        image_token_id=image_token_id,
+        initializer_range=0.06,
+        **special,
+    )
+
+
+def build_nano(tokenizer: BartTokenizer, seed: int = 0) -> Florence2ForConditionalGeneration:
+    """florence-2-nano, untrained.
+
+    Initial values differ from transformers' in three ways, without which it doesn't find places in any reasonable time:
+    normal with std 0.06, and waves (`sinusoids`) in the image's row and column embeddings and in the location tokens, so
+    that neighbours are alike from the start.
+    """
+    torch.manual_seed(seed)
+    config = build_config(len(tokenizer), tokenizer.convert_tokens_to_ids("<image>"))
+    model = Florence2ForConditionalGeneration(config)
+    place = model.model.multi_modal_projector.image_position_embed
+    words = model.get_input_embeddings().weight
+    first = tokenizer.convert_tokens_to_ids("<loc_0>")
+    with torch.no_grad():
+        for table in (place.row_embeddings.weight, place.column_embeddings.weight):
+            table.copy_(sinusoids(*table.shape, shortest=4, longest=100))
+        # a sinusoid's entries have variance 1/2; the other tokens' embeddings have std 0.06
+        words[first : first + 1000] = sinusoids(1000, words.shape[1], shortest=16, longest=2000) * 0.06 * math.sqrt(2)
+    model.generation_config = GenerationConfig(
+        num_beams=1,
+        do_sample=False,
+        no_repeat_ngram_size=0,  # <loc_12><loc_34><loc_12> is no stutter
+        max_length=MAX_TOKENS,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_bos_token_id=0,
+        forced_eos_token_id=2,
+    )
+    return model
+
+
+def sinusoids(count: int, width: int, shortest: float, longest: float) -> torch.Tensor:
+    """count x width float32: sines and cosines of the index, of wavelengths from `shortest` to `longest`, amplitude 1."""
+    half = width // 2
+    wavelengths = shortest * (longest / shortest) ** (torch.arange(half) / max(1, half - 1))
+    angles = 2 * math.pi * torch.arange(count)[:, None] / wavelengths
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def build_processor(tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE) -> Florence2Processor:
+    """transformers' own processor, with Pillow's bicubic resize and the published mean and deviation of the pixels."""
+    side = {"height": image_size, "width": image_size}
+    images = CLIPImageProcessorPil(
+        size=side,
+        crop_size=side,
+        do_center_crop=False,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    images.image_seq_length = (image_size // 16) ** 2 + 1
+    return Florence2Processor(
+        images, tokenizer, num_additional_image_tokens=1, post_processor_config=_POST_PROCESSOR
+    )

@@ -1,0 +1,440 @@
+"""Pretraining: florence-2-nano learns the cartoon world from nothing. Read it top to bottom.
+
+    python -m florence_lab.training.pretrain --out runs/nano --steps 12000
+
+Scenes are drawn as they are needed. Each picture goes through the vision tower once and is asked several tasks, which is
+most of the speed. What happens in step k depends on the seed and on k alone, so a run that was killed and is started
+again with the same command goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import Florence2ForConditionalGeneration
+
+from ..scenes import TRAIN_SEEDS, Scene, draw_scene
+from ..tasks import TASKS
+from ..template import FlorenceTemplate
+from . import nano
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """What can be chosen. Times are in steps; one step is `batch_size` pictures, each with `tasks_per_image` tasks."""
+
+    out: str = "runs/nano"
+    """Folder of the run: checkpoint, log, pictures, the drawn scenes. A run that is already there is continued."""
+    steps: int = 12_000
+    batch_size: int = 32
+    tasks_per_image: int = 3
+    new_scenes: int = 8
+    """Scenes of a batch that are drawn for it; the others have been drawn before and are met again."""
+    lr: float = 1e-3
+    warmup: int = 300
+    weight_decay: float = 0.02
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    location_sigma: float = 3.0
+    """Width, in bins, of the Gaussian around the right location token that the model is to predict."""
+    save_every: int = 250
+    measure_every: int = 500
+    """How often held-out scenes are asked, and a picture of the answers is drawn."""
+    workers: int = 1
+    seed: int = 0
+    dtype: str = "auto"
+    """`float32`, `bfloat16`, or `auto`: bfloat16 where the machine computes in it."""
+    device: str = "auto"
+
+
+class Stage(NamedTuple):
+    """A part of the curriculum: up to which share of the steps, on which pictures, and how often each task is asked."""
+
+    until: float
+    image_size: int
+    max_objects: int
+    weights: dict[str, float]
+
+
+# Places first, on small pictures with few things; then everything, on larger ones.
+_PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 1}
+_MOST = {
+    "<OD>": 4,
+    "<CAPTION>": 2,
+    "<CAPTION_TO_PHRASE_GROUNDING>": 3,
+    "<DETAILED_CAPTION>": 0.7,
+    "<MORE_DETAILED_CAPTION>": 0.7,
+    "<DENSE_REGION_CAPTION>": 1.5,
+    "<REGION_PROPOSAL>": 1,
+    "<OPEN_VOCABULARY_DETECTION>": 1.5,
+    "<REGION_TO_CATEGORY>": 1,
+    "<REGION_TO_DESCRIPTION>": 1,
+}
+_ALL = {
+    **_MOST,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": 1,
+    "<REGION_TO_SEGMENTATION>": 1,
+    "<OCR>": 0.7,
+    "<OCR_WITH_REGION>": 0.7,
+    "<REGION_TO_OCR>": 0.7,
+}
+CURRICULUM = (
+    Stage(0.25, 128, 3, _PLACES),
+    Stage(0.55, 128, 6, _MOST),
+    Stage(1.00, 192, 6, _ALL),
+)
+
+
+def stage_of(step: int, steps: int) -> Stage:
+    """The stage of the curriculum to which a step of a run of so many steps belongs."""
+    return next(stage for stage in CURRICULUM if step < stage.until * steps or stage is CURRICULUM[-1])
+
+
+# ---------------------------------------------------------------------- data: step k -> a batch
+
+
+def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[tuple[str, str]]:
+    """(prompt, target) pairs for a task about a scene, in varied wordings; none where the task makes no sense."""
+    dice = random.Random(seed)
+    inputs = list(scene.queries(task, dice))
+    # a task without an input has one question, but several wordings of the answer
+    chosen = dice.sample(inputs, min(at_most, len(inputs))) if inputs != [None] else [None] * at_most
+    pairs = []
+    for text in chosen:
+        answer = scene.answer(task, text, variant=dice.randrange(1000))
+        pairs.append((FlorenceTemplate().prompt(task, text, scene.size)[2], answer.raw))
+    return list(dict.fromkeys(pairs))
+
+
+# Mostly larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
+_DRAWN_SIZES = ((256, 256), (320, 320), (384, 384), (512, 512), (512, 512), (400, 300), (300, 400))
+
+
+def draw_example(number: int, max_objects: int, image_size: int) -> tuple[np.ndarray, dict[str, list]]:
+    """Training scene `number`: H x W x 3 uint8 pixels at the model's size, and its questions, task -> pairs."""
+    dice = random.Random(number)
+    scene = draw_scene(TRAIN_SEEDS[number], dice.choice(_DRAWN_SIZES), max_objects)
+    image = scene.image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.asarray(image), {task: questions(scene, task, number) for task in TASKS}
+
+
+class Batch(NamedTuple):
+    """What one step trains on: B pictures, Q questions about each, in the order of the pictures.
+
+    Attributes:
+        pixels: B x 3 x H x W uint8.
+        prompts: BQ x P int64, `<s> prompt </s>`, padded on the right.
+        targets: BQ x T int64, `<s> answer </s>`, padded on the right.
+        tasks: BQ task tokens.
+    """
+
+    pixels: torch.Tensor
+    prompts: torch.Tensor
+    targets: torch.Tensor
+    tasks: list[str]
+
+
+class Steps(Dataset):
+    """Batch of step k, for any k: a function of the arguments and of k, of nothing else."""
+
+    def __init__(self, arguments: PretrainArguments, tokenizer):
+        self.arguments = arguments
+        self.tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return self.arguments.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        arguments = self.arguments
+        stage = stage_of(step, arguments.steps)
+        dice = random.Random(f"{arguments.seed}/{step}")
+        seen = arguments.new_scenes * step
+        numbers = list(range(seen, seen + arguments.new_scenes))
+        numbers += [dice.randrange(seen + arguments.new_scenes) for _ in range(arguments.batch_size - len(numbers))]
+        pictures, tasks, prompts, targets = [], [], [], []
+        for number in numbers:
+            pixels, asked = self.example(number, stage)
+            pictures.append(torch.from_numpy(pixels).permute(2, 0, 1))
+            for task in _pick_tasks({t: w for t, w in stage.weights.items() if asked[t]}, arguments, dice):
+                prompt, target = dice.choice(asked[task])
+                tasks.append(task)
+                prompts.append(prompt)
+                targets.append(target)
+        return Batch(torch.stack(pictures), self.encode(prompts), self.encode(targets), tasks)
+
+    def example(self, number: int, stage: Stage) -> tuple[np.ndarray, dict[str, list]]:
+        """A scene as drawn the first time it was met: later it is read from the run's folder."""
+        folder = Path(self.arguments.out, "scenes", f"{stage.image_size}-{stage.max_objects}", f"{number // 1000}")
+        path = folder / f"{number}.npz"
+        try:
+            with np.load(path) as saved:
+                return saved["pixels"], json.loads(saved["questions"].tobytes())
+        except FileNotFoundError:
+            pixels, asked = draw_example(number, stage.max_objects, stage.image_size)
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{number}.{os.getpid()}.tmp"
+            with temporary.open("wb") as file:
+                np.savez(file, pixels=pixels, questions=np.frombuffer(json.dumps(asked).encode(), np.uint8))
+            temporary.replace(path)
+            return pixels, asked
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """Texts -> ids, padded to a multiple of 8, so that there are few shapes."""
+        ids = self.tokenizer(texts, add_special_tokens=True)["input_ids"]
+        length = math.ceil(max(map(len, ids)) / 8) * 8
+        return torch.tensor([row + [self.tokenizer.pad_token_id] * (length - len(row)) for row in ids])
+
+
+def _pick_tasks(weights: dict[str, float], arguments: PretrainArguments, dice: random.Random) -> list[str]:
+    """As many tasks as are asked per picture: different ones as long as there are enough, the heavier the likelier."""
+    keys = {task: dice.random() ** (1 / weight) for task, weight in weights.items()}
+    ranked = sorted(keys, key=keys.get, reverse=True)
+    return [ranked[i % len(ranked)] for i in range(arguments.tasks_per_image)]
+
+
+# ---------------------------------------------------------------------- one step
+
+
+def answer_losses(model: Florence2ForConditionalGeneration, batch: Batch, first_location: int, sigma: float):
+    """The loss of every answer's tokens, and which question each belongs to: two vectors of as many entries.
+
+    The vision tower runs once per picture, however many questions there are about it. A location token's neighbours
+    are nearly as right as itself: its target is a Gaussian over them. What is unavoidable then, the entropy of the
+    target, is taken off, so that 0 is perfect.
+    """
+    pad = model.config.text_config.pad_token_id
+    mean, std = (batch.pixels.new_tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (_MEAN, _STD))
+    images = model.get_image_features((batch.pixels / 255 - mean) / std).pooler_output
+    images = images.repeat_interleave(len(batch.prompts) // len(images), dim=0)
+    words = model.get_input_embeddings()(batch.prompts)
+    seen = torch.ones(images.shape[:2], dtype=torch.long, device=images.device)
+    hidden = model.model.language_model(
+        inputs_embeds=torch.cat([images.to(words.dtype), words], dim=1),
+        attention_mask=torch.cat([seen, (batch.prompts != pad).long()], dim=1),
+        decoder_input_ids=torch.cat([torch.full_like(batch.targets[:, :1], 2), batch.targets[:, :-1]], dim=1),
+        use_cache=False,
+    ).last_hidden_state
+    real = batch.targets != pad
+    targets = batch.targets[real]
+    log_p = model.lm_head(hidden[real]).float().log_softmax(-1)
+    losses = F.nll_loss(log_p, targets, reduction="none")
+
+    is_place = (targets >= first_location) & (targets < first_location + 1000)
+    places = targets[is_place, None] - first_location
+    near = places + torch.arange(-round(3 * sigma), round(3 * sigma) + 1, device=places.device)
+    inside = (near >= 0) & (near < 1000)
+    share = torch.exp(-0.5 * ((near - places) / sigma) ** 2) * inside
+    share = share / share.sum(-1, keepdim=True)
+    expected = -(share * log_p[is_place].gather(1, first_location + near.clamp(0, 999))).sum(-1)
+    entropy = torch.special.entr(share).sum(-1)
+    losses = losses.masked_scatter(is_place, expected - entropy)
+    return losses, torch.arange(len(real), device=real.device)[:, None].expand_as(real)[real]
+
+
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def resize(model: Florence2ForConditionalGeneration, old: int, new: int) -> None:
+    """Make a model that saw pictures of old x old pixels see new x new ones, its sense of place stretched to fit."""
+    model.model.vision_tower.config.window_size = new // 16
+    for module in model.model.vision_tower.modules():
+        if hasattr(module, "window_size"):
+            module.window_size = new // 16
+    a, b = old // 16, new // 16
+    if a == b:
+        return
+    place = model.model.multi_modal_projector.image_position_embed
+    with torch.no_grad():
+        for table in (place.row_embeddings.weight, place.column_embeddings.weight):
+            table[:b] = F.interpolate(table[None, :a].mT, size=b, mode="linear")[0].mT
+        # the encoder numbers what it reads: (2 unused), the mean of the picture, its a x a tokens, the prompt
+        table = model.model.language_model.encoder.embed_positions.weight
+        grid = table[3 : 3 + a * a].view(1, a, a, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(b, b), mode="bilinear")[0].flatten(1).mT
+        prompt = table[3 + a * a :]
+        table.copy_(torch.cat([table[:3], grid, prompt, table[-max(0, b * b - a * a) :]])[: len(table)].clone())
+
+
+# ---------------------------------------------------------------------- the run
+
+
+def pretrain(arguments: PretrainArguments) -> Path:
+    """Train, or go on training, and export. Returns the folder of the exported model."""
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    device, dtype = _device(arguments.device), arguments.dtype
+    low = dtype == "bfloat16" or (dtype == "auto" and _is_good_at_bfloat16(device))
+    tokenizer = _tokenizer(out)
+    run = _Run(arguments, tokenizer, device)
+    run.load(out / "last.pt")
+
+    loader = DataLoader(
+        Steps(arguments, tokenizer),
+        batch_size=None,
+        sampler=range(run.step, arguments.steps),
+        num_workers=arguments.workers,
+        prefetch_factor=8 if arguments.workers else None,
+        pin_memory=device.type == "cuda",
+    )
+    first_location = tokenizer.convert_tokens_to_ids("<loc_0>")
+    bar = tqdm(loader, initial=run.step, total=arguments.steps, unit="step", smoothing=0.05)
+    for batch in bar:
+        started = time.perf_counter()
+        run.see(stage_of(run.step, arguments.steps).image_size)
+        batch = Batch(*(part.to(device) if torch.is_tensor(part) else part for part in batch))
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            losses, question = answer_losses(run.model, batch, first_location, arguments.location_sigma)
+        loss = losses.mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), arguments.clip)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.step += 1
+        run.scheduler.step_update(run.step)
+        run.ema.update(run.model, run.step)
+
+        speed = arguments.batch_size / (time.perf_counter() - started)
+        line = {"step": run.step, "loss": loss.item(), "norm": norm.item(), "lr": run.optimizer.param_groups[0]["lr"]}
+        line |= {"images_per_s": speed, "tasks": _mean_per_task(losses.detach(), question, batch.tasks)}
+        _log(out / "log.jsonl", line)
+        bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{speed:.0f}/s")
+        if run.step % arguments.measure_every == 0:
+            size = run.image_size
+            _log(out / "measures.jsonl", {"step": run.step} | measure(run.ema.module, tokenizer, size))
+            picture(run.ema.module, tokenizer, size).save(out / f"answers-{run.step}.png")
+        if run.step % arguments.save_every == 0 or run.step == arguments.steps:
+            run.save(out / "last.pt")
+    return export(out / "last.pt", out / "model")
+
+
+class _Run:
+    """All that a checkpoint holds: model, average, optimizer, scheduler, the state of the dice, the step."""
+
+    def __init__(self, arguments: PretrainArguments, tokenizer, device: torch.device):
+        self.arguments = arguments
+        self.device = device
+        self.step = 0
+        self.image_size = CURRICULUM[0].image_size
+        self.model = _build(tokenizer, self.image_size, arguments.seed).to(device).train()
+        self.ema = ModelEmaV3(self.model, decay=arguments.ema_decay, use_warmup=True)
+        self.optimizer = create_optimizer_v2(
+            self.model, "adamw", lr=arguments.lr, weight_decay=arguments.weight_decay, betas=(0.9, 0.98)
+        )
+        self.scheduler = CosineLRScheduler(
+            self.optimizer,
+            t_initial=arguments.steps,
+            lr_min=arguments.lr / 50,
+            warmup_t=arguments.warmup,
+            warmup_lr_init=arguments.lr / 100,
+            t_in_epochs=False,
+        )
+        self.scheduler.step_update(0)
+
+    def see(self, image_size: int) -> None:
+        """From now on pictures have this size."""
+        for model in (self.model, self.ema.module) if image_size != self.image_size else ():
+            resize(model, self.image_size, image_size)
+        self.image_size = image_size
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint; a crash while writing leaves the old one whole."""
+        temporary = path.with_suffix(".tmp")
+        state = {
+            "step": self.step,
+            "image_size": self.image_size,
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "dice": torch.get_rng_state(),
+            "cuda_dice": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "arguments": asdict(self.arguments),
+        }
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint, if there is one. The arguments of today count, not those it was written with."""
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.see(state["image_size"])
+        self.model.load_state_dict(state["model"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.scheduler.step_update(self.step)
+        torch.set_rng_state(state["dice"].cpu())
+        if state["cuda_dice"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([dice.cpu() for dice in state["cuda_dice"]])
+
+
+def export(checkpoint: Path | str, folder: Path | str) -> Path:
+    """Write a checkpoint's averaged weights and its processor as a folder in transformers' layout."""
+    checkpoint, folder = Path(checkpoint), Path(folder)
+    tokenizer = _tokenizer(checkpoint.parent)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model = _build(tokenizer, state["image_size"], seed=0)
+    model.load_state_dict(state["ema"])
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    model.save_pretrained(temporary)
+    nano.build_processor(tokenizer, state["image_size"]).save_pretrained(temporary)
+    for file in sorted(temporary.iterdir()):  # each file whole at any moment, the weights last
+        os.replace(file, folder / file.name)
+    temporary.rmdir()
+    return folder
+
+
+def _build(tokenizer, image_size: int, seed: int) -> Florence2ForConditionalGeneration:
+    model = nano.build_nano(tokenizer, seed)
+    model.set_attn_implementation("eager")  # on a CPU, torch's fused attention takes twice as long to differentiate
+    resize(model, image_size, image_size)
+    return model
+
+
+def _tokenizer(out: Path):
+    """The run's tokenizer: read from its folder, or made and put there."""
+    folder = out / "tokenizer"
+    if not folder.exists():
+        nano.build_tokenizer(nano.world_texts()).save_pretrained(folder)
+    return nano.BartTokenizer.from_pretrained(folder)
+
+
+def _device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _is_good_at_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def _mean_per_task(losses: torch.Tensor, question: torch.Tensor, tasks: list[str]) -> dict[str, float]:
+    sums = defaultdict(list)
+    for loss, q in zip(losses.tolist(), question.tolist(), strict=True):
+        sums[tasks[q]].append(loss)
+    return {task: round(sum(values) / len(values), 4) for task, values in sorted(sums.items())}
+
+
+def _log(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")

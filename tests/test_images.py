@@ -1,0 +1,467 @@
+"""`load_image`: every kind of source and pixel becomes upright RGB; all else is one clear, timely error."""
+
+import contextlib
+import io
+import threading
+import time
+import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from florence_lab.images import ImageError, load_image
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+
+def picture() -> Image.Image:
+    """3 wide, 2 high, and different however it is turned: red, green, blue above black, white, black."""
+    return Image.fromarray(np.array([[RED, GREEN, BLUE], [BLACK, WHITE, BLACK]], dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def assert_same(image: Image.Image, expected: Image.Image | None = None) -> None:
+    expected = expected or picture()
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
+# Sources
+
+
+def test_paths(tmp_path, monkeypatch):
+    picture().save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), "~/a.png", Path("~/a.png")):
+        assert_same(load_image(source))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes(kind):
+    assert_same(load_image(kind(encoded(picture()))))
+
+
+def test_file_objects_are_read_from_the_start_and_left_where_they_were(tmp_path):
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    for position in (buffer.tell(), 3):
+        buffer.seek(position)
+        assert_same(load_image(buffer))
+        assert buffer.tell() == position
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    with open(tmp_path / "a.png", "rb") as file:
+        assert_same(load_image(file))
+        assert not file.closed
+
+
+def test_a_stream_that_cannot_seek():
+    class Stream:
+        read = io.BytesIO(encoded(picture())).read
+
+    assert_same(load_image(Stream()))
+
+
+def test_pil_images_are_copied():
+    given = picture()
+    loaded = load_image(given)
+    assert_same(loaded)
+    loaded.putpixel((0, 0), WHITE)
+    assert_same(given)
+
+
+RGB = np.asarray(picture())
+GREY = RGB[..., 1]
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (RGB, RGB),
+        (RGB / 255, RGB),
+        ((RGB / 255).astype(np.float16), RGB),
+        (RGB[::-1, ::-1], RGB[::-1, ::-1]),
+        (GREY, np.stack([GREY] * 3, axis=-1)),
+        (GREY[..., None], np.stack([GREY] * 3, axis=-1)),
+        (np.dstack([RGB, np.full((2, 3), 255, np.uint8)]), RGB),
+        (np.dstack([RGB, np.zeros((2, 3), np.uint8)]), np.full((2, 3, 3), 255)),
+        (np.full((1, 1), 0.5), np.full((1, 1, 3), 128)),
+    ],
+)
+def test_arrays(array, expected):
+    before = array.copy()
+    loaded = load_image(array)
+    assert loaded.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(loaded), expected)
+    loaded.putpixel((0, 0), (1, 2, 3))
+    np.testing.assert_array_equal(array, before)
+
+
+def test_tensors():
+    torch = pytest.importorskip("torch")
+    rows = torch.from_numpy(RGB.copy())
+    channels_first = rows.permute(2, 0, 1)
+    for tensor in (rows, channels_first, channels_first / 255, (channels_first / 255).requires_grad_()):
+        assert_same(load_image(tensor))
+    assert_same(load_image((channels_first / 255).bfloat16()))
+    square = torch.arange(27, dtype=torch.uint8).reshape(3, 3, 3)  # both orders fit: torch's own counts
+    np.testing.assert_array_equal(np.asarray(load_image(square)), square.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 3, 2), np.uint8), r"shape \(2, 3, 2\)"),
+        (np.zeros((1, 2, 3, 3), np.uint8), r"shape \(1, 2, 3, 3\)"),
+        (np.zeros(5, np.uint8), r"shape \(5,\)"),
+        (np.zeros((0, 3, 3), np.uint8), r"shape \(0, 3, 3\)"),
+        (np.full((2, 2), 200.0), r"floats from 200 to 200.*\[0, 1\]"),
+        (np.full((2, 2), -0.1), r"floats from -0.1"),
+        (np.full((2, 2), np.nan), r"floats from nan"),
+        (np.zeros((2, 2), np.int64), "int64.*uint8"),
+        (np.zeros((2, 2), bool), "bool.*uint8"),
+    ],
+)
+def test_other_arrays_are_refused(array, said):
+    with pytest.raises(ImageError, match=said):
+        load_image(array)
+
+
+@pytest.mark.parametrize("source", [None, 3, [1, 2], {"image": 1}, object()])
+def test_other_things_are_refused_by_their_type(source):
+    with pytest.raises(ImageError, match=f"from {type(source).__name__}: give a path"):
+        load_image(source)
+
+
+# Pixels
+
+TURNED = {
+    1: picture(),
+    2: ImageOps.mirror(picture()),
+    3: picture().rotate(180),
+    4: ImageOps.flip(picture()),
+    5: picture().transpose(Image.Transpose.TRANSPOSE),
+    6: picture().transpose(Image.Transpose.ROTATE_90),
+    7: picture().transpose(Image.Transpose.TRANSVERSE),
+    8: picture().transpose(Image.Transpose.ROTATE_270),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_exif_orientation_is_applied_once(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(TURNED[orientation], exif=exif)  # stored turned, so that the upright one is `picture()`
+    upright = load_image(data)
+    assert_same(upright)
+    assert_same(load_image(upright))
+    given = Image.open(io.BytesIO(data))
+    assert_same(load_image(given))
+    assert given.getexif().get(0x0112) == orientation
+    assert given.size == TURNED[orientation].size
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "RGBX"])
+@pytest.mark.parametrize("kind", ["given", "TIFF"])
+def test_modes_without_loss_here(mode, kind):
+    black_and_white = Image.fromarray(np.array([[0, 255, 0], [255, 255, 0]], dtype=np.uint8))
+    image = black_and_white.convert("RGB").convert(mode)
+    loaded = load_image(image if kind == "given" else encoded(image, kind))
+    assert_same(loaded, black_and_white.convert("RGB"))
+
+
+def test_cmyk_jpeg():
+    loaded = load_image(encoded(Image.new("RGB", (16, 16), RED).convert("CMYK"), "JPEG"))
+    assert loaded.mode == "RGB"
+    assert np.abs(np.asarray(loaded).astype(int) - RED).max() < 8
+
+
+def test_transparent_parts_are_white():
+    half = Image.new("RGBA", (1, 1), (0, 0, 0, 128))
+    assert load_image(half).getpixel((0, 0)) == (127, 127, 127)
+    for image in (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), Image.new("LA", (1, 1), (0, 0))):
+        assert load_image(image).getpixel((0, 0)) == WHITE
+        assert load_image(encoded(image)).getpixel((0, 0)) == WHITE
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_is_white(mode):
+    image = Image.fromarray(np.array([[0, 200]], dtype=np.uint8)).convert(mode)
+    key = image.getpixel((0, 0))
+    loaded = load_image(encoded(image, transparency=key))
+    assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (200, 200, 200)]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([0, 32768, 65535], np.uint16, [0, 128, 255]),
+        ([0, 100, 255], np.uint16, [0, 0, 1]),  # dark, and stays so: 16 bits say what white is
+        ([0, 100, 255], np.int32, [0, 100, 255]),
+        ([0, 32768, 65535], np.int32, [0, 128, 255]),
+        ([-1000, 0, 1000], np.int32, [0, 128, 255]),
+        ([100_000, 100_000, 100_000], np.int32, [0, 0, 0]),
+        ([0, 0.5, 1], np.float32, [0, 128, 255]),
+        ([0, 100, 255], np.float32, [0, 100, 255]),
+        ([-1, 0, 1], np.float32, [0, 128, 255]),
+        ([np.nan, np.inf, 1], np.float32, [0, 0, 255]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["given", "TIFF"])
+def test_deep_grey_is_scaled_not_clipped(values, dtype, expected, kind):
+    image = Image.fromarray(np.array([values], dtype=dtype))
+    assert image.mode in ("I;16", "I", "F")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_image(image if kind == "given" else encoded(image, kind))
+    assert_same(loaded, Image.fromarray(np.array([expected], dtype=np.uint8)).convert("RGB"))
+
+
+def test_16_bit_png_and_big_endian_tiff():
+    deep = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
+    expected = Image.fromarray(np.array([[0, 128, 255]], dtype=np.uint8)).convert("RGB")
+    assert_same(load_image(encoded(deep)), expected)
+    big_endian = Image.frombytes("I;16B", (3, 1), np.array([0, 32768, 65535], dtype=">u2").tobytes())
+    assert_same(load_image(big_endian), expected)
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
+    loaded = load_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert_same(loaded, frames[0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000)])
+def test_odd_sizes(size):
+    image = Image.new("RGB", size, GREEN)
+    assert_same(load_image(encoded(image)), image)
+
+
+# Broken files
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_truncated_files_are_refused(tmp_path, kind, share):
+    data = encoded(NOISE, kind)
+    path = tmp_path / "cut"
+    path.write_bytes(data[: int(len(data) * share)])
+    for source, name in ((path, str(path)), (path.read_bytes(), "the bytes given")):
+        with pytest.raises(ImageError, match=name) as caught:
+            load_image(source)
+        assert "\n" not in str(caught.value)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_what_is_no_image_file_is_named(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    for source, said in [
+        (tmp_path / "gone.png", "gone.png does not exist"),
+        (tmp_path, f"{tmp_path} is a folder"),
+        (tmp_path / "empty.png", "empty.png is empty"),
+        (tmp_path / "text.png", "text.png is not an image"),
+        (tmp_path / "text.png" / "below", "below does not exist"),
+        ("no\0such", "no.such does not exist"),
+        ("x" * 5000, "xxx... cannot be read: File name too long"),
+        (b"", "bytes given is empty"),
+        (b"hello", "bytes given is not an image"),
+        (io.BytesIO(), "file object given is empty"),
+        (io.StringIO("hello"), "binary mode"),
+        ("ftp://example.org/a.png", "only http and https URLs are, not ftp"),
+        ("file:///etc/passwd", "only http and https URLs are, not file"),
+    ]:
+        with pytest.raises(ImageError, match=said) as caught:
+            load_image(source)
+        assert len(str(caught.value)) < 400
+
+
+def test_a_closed_pil_image_is_refused():
+    image = Image.open(io.BytesIO(encoded(picture())))
+    image.close()
+    with pytest.raises(ImageError, match="PIL image given"):
+        load_image(image)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("limit", "refused"), [(100, False), (99, True), (50, True), (49, True), (None, False)])
+def test_more_pixels_than_pillows_limit_are_refused(monkeypatch, limit, refused):
+    data = encoded(Image.new("RGB", (10, 10)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    if not refused:
+        assert load_image(data).size == (10, 10)
+        return
+    with pytest.raises(ImageError, match=f"MAX_IMAGE_PIXELS = {limit}"):
+        load_image(data)
+
+
+# URLs
+
+
+class Site(BaseHTTPRequestHandler):
+    """One path for each thing a server may do; see `answer_...`."""
+
+    sent = 0
+    over = threading.Event()
+    hung_up = threading.Event()
+
+    def do_GET(self):
+        with contextlib.suppress(OSError):  # the client goes away in the middle of many of these
+            getattr(self, f"answer_{self.path.strip('/')}")()
+
+    def log_message(self, *args):
+        pass
+
+    def head(self, status=200, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def drip(self, data):
+        for byte in data:
+            if Site.over.wait(0.05):
+                return
+            self.wfile.write(bytes([byte]))
+
+    def answer_image(self):
+        self.head(Content_Type="image/png")
+        self.wfile.write(encoded(picture()))
+
+    def answer_unlabelled(self):
+        self.head()
+        self.wfile.write(encoded(picture()))
+
+    def answer_moved(self):
+        self.head(302, Location="/image")
+
+    def answer_page(self):
+        self.head(Content_Type="text/html; charset=utf-8")
+        self.wfile.write(b"<html>an image viewer</html>")
+
+    def answer_gone(self):
+        self.head(404)
+
+    def answer_nothing(self):
+        self.head(Content_Length="0")
+
+    def answer_short(self):
+        self.head(Content_Length="1000000", Content_Type="image/png")
+        self.wfile.write(encoded(picture()))
+
+    def answer_hang(self):
+        Site.over.wait(20)
+
+    def answer_drip(self):
+        self.head(Content_Type="image/png")
+        self.drip(bytes(1000))
+
+    def answer_dripping_head(self):
+        self.drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000)
+
+    def answer_loop(self):
+        self.head(302, Location="/loop")
+
+    def answer_slow_loop(self):
+        Site.over.wait(0.1)
+        self.head(302, Location="/slow_loop")
+
+    def answer_elsewhere(self):
+        self.head(302, Location="file:///etc/passwd")
+
+    def answer_announced(self):
+        self.head(Content_Length=str(100 * 2**20), Content_Type="image/png")
+        Site.over.wait(20)  # what is announced is refused before any of it comes
+
+    def answer_endless(self):
+        self.head(Content_Type="image/png")
+        for _ in range(1600):
+            self.wfile.write(bytes(2**16))
+            Site.sent += 2**16
+
+    def answer_steady(self):
+        self.head(Content_Type="image/png")
+        try:
+            while not Site.over.wait(0.02):
+                self.wfile.write(bytes(2**16))
+        except OSError:
+            Site.hung_up.set()
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield f"http://127.0.0.1:{server.server_port}"
+    Site.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", ["image", "unlabelled", "moved"])
+def test_urls(site, path):
+    assert_same(load_image(f"{site}/{path}"))
+    assert_same(load_image(f"{site}/{path}".replace("http", "HTTP")))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("gone", "answered 404"),
+        ("page", "text/html.* is not an image"),
+        ("nothing", "is empty"),
+        ("short", "cannot be fetched"),
+        ("loop", "cannot be fetched: Exceeded 30 redirects"),
+        ("elsewhere", "cannot be fetched"),
+    ],
+)
+def test_urls_without_an_image_are_refused(site, path, said):
+    with pytest.raises(ImageError, match=f"{site}/{path} .*{said}|{site}/{path} {said}"):
+        load_image(f"{site}/{path}")
+
+
+def test_a_download_given_up_on_goes_no_further(site):
+    with pytest.raises(ImageError, match=r"within 0.2 s"):
+        load_image(f"{site}/steady", timeout=0.2)
+    assert Site.hung_up.wait(2)
+
+
+@pytest.mark.parametrize("path", ["hang", "drip", "dripping_head", "slow_loop"])
+def test_slow_urls_are_given_up_on_in_time(site, path):
+    started = time.monotonic()
+    with pytest.raises(ImageError, match=f"{path} could not be read within 0.4 s"):
+        load_image(f"{site}/{path}", timeout=0.4)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("path", ["announced", "endless"])
+def test_no_more_than_max_bytes_is_read(site, path):
+    Site.sent = 0
+    with pytest.raises(ImageError, match=f"{path} is larger than the 1048576 bytes"):
+        load_image(f"{site}/{path}", max_bytes=2**20)
+    assert Site.sent < 30 * 2**20  # what the sockets' buffers hold comes on top of what was read
+
+
+def test_max_bytes_itself_is_allowed(site):
+    size = len(encoded(picture()))
+    assert_same(load_image(f"{site}/image", max_bytes=size))
+    with pytest.raises(ImageError, match="larger than"):
+        load_image(f"{site}/image", max_bytes=size - 1)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "http://", "http://[::1", "http://nohost.invalid/a"])
+def test_urls_that_lead_nowhere(site, url):
+    with pytest.raises(ImageError, match=r"cannot be fetched: .") as caught:
+        load_image(url, timeout=5)
+    assert "\n" not in str(caught.value)
