@@ -106,7 +106,7 @@ class SceneObject:
     text: str | None
     box: tuple[float, float, float, float]
     quad: np.ndarray | None = field(repr=False, compare=False)
-    attributes: dict[str, float]
+    attributes: dict[str, float] = field(hash=False)
     visible: np.ndarray = field(repr=False, compare=False)  # bool, visible pixels of a cut-out of the picture
     corner: tuple[int, int] = field(repr=False)  # where in the picture that cut-out begins
     picture: tuple[int, int] = field(repr=False)  # (width, height) of the picture
@@ -253,7 +253,7 @@ def _item(
     afloat = zone == "water" and place.water is not None and (label == "boat" or dice.chance(0.7))
     if zone == "water" and not afloat:
         zone = "ground"
-    y, scale = _height_in(place, zone, kind.tall, dice)
+    y, scale = _height_in(place, zone, dice)
     sign = None
     if word is not None:
         sign = sign_layout(word, dice.pick(FONTS), dice)
@@ -263,10 +263,12 @@ def _item(
         stretch = math.exp(dice.uniform(-kind.stretch, kind.stretch))
         tall = kind.tall * scale * min(crowd, 0.62 / kind.tall) * dice.uniform(0.86, 1.16)
         wide = tall * kind.size[0] / kind.size[1] * stretch
-        bigger = max(1.0, 0.105 / min(wide, tall))
-        wide, tall = wide * bigger, tall * bigger
+        fit = min(1.0, (y - 0.02) / min(1, aspect) / tall) if zone in ("ground", "water") else 1.0
+        fit = max(fit, 0.105 / min(wide, tall))
+        wide, tall = wide * fit, tall * fit
     if zone in ("sky", "top"):
         y += tall / 2 * min(1, aspect)
+    y = max(y, tall * min(1, aspect) + 0.02)
     half = wide / 2 * min(1, 1 / aspect)
     slack = 0.0 if word or not dice.chance(0.12) else 0.3 * half
     x = dice.uniform(min(half + 0.01 - slack, 0.5), max(1 - half - 0.01 + slack, 0.5))
@@ -274,7 +276,7 @@ def _item(
     return Item(label, color, seed, x, y, tall, wide, flip, LAYERS[zone], afloat, word, sign)
 
 
-def _height_in(place: Background, zone: str, tall: float, dice: Dice) -> tuple[float, float]:
+def _height_in(place: Background, zone: str, dice: Dice) -> tuple[float, float]:
     """Where a thing's feet are (for the sky: its middle), and how large perspective makes it."""
     share = dice.random()
     if zone == "top":
@@ -289,8 +291,6 @@ def _height_in(place: Background, zone: str, tall: float, dice: Dice) -> tuple[f
 def _with(planned: list[Placed], item: Item, raster: tuple[int, int], shy: bool) -> list[Placed] | None:
     """The plan with one more thing, or None if then something could not be seen well enough."""
     area = item.place(raster)
-    if area[1] < 0.005 * raster[1]:
-        return None
     if any(_overlap(area, other.item.place(raster)) > (0.1 if shy else 0.45) for other in planned):
         return None
     trial = sorted([*planned, _silhouette(item, raster)], key=lambda placed: (placed.item.layer, placed.item.y))
