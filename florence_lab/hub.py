@@ -7,16 +7,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TypeVar
 
-from florence_lab.catalog import MODELS, unknown_name
-
-T = TypeVar("T")
+from .catalog import MODELS, unknown_name
+from .network import call_within, root_cause
 
 PROBE_SECONDS = 4.0
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -164,36 +160,6 @@ def _download_data(hub: _Hub, model_id: str) -> Path:
         reason = refusal.format(token=hub.token) if refusal else root_cause(error)
         raise HubError(f"{reason} ({hub.endpoint()})") from error
     raise HubError(f"it has no config.json with weights beside it ({hub.endpoint()})")
-
-
-def call_within(seconds: float, call: Callable[[], T]) -> T:
-    """Return `call()`, or raise `TimeoutError` after `seconds` in all, whatever `call` is stuck in.
-
-    Sockets' own timeouts start again with each address tried and each byte read. The abandoned call goes on
-    in a daemon thread, which keeps no program from ending.
-    """
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # handed to the caller's thread, which raises it
-            outcome.set_exception(error)
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome.done():
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return outcome.result()
-
-
-def root_cause(error: BaseException) -> str:
-    """One line on why: the innermost of chained errors, which network libraries wrap in several more."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _status(error: BaseException | None) -> int | None:

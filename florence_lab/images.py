@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from florence_lab.hub import call_within, root_cause
+from .network import call_within, root_cause
 
 CHANNELS = (1, 3, 4)
 # What is white in grey images of more than 8 bits: the first level that no pixel exceeds, since "I" and "F"

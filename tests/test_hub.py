@@ -17,7 +17,8 @@ from huggingface_hub import constants
 
 from florence_lab import hub
 from florence_lab.catalog import get_model_info
-from florence_lab.hub import HubError, call_within, resolve
+from florence_lab.hub import HubError, resolve
+from florence_lab.network import call_within
 
 MODEL = "florence-2-base"
 MODELSCOPE_ID = "AI-ModelScope/Florence-2-base"

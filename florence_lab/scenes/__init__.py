@@ -7,6 +7,7 @@ scene.answer("<OD>")           # the typed result; its `raw` is Florence-2's tar
 
 from .dataset import write_dataset
 from .language import caption_counts, object_counts
+from .samples import SAMPLES, sample_path, sample_scene
 from .scene import (
     BACKGROUNDS,
     CATEGORIES,
@@ -21,11 +22,14 @@ __all__ = [
     "BACKGROUNDS",
     "CATEGORIES",
     "HELD_OUT_SEEDS",
+    "SAMPLES",
     "TRAIN_SEEDS",
     "Scene",
     "SceneObject",
     "caption_counts",
     "draw_scene",
     "object_counts",
+    "sample_path",
+    "sample_scene",
     "write_dataset",
 ]

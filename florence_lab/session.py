@@ -1,0 +1,129 @@
+"""The session of `florence-lab infer`: question and picture in, the answer as a line, a table, a file and an overlay."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .catalog import MODELS
+from .inference import Response, seed_everything
+from .predictor import Predictor, load
+from .results import Result, Text
+
+QUERY_PROMPT = "<<< "
+IMAGE_PROMPT = "Input a media path or URL <<< "
+RULE = "-" * 50
+GOODBYES = ("exit", "quit")
+
+
+@dataclass
+class Session:
+    """How `florence-lab infer` was called.
+
+    Attributes:
+        model: a model type, a folder or a hub id; `device`, `dtype`, `hub` as for `load`.
+        stream: whether answers are printed as they grow.
+        seed: for sampling; set again for each answer, so that an answer does not depend on those before it.
+        overlay_dir: a folder for pictures with overlays, if wanted.
+        result_dir: a folder for `answers.jsonl`, if wanted.
+        generation: settings for `generate`.
+    """
+
+    model: str
+    device: str = "auto"
+    dtype: str = "fp32"
+    hub: str | None = None
+    stream: bool = False
+    seed: int = 42
+    overlay_dir: str | None = None
+    result_dir: str | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, query: str | None = None, images: Sequence[str] | None = None) -> None:
+        """Answers one query about some images, or opens a session until the person leaves."""
+        predictor = load(self.model, self.device, self.dtype, self.hub)
+        if self.model in MODELS and MODELS[self.model].path:
+            print(f"{self.model}: {MODELS[self.model].description}", file=sys.stderr)
+        if query is not None:
+            for image in images or ():
+                self.answer(predictor, query, image)
+            return
+        while (asked := self._ask()) is not None:
+            try:
+                self.answer(predictor, *asked)
+            except KeyboardInterrupt:
+                return
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                print(error)
+            print(RULE)
+
+    def _ask(self) -> tuple[str, str] | None:
+        """A query and its picture; None if the person leaves."""
+        try:
+            while not (query := input(QUERY_PROMPT).strip()):
+                continue
+            if query.lower() in GOODBYES:
+                return None
+            image = input(IMAGE_PROMPT).strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return None
+        return None if image.lower() in GOODBYES else (query, image)
+
+    def answer(self, predictor: Predictor, query: str, image: str) -> None:
+        """One answer: printed, and kept where that was asked for."""
+        seed_everything(self.seed)
+        if self.stream:
+            result = self._print_growing(predictor, query, image)
+        else:
+            result = predictor.predict(image, query, **self.generation)
+            print(Response(result))
+        if not isinstance(result, Text):
+            print(_table(result))
+        elif result.text != result.raw.strip():
+            print(result.text)
+        if self.overlay_dir:
+            print(f"overlay: {_save_overlay(Path(self.overlay_dir), result, image)}")
+        if self.result_dir:
+            _append(Path(self.result_dir) / "answers.jsonl", query, image, result)
+
+    def _print_growing(self, predictor: Predictor, query: str, image: str) -> Result:
+        """The same line as without a stream, piece by piece."""
+        written = ""
+        for result in predictor.stream(image, query, **self.generation):
+            line = str(Response(result))[:-2]  # without the closing quote and brace, which come when all is said
+            # a quote within the text may change how Python writes the whole; then only the rest can be shown
+            print(line[len(written) :], end="", flush=True)
+            written = line
+        print(str(Response(result))[-2:])
+        return result
+
+
+def _table(result: Result) -> str:
+    table = result.to_dataframe()
+    return table.to_string(index=False, float_format="{:.2f}".format) if len(table) else "(nothing found)"
+
+
+def _save_overlay(folder: Path, result: Result, image: str) -> Path:
+    from .draw import to_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{Path(image.split('?')[0]).stem or 'image'}-{result.task.strip('<>') or 'question'}"
+    path = folder / f"{stem}.png"
+    number = 2
+    while path.exists():
+        path = folder / f"{stem}-{number}.png"
+        number += 1
+    path.write_bytes(to_png(result.image, result))
+    return path
+
+
+def _append(path: Path, query: str, image: str, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = {"query": query, "image": image, "response": Response(result), "result": result.to_dict()}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
