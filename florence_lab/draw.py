@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb, to_rgba
@@ -47,6 +48,7 @@ CAPTION_LINES = 30
 MAX_BYTES = 700_000  # of a PNG; above it 256 colours have to do
 
 _LINE_SPACING = 1.5  # of the caption, in font sizes
+_SPACE = 0.33  # between runs of the caption, in font sizes
 _MARGIN = 0.5  # around the caption, in font sizes
 _CHIP_PAD = 0.22  # between a chip's text and its edge, in font sizes
 _MOVED = 0.6  # cost of a label that stands at none of its box's corners, see `_costs`
@@ -68,9 +70,9 @@ class _Item(NamedTuple):
 class _Run(NamedTuple):
     """A piece of one line of the caption."""
 
-    x: float  # pixels of the figure from the left edge of the text
     text: str
     colour: str | None  # of the chip behind it
+    spaced: bool  # whether a space stands in front of it
 
 
 # ---------------------------------------------------------------------- what people call
@@ -89,13 +91,17 @@ def show(image: Any, result: Result, ax: Axes | None = None) -> Axes:
         The Axes: x 0..width and y height..0 in pixels, its frame switched off. What is under the picture (a text, or
         the caption of a phrase grounding) takes its room from the Axes' own place.
     """
+    drawer = _DRAWERS.get(type(result))
+    if drawer is None:
+        known = ", ".join(kind.__name__ for kind in _DRAWERS)
+        raise TypeError(f"can draw {known}, but got {type(result).__name__}")
     if ax is None:
         # the only place that may touch pyplot: its figures stay in memory until somebody closes them
         from matplotlib import pyplot
 
         ax = _only_axes(pyplot.figure(dpi=DPI), result)
     _draw_picture(ax, load_image(image), result.image_size)
-    _DRAWERS[type(result)](ax, result)
+    drawer(ax, result)
     return ax
 
 
@@ -155,7 +161,7 @@ def draw_boxes(ax: Axes, result: Boxes) -> None:
     Under a phrase grounding stands its caption, every phrase in the colour of its boxes.
     """
     _write_caption(ax, result)
-    _draw_items(ax, result, _outline_patches)
+    _draw_items(ax, result, _patches)
 
 
 def draw_quads(ax: Axes, result: Quads) -> None:
@@ -166,7 +172,7 @@ def draw_quads(ax: Axes, result: Quads) -> None:
 def draw_polygons(ax: Axes, result: Polygons) -> None:
     """Filled outlines with label and confidence; and the region that was asked about, if there was one."""
     _draw_region(ax, result)
-    _draw_items(ax, result, _filled_patches)
+    _draw_items(ax, result, _patches)
 
 
 _DRAWERS: dict[type[Result], Callable[[Axes, Any], None]] = {
@@ -193,8 +199,7 @@ def _only_axes(figure: Figure, result: Result) -> Axes:
     if _caption(result):
         width = max(width, CAPTION_WIDTH)
     figure.set_size_inches(width / DPI, height / DPI)
-    lines = _caption_runs(figure, result, width / DPI, CAPTION_LINES)
-    figure.set_size_inches(width / DPI, height / DPI + _caption_height(figure, len(lines)))
+    figure.set_size_inches(width / DPI, height / DPI + _caption_height(figure, result, width / DPI))
     return figure.add_axes((0, 0, 1, 1))
 
 
@@ -246,8 +251,8 @@ def _items(result: Boxes | Quads | Polygons) -> list[_Item]:
     traits = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     scores = [None] * len(names) if result.scores is None else result.scores.tolist()
     return [
-        _Item(name, outlines, *_trait(traits[key]), score)
-        for name, outlines, key, score in zip(names, _outlines(result), keys, scores, strict=True)
+        _Item(name, outlines, *_trait(traits[key]), filled, score)
+        for name, (outlines, filled), key, score in zip(names, _outlines(result), keys, scores, strict=True)
     ]
 
 
@@ -262,13 +267,14 @@ def _names(result: Boxes | Quads | Polygons) -> list[str]:
     return [_tidy(label or phrase) for label in result.labels]
 
 
-def _outlines(result: Boxes | Quads | Polygons) -> list[tuple[np.ndarray, ...]]:
+def _outlines(result: Boxes | Quads | Polygons) -> list[tuple[tuple[np.ndarray, ...], bool]]:
+    """Per instance its outlines, and whether they follow a thing's shape, so that to fill them shows something."""
     if isinstance(result, Quads):
-        return [(quad,) for quad in result.quads]
+        return [((quad,), False) for quad in result.quads]
     if isinstance(result, Polygons):
-        return list(result.polygons)
+        return [(outlines, True) for outlines in result.polygons]
     given = result.polygons or ((),) * len(result)
-    return [outlines or (_corners(box),) for outlines, box in zip(given, result.boxes, strict=True)]
+    return [(shape or (_corners(box),), bool(shape)) for shape, box in zip(given, result.boxes, strict=True)]
 
 
 def _corners(box: np.ndarray) -> np.ndarray:
@@ -295,15 +301,9 @@ def _draw_items(
     _draw_labels(ax, items, font_size)
 
 
-def _outline_patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch]:
-    if len(outline) > 4:
-        return _filled_patches(item, outline, line_width)
-    return [_edge(item, outline, line_width)]
-
-
-def _filled_patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch]:
+def _patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch]:
     face = Polygon(outline, facecolor=to_rgba(item.colour, 0.35), edgecolor="none", zorder=2)
-    return [face, _edge(item, outline, line_width)]
+    return [face] * item.filled + [_edge(item, outline, line_width)]
 
 
 def _quad_patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch | Line2D]:
@@ -326,7 +326,7 @@ def _edge(item: _Item, outline: np.ndarray, line_width: float) -> Polygon:
 
 def _halo(colour: str, line_width: float) -> list:
     """A rim of the opposite lightness: of colour and rim, one stands out from any picture."""
-    return [Stroke(linewidth=line_width + 1.6, foreground=_ink_on(colour), alpha=0.65), Normal()]
+    return [Stroke(linewidth=line_width + 1.6, foreground=_ink_on(colour), alpha=0.8), Normal()]
 
 
 def _draw_region(ax: Axes, result: Result) -> None:
@@ -342,7 +342,10 @@ def _draw_region(ax: Axes, result: Result) -> None:
                 linewidth=1.6,
                 linestyle=(0, (4, 2.5)),
                 zorder=2,
-                path_effects=[Stroke(linewidth=3.2, foreground=DARK, dashes={"dash_offset": 0, "dash_list": None}), Normal()],
+                path_effects=[
+                    Stroke(linewidth=3.2, foreground=DARK, dashes={"dash_offset": 0, "dash_list": None}),
+                    Normal(),
+                ],
             )
         )
 
@@ -358,65 +361,80 @@ def _region_boxes(result: Result) -> np.ndarray:
 def _draw_labels(ax: Axes, items: Sequence[_Item], font_size: float) -> None:
     """A chip for every instance that has something to say, each where it hides least."""
     frame = _frame(ax)
-    boxes = np.array([_extent_on_screen(ax, item) for item in items])
+    shapes = [ax.transData.transform(np.concatenate(item.outlines)) for item in items]
+    boxes = np.array([np.concatenate([shape.min(axis=0), shape.max(axis=0)]) for shape in shapes])
     em = font_size * ax.figure.dpi / _POINTS
     widest = min(0.6 * (frame[2] - frame[0]), (16 if len(items) > 20 else 26) * em)
     placed = np.zeros((0, 4))
     # small ones choose first: a label of a large box has more places to go to
     for i in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable"):
-        text = _label(ax, items[i], font_size, widest)
-        if text:
-            size = _text_size(ax.figure, text, font_size) + 2 * _CHIP_PAD * em
-            place = _best_place(boxes[i], size, frame, placed, np.delete(boxes, i, axis=0))
+        room = np.clip(boxes[i, 2] - boxes[i, 0] - em, widest, frame[2] - frame[0] - em)
+        text = _label(ax, items[i], font_size, room)
+        size = _text_size(ax.figure, text, font_size) + 2 * _CHIP_PAD * em
+        if text and (size <= frame[2:] - frame[:2]).all():
+            place = _best_place(shapes[i], size, frame, placed, np.vstack([np.delete(boxes, i, axis=0), boxes[i]]))
             placed = np.vstack([placed, place])
             _draw_chip(ax, text, place, boxes[i], items[i].colour, font_size)
 
 
 def _label(ax: Axes, item: _Item, font_size: float, widest: float) -> str:
     score = "" if item.score is None else f"{item.score:.2f}"
-    room = widest - _text_size(ax.figure, f" {score}", font_size)[0] if score else widest
-    return f"{_elided(ax.figure, item.name, font_size, room)} {score}".strip()
-
-
-def _extent_on_screen(ax: Axes, item: _Item) -> np.ndarray:
-    """(x0, y0, x1, y1) around an instance in pixels of the figure, y upwards."""
-    points = ax.transData.transform(np.concatenate(item.outlines))
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+    taken = _text_size(ax.figure, f" {score}", font_size)[0] if score else 0
+    if item.name and taken > widest / 2:
+        score, taken = "", 0  # where there is little room the name says more
+    return f"{_elided(ax.figure, item.name, font_size, widest - taken)} {score}".strip()
 
 
 def _best_place(
-    box: np.ndarray, size: np.ndarray, frame: np.ndarray, placed: np.ndarray, others: np.ndarray
+    shape: np.ndarray, size: np.ndarray, frame: np.ndarray, placed: np.ndarray, boxes: np.ndarray
 ) -> np.ndarray:
     """Where in the frame a label of this (width, height) goes best: (x0, y0, x1, y1). All in pixels, y upwards.
 
-    Worst is to lie on another label, then to hide what a box shows, then to be far from the own box. The corners of
-    the box are the natural places; a grid over the whole frame is there for when those are taken.
+    Args:
+        shape: K x 2, the points of the instance.
+        size: (width, height) of the label.
+        frame: (x0, y0, x1, y1) of the picture.
+        placed: P x 4, the labels that already stand.
+        boxes: N x 4, the boxes around all instances, this one's last.
     """
-    natural = _natural_places(box, size)
-    grid = np.stack(np.meshgrid(*(np.arange(frame[i], frame[i + 2], size[1] / 2) for i in (0, 1))), axis=-1)
-    corners = np.concatenate([natural, grid.reshape(-1, 2)])
-    corners = np.clip(corners, frame[:2], np.maximum(frame[2:] - size, frame[:2]))
-    places = np.concatenate([corners, corners + size], axis=1)
-
-    on_labels = _overlaps(places, placed + (-1, -1, 1, 1)).sum(axis=1) / size.prod()
-    everything = np.vstack([others, box])
-    areas = np.maximum(np.prod(everything[:, 2:] - everything[:, :2], axis=1), 1)
-    hidden = np.minimum(_overlaps(places, everything) / areas, 1).sum(axis=1)
-    away = np.hypot(*np.maximum(0, np.maximum(box[:2] - places[:, 2:], places[:, :2] - box[2:])).T) / size[1]
-    from_corner = np.hypot(*(corners - natural[0]).T) / size[1]
-    habit = np.concatenate([0.06 * np.arange(len(natural)), np.full(len(corners) - len(natural), 0.6)])
-    cost = 100 * (on_labels > 1e-9) + 100 * on_labels + 2 * hidden + 0.3 * away + 0.05 * from_corner + habit
-    return places[np.argmin(cost)]
+    natural = _natural_places(shape, boxes[-1], size)
+    grid = np.stack(np.meshgrid(*(np.arange(frame[i], frame[i + 2], size[1]) for i in (0, 1))), axis=-1).reshape(-1, 2)
+    # the natural places in the order of habit; and where all of them are bad, anything in the frame
+    habits = ((natural, 0.06 * np.arange(len(natural))), (grid, np.full(len(grid), _MOVED)))
+    best, lowest = np.zeros(4), math.inf
+    for corners, habit in habits:
+        if lowest > _MOVED:
+            corners = np.clip(corners, frame[:2], np.maximum(frame[2:] - size, frame[:2]))
+            places = np.concatenate([corners, corners + size], axis=1)
+            costs = habit + _costs(places, natural[0], placed, boxes)
+            if costs.min() < lowest:
+                best, lowest = places[np.argmin(costs)], costs.min()
+    return best
 
 
-def _natural_places(box: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _costs(places: np.ndarray, ideal: np.ndarray, placed: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """M costs of M x 4 places. Worst is to lie on a label, then to hide what a box shows, then to be far from one's own."""
+    width, height = places[0, 2:] - places[0, :2]
+    own = boxes[-1]
+    on_labels = _overlaps(places, placed + np.array([-1, -1, 1, 1])).sum(axis=1) / (width * height)
+    areas = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1)
+    hidden = np.minimum(_overlaps(places, boxes) / areas, 1).sum(axis=1)
+    away = np.hypot(*np.maximum(0, np.maximum(own[:2] - places[:, 2:], places[:, :2] - own[2:])).T) / height
+    from_ideal = np.hypot(*(places[:, :2] - ideal).T) / height
+    return 100 * (on_labels > 1e-9) + 100 * on_labels + 2 * hidden + 0.3 * away + 0.05 * from_ideal
+
+
+def _natural_places(shape: np.ndarray, box: np.ndarray, size: np.ndarray) -> np.ndarray:
     """M x 2, the lower left corners of a label at the corners of its box, the most usual first."""
     (x0, y0, x1, y1), (width, height) = box, size
     gap = 0.12 * height
+    # above what reaches highest: a box begins there at its left, a circle or a tilted quad has one peak
+    peak = shape[shape[:, 1] >= y1 - max(0.05 * (y1 - y0), 0.3 * height), 0]
+    left = peak.min() if np.ptp(peak) > 0.5 * (x1 - x0) else peak.mean() - width / 2
     return np.array(
         [
-            (x0, y1 + gap),  # above
-            (x0 + gap, y1 - height - gap),  # inside, at the top
+            (left, y1 + gap),  # above
+            (left + gap, y1 - height - gap),  # inside, at the top
             (x0, y0 - height - gap),  # below
             (x1 - width, y1 + gap),
             (x1 - width - gap, y1 - height - gap),
@@ -432,12 +450,11 @@ def _natural_places(box: np.ndarray, size: np.ndarray) -> np.ndarray:
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """M x 4 and N x 4 boxes -> M x N, the areas that they share."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    return np.maximum(sides, 0).prod(axis=-1)
+    sides = np.maximum(sides, 0)
+    return sides[..., 0] * sides[..., 1]
 
 
-def _draw_chip(
-    ax: Axes, text: str, place: np.ndarray, box: np.ndarray, colour: str, font_size: float
-) -> TextArtist:
+def _draw_chip(ax: Axes, text: str, place: np.ndarray, box: np.ndarray, colour: str, font_size: float) -> TextArtist:
     """Text on a coloured ground at `place`, tied to the nearest point of `box`; both in pixels of the figure.
 
     A label that had to move away gets a line to its box.
@@ -452,7 +469,9 @@ def _draw_chip(
         xytext=corner,
         textcoords="offset points",
         annotation_clip=False,
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "path_effects": _halo(colour, 1)} if far else None,
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "path_effects": _halo(colour, 1)}
+        if far
+        else None,
         bbox={
             "boxstyle": f"round,pad={_CHIP_PAD},rounding_size=0.2",
             "facecolor": colour,
@@ -510,35 +529,40 @@ def _write_caption(ax: Axes, result: Result) -> None:
     line_height = _LINE_SPACING * font_size
     # in a figure of ours the picture fills the width; in a low Axes of others it keeps at least 40 % of the height
     picture = min(0.4 * height, width / result.image_size[0] * result.image_size[1] * _aspect(result.image_size))
-    fitting = round(((height - picture) * _POINTS - 2 * _MARGIN * font_size) / line_height)
-    lines = _caption_runs(figure, result, width, max(1, min(fitting, CAPTION_LINES)))
+    fitting = int(((height - picture) * _POINTS - 2 * _MARGIN * font_size) / line_height + 0.01)
+    lines = _caption_lines(figure, result, width, max(1, min(fitting, CAPTION_LINES)))
     if figure.get_layout_engine() is None:  # else the layout makes the room, and moving the Axes would end it
-        taken = _caption_height(figure, len(lines)) / height * cell.height
+        taken = _lines_height(figure, len(lines), font_size) / height * cell.height
         ax.set_position((cell.x0, cell.y0 + taken, cell.width, max(cell.height - taken, 1e-3)))
     ax.set_anchor("NW")
-    ink = _ink_on(figure.get_facecolor())
+    face = to_rgba(figure.get_facecolor())
+    ink = _ink_on(face) if face[3] else rcParams["text.color"]
     for number, runs in enumerate(lines):
-        for x, text, colour in runs:
-            _write_run(ax, text, (x, -_MARGIN * font_size - (number + 0.78) * line_height), colour, ink, font_size)
+        _write_line(ax, runs, -_MARGIN * font_size - (number + 0.78) * line_height, ink, font_size)
 
 
-def _write_run(
-    ax: Axes, text: str, offset: tuple[float, float], colour: str | None, ink: str, font_size: float
-) -> None:
-    """One run of the caption; `offset` is x in pixels and y in points, of the baseline from the picture's lower left."""
-    chip = {"boxstyle": "round,pad=0.14,rounding_size=0.2", "facecolor": colour, "edgecolor": "none"}
-    ax.annotate(
-        text,
-        xy=(0, 0),
-        xycoords="axes fraction",
-        xytext=(offset[0] * _POINTS / ax.figure.dpi + _MARGIN * font_size, offset[1]),
-        textcoords="offset points",
-        annotation_clip=False,
-        va="baseline",
-        bbox=chip if colour else None,
-        color=_ink_on(colour) if colour else ink,
-        **_font(font_size),
-    )
+def _write_line(ax: Axes, runs: Sequence[_Run], y: float, ink: str, font_size: float) -> None:
+    """One line of the caption, its baseline at y points from the picture's lower edge.
+
+    Each run hangs on the end of the one before, for widths in points change with the dpi that a figure is saved at.
+    """
+    x, before, gap = 0, "axes fraction", _MARGIN
+    for text, colour, spaced in runs:
+        before = ax.annotate(
+            text,
+            xy=(x, 0),
+            xycoords=(before, "axes fraction"),
+            xytext=(gap * font_size + spaced * _SPACE * font_size, y),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="baseline",
+            bbox={"boxstyle": "round,pad=0.14,rounding_size=0.2", "facecolor": colour, "edgecolor": "none"}
+            if colour
+            else None,
+            color=_ink_on(colour) if colour else ink,
+            **_font(font_size),
+        )
+        x, gap = 1, 0
 
 
 def _caption_size(width: float) -> float:
@@ -548,38 +572,47 @@ def _caption_size(width: float) -> float:
 
 def _caption_height(figure: Figure, result: Result, width: float) -> float:
     """Inches that the caption takes when it is so many inches wide."""
-    lines = _caption_runs(figure, result, width, CAPTION_LINES)
-    font_size = _caption_size(width)
-    return (len(lines) * _LINE_SPACING + 2 * _MARGIN) * font_size / _POINTS if lines else 0.0
+    lines = _caption_lines(figure, result, width, CAPTION_LINES)
+    return _lines_height(figure, len(lines), _caption_size(width))
 
 
-def _caption_runs(figure: Figure, result: Result, width: float, most: int) -> list[list[_Run]]:
-    """The caption in lines of at most `width` inches, and each line in runs of one colour."""
+def _lines_height(figure: Figure, count: int, font_size: float) -> float:
+    """Inches for so many lines and the margins around them: whole pixels, so that the picture above stays sharp."""
+    points = (count * _LINE_SPACING + 2 * _MARGIN) * font_size if count else 0
+    return math.ceil(points / _POINTS * figure.dpi) / figure.dpi
+
+
+def _caption_lines(figure: Figure, result: Result, width: float, most: int) -> list[list[_Run]]:
+    """The caption in at most so many lines of at most `width` inches, each in runs of one colour."""
     font_size = _caption_size(width)
-    room = width * figure.dpi - 2 * _MARGIN * font_size * figure.dpi / _POINTS
+    # a little less than there is, for the same reason as in `_write_line`
+    room = 0.96 * (width - 2 * _MARGIN * font_size / _POINTS) * figure.dpi
     caption = _caption(result)
     colours = _caption_colours(result, caption)
-    spans = _wrapped(figure, caption, font_size, room)
-    lines = []
-    for start, end in spans[:most]:
-        runs = []
-        for colour, group in groupby(range(start, end), key=lambda i: colours[i]):
-            indices = list(group)
-            x = _text_size(figure, caption[start : indices[0]] + "|", font_size)[0]
-            runs.append(_Run(x - _text_size(figure, "|", font_size)[0], caption[indices[0] : indices[-1] + 1], colour))
-        lines.append(runs)
+    spans = _wrapped(figure, caption, font_size, room, most + 1)
+    lines = [(caption[start:end], colours[start:end]) for start, end in spans[:most]]
     if len(spans) > most:
-        last = lines[-1][-1]
-        text = _elided(figure, last.text + " " + caption[spans[most][0] :], font_size, room - last.x)
-        lines[-1][-1] = last._replace(text=text)
-    return lines
+        start = spans[most - 1][0]
+        text = _elided(figure, caption[start:], font_size, room)
+        lines[-1] = (text, [*colours[start : start + len(text) - 1], None])
+    return [_runs(text, colours) for text, colours in lines]
 
 
-def _wrapped(figure: Figure, text: str, font_size: float, room: float) -> list[tuple[int, int]]:
-    """(start, end) of each line of at most `room` pixels: broken at spaces, or anywhere if there are none."""
+def _runs(text: str, colours: Sequence[str | None]) -> list[_Run]:
+    runs, spaced = [], False
+    for colour, group in groupby(zip(text, colours, strict=True), key=lambda pair: pair[1]):
+        piece = "".join(character for character, _ in group)
+        if piece.strip():
+            runs.append(_Run(piece.strip(), colour, spaced or piece.startswith(" ")))
+        spaced = piece.endswith(" ")
+    return runs
+
+
+def _wrapped(figure: Figure, text: str, font_size: float, room: float, most: int) -> list[tuple[int, int]]:
+    """(start, end) of the first lines of at most `room` pixels: broken at spaces, or anywhere if there are none."""
     spans = []
     start = 0
-    while start < len(text):
+    while start < len(text) and len(spans) < most:
         end = start + _fitting(figure, text[start:], font_size, room)
         if end < len(text) and text[end] != " ":
             end = max(text.rfind(" ", start, end), 0) or end
@@ -627,7 +660,7 @@ def _in_figure(figure: Figure, inches: tuple[float, float, float, float]) -> tup
 def _label_size(ax: Axes, count: int) -> float:
     """Points for so many labels: smaller in a small picture, and in a crowded one."""
     x0, y0, x1, y1 = _frame(ax) / ax.figure.dpi
-    size = np.clip(4 + 0.8 * math.sqrt((x1 - x0) * (y1 - y0)), 5.5, 10)
+    size = np.clip(4 + 0.8 * math.sqrt((x1 - x0) * (y1 - y0)), 6.5, 10)
     return float(max(size * min(1, (14 / max(count, 1)) ** 0.3), 5.5))
 
 
@@ -676,7 +709,7 @@ def _text_size(figure: Figure, text: str, font_size: float) -> np.ndarray:
 
 def _fitting(figure: Figure, text: str, font_size: float, room: float) -> int:
     """How many characters fit into so many pixels, at least one."""
-    low, high = 1, min(len(text), 1 + int(room / font_size * 4))
+    low, high = 1, min(len(text), 1 + int(8 * room / font_size))
     while low < high:
         middle = (low + high + 1) // 2
         fits = _text_size(figure, text[:middle], font_size)[0] <= room
@@ -689,4 +722,4 @@ def _elided(figure: Figure, text: str, font_size: float, room: float) -> str:
     if not text or _text_size(figure, text, font_size)[0] <= room:
         return text
     dots = _text_size(figure, "\u2026", font_size)[0]
-    return text[: _fitting(figure, text, font_size, room - dots)].rstrip() + "\u2026"
+    return text[: _fitting(figure, text, font_size, room - dots)].rstrip(" ,.;:") + "\u2026"
