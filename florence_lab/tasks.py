@@ -136,18 +136,22 @@ def get_task(name: str) -> Task:
         return FREE_QUESTION
     token = f"<{name.strip().strip('<>').upper()}>"
     if token not in TASKS:
-        raise ValueError(unknown_name("task", name, TASKS))
+        raise ValueError(unknown_name("task", token, TASKS))
     return TASKS[token]
 
 
 def split_query(query: str) -> tuple[Task, str]:
     """`"<CAPTION_TO_PHRASE_GROUNDING>the sheeps"` -> that task and `"the sheeps"`; no token is a free question.
 
+    A token without its brackets is that task, too: nobody means `"OD"` as a question.
+
     Raises:
         ValueError: if the query starts with a token that is no task and no location.
     """
     query = query.strip()
-    head, bracket, rest = query.partition(">")
-    if not bracket or not head.startswith("<") or head.startswith("<loc_"):
+    if f"<{query}>" in TASKS:
+        return TASKS[f"<{query}>"], ""
+    if not query.startswith("<") or query.startswith("<loc_"):
         return FREE_QUESTION, query
-    return get_task(head + bracket), rest.strip()
+    token, _, rest = query.partition(">")
+    return get_task(token), rest.strip()

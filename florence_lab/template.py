@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .layout import NOT_GROUNDABLE
+from .layout import ADDED_TOKENS, NOT_GROUNDABLE
 from .results import Boxes, Polygons, Quads, Result, Text, outlines_extent
-from .tasks import FREE_QUESTION, Task, get_task, split_query
+from .tasks import Task, get_task, split_query
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,10 +36,17 @@ score speaks of detections in the sense of IoU 0.5.
 Region = Sequence[float]
 """(x0, y0, x1, y1) in pixels."""
 
-_LOCATION = re.compile(r"<loc_(\d+)>")
-_REGION_TOKENS = re.compile(r"(?:<loc_\d+>){4}")
-_MARKUP = re.compile(r"(<[^<>\s]+>)")
+_LOCATION_NAMES = [f"<loc_{i}>" for i in range(BINS)]
 _SEPARATORS = ("<sep>", "<and>", "<poly>", "</poly>")
+_SILENT = ("<s>", "</s>", "<pad>")
+# What else the vocabulary adds to words. It belongs to no answer, but nothing keeps a model from emitting it.
+_IGNORED = sorted({*ADDED_TOKENS, "<unk>", "<mask>", "<image>"}.difference(_LOCATION_NAMES, _SEPARATORS))
+
+_LOCATION = re.compile(r"<loc_(?:0|[1-9][0-9]{0,2})>")
+_REGION_TOKENS = re.compile(rf"(?:{_LOCATION.pattern}){{4}}")
+_MARKUP = re.compile(f"({'|'.join([_LOCATION.pattern, *_SEPARATORS])})")
+_SILENT_MARKUP = re.compile("|".join(_SILENT))
+_IGNORED_MARKUP = re.compile("|".join(_IGNORED))
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
@@ -110,10 +117,10 @@ class FlorenceTemplate:
             ValueError: for an unknown task, and for a missing input or one that the task can't take.
         """
         task, phrase = split_query(query)
-        if phrase and text is not None and task is not FREE_QUESTION:
-            raise ValueError(f"{task.token} got its input twice: {phrase!r} in the query and {text!r} beside it")
-        given = phrase or (text if text is not None else "")
-        phrase = _INPUT_READERS[task.input](task, given, image_size)
+        beside = "" if text is None else text
+        if phrase and not (isinstance(beside, str) and not beside.strip()):
+            raise ValueError(f"{_name(task)} got its input twice: {phrase!r} in the query and {beside!r} beside it")
+        phrase = _INPUT_READERS[task.input](task, phrase or beside, image_size)
         if _CHINESE.search(phrase):
             warnings.warn(
                 f"Florence-2 was not trained on Chinese; the answer to {phrase!r} may be useless", stacklevel=3
@@ -149,12 +156,10 @@ class FlorenceTemplate:
 
     def parse_text(self, raw: str, task: str | Task, image_size: tuple[int, int], phrase: str = "") -> Result:
         """The same for text in Florence-2's grammar, as in a training target: no tokenizer, and no scores."""
+        raw = _SILENT_MARKUP.sub("", raw)
         pieces = []
-        for i, part in enumerate(filter(None, _MARKUP.split(raw))):
-            location = _LOCATION.fullmatch(part)
-            is_words = part not in _SEPARATORS and not location
-            if not (is_words and part in ("<s>", "</s>", "<pad>")):
-                pieces.append(Piece(part, int(location[1]) if location else None, (i,)))
+        for i, part in enumerate(filter(None, _MARKUP.split(_IGNORED_MARKUP.sub("", raw)))):
+            pieces.append(Piece(part, int(part[5:-1]) if _LOCATION.fullmatch(part) else None, (i,)))
         return _build_result(pieces, raw, task, image_size, phrase=phrase)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -163,7 +168,7 @@ class FlorenceTemplate:
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _pieces(self, ids: Sequence[int]) -> list[Piece]:
-        """Token ids -> pieces: neighbouring word tokens are decoded together, start and end tokens are passed over."""
+        """Token ids -> pieces: neighbouring word tokens are decoded together, tokens that say nothing are passed over."""
         vocabulary = self._vocabulary
         pieces: list[Piece] = []
         words: list[int] = []
@@ -175,12 +180,10 @@ class FlorenceTemplate:
                 words.clear()
 
         for position, token_id in enumerate(ids):
-            if token_id in vocabulary.silent:
-                continue
             if token_id in vocabulary.markup:
                 flush()
                 pieces.append(Piece(*vocabulary.markup[token_id], (position,)))
-            else:
+            elif token_id not in vocabulary.ignored:
                 words.append(position)
         flush()
         return pieces
@@ -196,21 +199,24 @@ class FlorenceTemplate:
 
 
 class _Vocabulary(NamedTuple):
+    """Token ids: those without a place in `raw`, those without one in words and labels, and what the others mean."""
+
     silent: frozenset[int]
+    ignored: frozenset[int]
     markup: dict[int, tuple[str, int | None]]
     first_location_id: int
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Vocabulary:
-        names = [f"<loc_{i}>" for i in range(BINS)]
-        location_ids = tokenizer.convert_tokens_to_ids(names)
+        location_ids = tokenizer.convert_tokens_to_ids(_LOCATION_NAMES)
         first = location_ids[0]
-        if location_ids != list(range(first, first + BINS)) or tokenizer.unk_token_id in location_ids:
+        if location_ids != list(range(first, first + BINS)):
             raise ValueError("this tokenizer has no 1,000 location tokens in a row, so it is none of Florence-2")
-        markup: dict[int, tuple[str, int | None]] = {first + i: (name, i) for i, name in enumerate(names)}
+        markup: dict[int, tuple[str, int | None]] = {first + i: (name, i) for i, name in enumerate(_LOCATION_NAMES)}
         markup |= {tokenizer.convert_tokens_to_ids(name): (name, None) for name in _SEPARATORS}
-        silent = frozenset({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id})
-        return cls(silent, markup, first)
+        silent = frozenset(tokenizer.convert_tokens_to_ids(list(_SILENT)))
+        ignored = frozenset(tokenizer.convert_tokens_to_ids(_IGNORED))
+        return cls(silent, silent | ignored, markup, first)
 
 
 # ---------------------------------------------------------------------- pixels <-> location bins
@@ -240,6 +246,10 @@ def location_tokens(coordinates: np.ndarray | Sequence, image_size: tuple[int, i
 # ---------------------------------------------------------------------- reading the input of a query
 
 
+def _name(task: Task) -> str:
+    return task.token or "a free question"
+
+
 def _read_nothing(task: Task, given: str | Region, image_size: tuple[int, int] | None) -> str:
     if not isinstance(given, str) or given.strip():
         raise ValueError(f"{task.token} takes no input, but got {given!r}")
@@ -247,12 +257,11 @@ def _read_nothing(task: Task, given: str | Region, image_size: tuple[int, int] |
 
 
 def _read_phrase(task: Task, given: str | Region, image_size: tuple[int, int] | None) -> str:
-    name = task.token or "a free question"
     if not isinstance(given, str):
-        raise ValueError(f"{name} takes a phrase, but got {given!r}")
+        raise ValueError(f"{_name(task)} takes a phrase, but got {given!r}")
     if not given.strip():
         example = f", as in {task.token}a sheep" if task.token else ""
-        raise ValueError(f"{name} needs a phrase{example}")
+        raise ValueError(f"{_name(task)} needs a phrase{example}")
     return given.strip()
 
 
@@ -262,15 +271,16 @@ def _read_region(task: Task, given: str | Region, image_size: tuple[int, int] | 
         given = given.strip()
         if not given:
             raise ValueError(f"{task.token} needs {accepted}")
-        bins = [int(n) for n in _LOCATION.findall(given)]
-        if not _REGION_TOKENS.fullmatch(given) or max(bins) >= BINS:
+        if not _REGION_TOKENS.fullmatch(given):
             raise ValueError(f"{task.token} takes {accepted}; got {given!r}")
-        if bins[0] > bins[2] or bins[1] > bins[3]:
-            raise ValueError(f"the region {given} is inside out: x0 <= x1 and y0 <= y1 must hold")
+        x0, y0, x1, y1 = map(int, re.findall("[0-9]+", given))
+        if x0 > x1 or y0 > y1:
+            of = f", of a picture of {image_size[0]} x {image_size[1]}," if image_size else ""
+            raise ValueError(f"the region {given}{of} is inside out: x0 <= x1 and y0 <= y1 must hold")
         return given
     try:
         region = np.asarray(given, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         region = np.empty(0)
     if region.shape != (4,):
         raise ValueError(f"{task.token} takes {accepted}; got {given!r}")
@@ -318,48 +328,46 @@ def _groups(pieces: Sequence[Piece]) -> list[tuple[Piece | None, list[Piece]]]:
     return groups
 
 
-def _instances_of_boxes(pieces: Sequence[Piece], coordinates: int = 4) -> list[_Instance]:
+def _things(body: Sequence[Piece]) -> list[tuple[str, list[list[Piece]]]]:
+    """What follows a label: `<and>`, `<poly>` and `</poly>` part things, `<sep>` parts the outlines of one thing.
+
+    Gives the mark in front of each thing ("" where there is none), and its outlines.
+    """
+    things: list[tuple[str, list[list[Piece]]]] = [("", [[]])]
+    for piece in body:
+        if piece.location is not None:
+            things[-1][1][-1].append(piece)
+        elif piece.text == "<sep>":
+            things[-1][1].append([])
+        else:
+            things.append((piece.text, [[]]))
+    return things
+
+
+def _read_boxes(label: Piece | None, mark: str, outlines: list[list[Piece]], coordinates: int = 4) -> list[_Instance]:
     """Every four location tokens are one more box of the label in front of them; a cut-off box is dropped."""
-    instances = []
-    for label, body in _groups(pieces):
-        locations = [piece for piece in body if piece.location is not None]
-        for start in range(0, len(locations) - coordinates + 1, coordinates):
-            instances.append(_instance(label, [locations[start : start + coordinates]]))
-    return instances
+    return [
+        _instance(label, [outline[start : start + coordinates]])
+        for outline in outlines
+        for start in range(0, len(outline) - coordinates + 1, coordinates)
+    ]
 
 
-def _instances_of_quads(pieces: Sequence[Piece]) -> list[_Instance]:
-    return _instances_of_boxes(pieces, coordinates=8)
+def _read_quads(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
+    return _read_boxes(label, mark, outlines, coordinates=8)
 
 
-def _instances_of_polygons(pieces: Sequence[Piece]) -> list[_Instance]:
-    """`<sep>` parts the polygons of one instance; `<and>`, `<poly>` and `</poly>` part instances."""
-    instances = []
-    for label, body in _groups(pieces):
-        outlines: list[list[Piece]] = [[]]
-        for piece in [*body, Piece("<and>", None, ())]:
-            if piece.location is not None:
-                outlines[-1].append(piece)
-            elif piece.text == "<sep>":
-                outlines.append([])
-            else:
-                # a coordinate without its partner is cut off, and it takes three points to make an outline
-                whole = [outline[: len(outline) // 2 * 2] for outline in outlines]
-                whole = [outline for outline in whole if len(outline) >= 6]
-                if whole:
-                    instances.append(_instance(label, whole, is_polygon=True))
-                outlines = [[]]
-    return instances
+def _read_polygons(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
+    # a coordinate without its partner is cut off, and it takes three points to make an outline
+    whole = [outline[: len(outline) // 2 * 2] for outline in outlines]
+    whole = [outline for outline in whole if len(outline) >= 6]
+    return [_instance(label, whole, is_polygon=True)] if whole else []
 
 
-def _instances_of_either(pieces: Sequence[Piece]) -> list[_Instance]:
+def _read_either(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
     """Open-vocabulary detection marks its polygons with `<poly>` or `<sep>`; what has no mark is boxes."""
-    instances = []
-    for label, body in _groups(pieces):
-        group = [label, *body] if label else body
-        marked = any(piece.text in _SEPARATORS for piece in body)
-        instances += _instances_of_polygons(group) if marked else _instances_of_boxes(group)
-    return instances
+    read = _read_polygons if mark == "<poly>" or len(outlines) > 1 else _read_boxes
+    return read(label, mark, outlines)
 
 
 def _instance(label: Piece | None, outlines: list[list[Piece]], is_polygon: bool = False) -> _Instance:
@@ -367,13 +375,15 @@ def _instance(label: Piece | None, outlines: list[list[Piece]], is_polygon: bool
 
 
 def _phrase_of_caption(label: str, caption: str) -> str:
-    """A label that is no part of the caption, but ends in one (`thethe sheeps`), is cut down to it."""
-    lowered = caption.lower()
-    if not caption or label.lower() in lowered:
+    """A label that is no part of the caption, but for its doubled beginning (`thethe sheeps`), is cut down to that part."""
+    caption = caption.lower()
+    if label.lower() in caption:
         return label
-    endings = (label[i:] for i in range(1, len(label)) if not label[i].isspace())
-    # an ending must start a word of the caption, or the tail of any plural would do
-    return next((e for e in endings if re.search(rf"\b{re.escape(e.lower())}\b", lowered)), label)
+    for i in range(1, len(label)):
+        beginning, rest = label[:i].strip().lower(), label[i:].lower()
+        if rest.startswith(beginning) and re.search(rf"\b{re.escape(rest)}", caption):
+            return label[i:]
+    return label
 
 
 # ---------------------------------------------------------------------- instances -> results
@@ -401,8 +411,13 @@ def _build_result(
         words = "".join(piece.text for piece in pieces if piece.location is None and piece.text not in _SEPARATORS)
         return Text(text=words.strip(), **common)
 
-    find_instances, build = _PARSERS[task.result]
-    instances = find_instances(pieces)
+    read, build = _PARSERS[task.result]
+    instances = [
+        instance
+        for label, body in _groups(pieces)
+        for mark, outlines in _things(body)
+        for instance in read(label, mark, outlines)
+    ]
     if task.result == "grounding":
         for instance in instances:
             instance.label = _phrase_of_caption(instance.label, phrase)
@@ -424,7 +439,8 @@ def _outlines_in_pixels(instance: _Instance, image_size: tuple[int, int]) -> tup
 def _build_boxes(instances: Sequence[_Instance], common: dict[str, Any]) -> Boxes:
     size = common["image_size"]
     outlines = tuple(_outlines_in_pixels(i, size) if i.is_polygon else () for i in instances)
-    boxes = [outlines_extent(o) if o else _pixels(i.locations, size) for i, o in zip(instances, outlines, strict=True)]
+    # a box is the extent of two corners, of whichever the model named first
+    boxes = [outlines_extent(o or _outlines_in_pixels(i, size)) for i, o in zip(instances, outlines, strict=True)]
     return Boxes(boxes=np.array(boxes, np.float64).reshape(-1, 4), polygons=outlines if any(outlines) else (), **common)
 
 
@@ -437,12 +453,12 @@ def _build_polygons(instances: Sequence[_Instance], common: dict[str, Any]) -> P
     return Polygons(polygons=tuple(_outlines_in_pixels(i, common["image_size"]) for i in instances), **common)
 
 
-_PARSERS: dict[str, tuple[Callable[[Sequence[Piece]], list[_Instance]], Callable[..., Result]]] = {
-    "boxes": (_instances_of_boxes, _build_boxes),
-    "grounding": (_instances_of_boxes, _build_boxes),
-    "boxes_or_polygons": (_instances_of_either, _build_boxes),
-    "quads": (_instances_of_quads, _build_quads),
-    "polygons": (_instances_of_polygons, _build_polygons),
+_PARSERS: dict[str, tuple[Callable[..., list[_Instance]], Callable[..., Result]]] = {
+    "boxes": (_read_boxes, _build_boxes),
+    "grounding": (_read_boxes, _build_boxes),
+    "boxes_or_polygons": (_read_either, _build_boxes),
+    "quads": (_read_quads, _build_quads),
+    "polygons": (_read_polygons, _build_polygons),
 }
 
 
@@ -471,7 +487,9 @@ def instance_score(label_probabilities: np.ndarray, location_probabilities: np.n
     tolerance = np.maximum(1, LOCATION_TOLERANCE * (bins.max(axis=0) - bins.min(axis=0)))
     near = np.abs(np.arange(BINS) - bins[..., None]) <= tolerance[:, None]
     masses = (np.asarray(location_probabilities, np.float64) * near.reshape(-1, BINS)).sum(axis=1)
-    score = np.prod(label_probabilities, dtype=np.float64) * np.prod(masses) ** (4 / bins.size)
+    with np.errstate(divide="ignore"):  # log(0), of a place held impossible
+        place = np.exp(4 * np.log(masses).mean())  # the product itself would underflow for a long polygon
+    score = np.prod(label_probabilities, dtype=np.float64) * place
     return float(np.clip(score, 0, 1))
 
 

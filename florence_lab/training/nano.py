@@ -7,6 +7,7 @@ words. Saved, both are an ordinary checkpoint in transformers' layout.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 
@@ -37,7 +38,18 @@ LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
 ADDED_TOKENS = (
     *("<od>", "</od>", "<ocr>", "</ocr>"),
     *LOCATION_TOKENS,
-    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *(
+        "<cap>",
+        "</cap>",
+        "<ncap>",
+        "</ncap>",
+        "<dcap>",
+        "</dcap>",
+        "<grounding>",
+        "</grounding>",
+        "<seg>",
+        "</seg>",
+    ),
     *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
     *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
 )
@@ -62,7 +74,7 @@ _POST_PROCESSOR = {
 # ---------------------------------------------------------------------- the tokenizer
 
 
-def world_texts(scenes: int = 600) -> Iterator[str]:
+def world_texts(scenes: int = 1000) -> Iterator[str]:
     """Text of the cartoon world, for the tokenizer: prompts, inputs and answers, without location tokens.
 
     Words on signs are left out, so that they are spelled: a model that reads letters can read a new word.
@@ -107,17 +119,12 @@ def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
     bpe.train_from_iterator(texts, trainer)
     vocabulary = bpe.get_vocab()
     vocabulary["<mask>"] = len(vocabulary)
-    merges = [tuple(pair) for pair in _merges(bpe)]
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
-    tokenizer.add_special_tokens({"image_token": "<image>"})
+    tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
+    # transformers 5.23 has no public way to name a token after the tokenizer is made, and before it would come first
+    tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
     return tokenizer
-
-
-def _merges(bpe: Tokenizer) -> list[list[str]]:
-    import json
-
-    return json.loads(bpe.to_str())["model"]["merges"]
 
 
 # ---------------------------------------------------------------------- the model
@@ -165,22 +172,29 @@ def build_config(vocabulary: int, image_token_id: int, image_size: int = IMAGE_S
     )
 
 
-def build_nano(tokenizer: BartTokenizer, seed: int = 0) -> Florence2ForConditionalGeneration:
-    """florence-2-nano, untrained.
+def build_nano(
+    tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE, seed: int = 0
+) -> Florence2ForConditionalGeneration:
+    """florence-2-nano, untrained, for pictures of image_size x image_size pixels.
 
-    Initial values differ from transformers' in three ways, without which it doesn't find places in any reasonable time:
-    normal with std 0.06, and waves (`sinusoids`) in the image's row and column embeddings and in the location tokens, so
-    that neighbours are alike from the start.
+    Initial values differ from transformers' in two ways, without which it doesn't find places in any reasonable time:
+    normal with std 0.06, and waves (`sinusoids`) wherever a table stands for places, so that neighbours are alike from
+    the start. That is so in the projector's row and column embeddings, in the location tokens, and in the encoder's
+    positions of the image tokens. The last are what counts: the tower's output grows to a hundred times the
+    projector's embeddings within a thousand steps and drowns them, but is normalised before the encoder adds its own.
     """
     torch.manual_seed(seed)
-    config = build_config(len(tokenizer), tokenizer.convert_tokens_to_ids("<image>"))
+    config = build_config(len(tokenizer), tokenizer.convert_tokens_to_ids("<image>"), image_size)
     model = Florence2ForConditionalGeneration(config)
     place = model.model.multi_modal_projector.image_position_embed
+    numbers = model.model.language_model.encoder.embed_positions.weight
     words = model.get_input_embeddings().weight
-    first = tokenizer.convert_tokens_to_ids("<loc_0>")
+    first, side = tokenizer.convert_tokens_to_ids("<loc_0>"), image_size // 16
     with torch.no_grad():
         for table in (place.row_embeddings.weight, place.column_embeddings.weight):
             table.copy_(sinusoids(*table.shape, shortest=4, longest=100))
+        # two rows that BART never uses, the mean of the picture, then the tokens of its grid
+        numbers[3 : 3 + side * side] = grid_sinusoids(side, numbers.shape[1]).flatten(0, 1)
         # a sinusoid's entries have variance 1/2; the other tokens' embeddings have std 0.06
         words[first : first + 1000] = sinusoids(1000, words.shape[1], shortest=16, longest=2000) * 0.06 * math.sqrt(2)
     model.generation_config = GenerationConfig(
@@ -206,6 +220,12 @@ def sinusoids(count: int, width: int, shortest: float, longest: float) -> torch.
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def grid_sinusoids(side: int, width: int) -> torch.Tensor:
+    """side x side x width float32: a column's waves and a row's behind one another."""
+    waves = sinusoids(side, width // 2, shortest=4, longest=4 * side)
+    return torch.cat([waves[None].expand(side, -1, -1), waves[:, None].expand(-1, side, -1)], dim=-1)
+
+
 def build_processor(tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE) -> Florence2Processor:
     """transformers' own processor, with Pillow's bicubic resize and the published mean and deviation of the pixels."""
     side = {"height": image_size, "width": image_size}
@@ -217,6 +237,4 @@ def build_processor(tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE) -> F
         image_std=[0.229, 0.224, 0.225],
     )
     images.image_seq_length = (image_size // 16) ** 2 + 1
-    return Florence2Processor(
-        images, tokenizer, num_additional_image_tokens=1, post_processor_config=_POST_PROCESSOR
-    )
+    return Florence2Processor(images, tokenizer, num_additional_image_tokens=1, post_processor_config=_POST_PROCESSOR)

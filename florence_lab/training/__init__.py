@@ -1,0 +1,1 @@
+"""Training: florence-2-nano from nothing (`pretrain`), and fine-tuning."""
