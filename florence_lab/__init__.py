@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from .hub import HubError as HubError
     from .images import ImageError as ImageError
     from .images import load_image as load_image
-    from .inference import get_default_template_type as get_default_template_type
-    from .inference import get_model_tokenizer as get_model_tokenizer
-    from .inference import get_template as get_template
-    from .inference import inference as inference
-    from .inference import inference_stream as inference_stream
-    from .inference import seed_everything as seed_everything
     from .predictor import EncodedImage as EncodedImage
     from .predictor import Predictor as Predictor
     from .predictor import load as load
@@ -32,6 +26,12 @@ if TYPE_CHECKING:
     from .results import Polygons as Polygons
     from .results import Quads as Quads
     from .results import Text as Text
+    from .swift import get_default_template_type as get_default_template_type
+    from .swift import get_model_tokenizer as get_model_tokenizer
+    from .swift import get_template as get_template
+    from .swift import inference as inference
+    from .swift import inference_stream as inference_stream
+    from .swift import seed_everything as seed_everything
     from .tasks import available_tasks as available_tasks
     from .template import FlorenceTemplate as FlorenceTemplate
 
@@ -40,7 +40,9 @@ _PUBLIC = {
     "checkpoint": ("CheckpointError",),
     "hub": ("HubError",),
     "images": ("ImageError", "load_image"),
-    "inference": (
+    "predictor": ("EncodedImage", "Predictor", "load"),
+    "results": ("Boxes", "Polygons", "Quads", "Text"),
+    "swift": (
         "get_default_template_type",
         "get_model_tokenizer",
         "get_template",
@@ -48,8 +50,6 @@ _PUBLIC = {
         "inference_stream",
         "seed_everything",
     ),
-    "predictor": ("EncodedImage", "Predictor", "load"),
-    "results": ("Boxes", "Polygons", "Quads", "Text"),
     "tasks": ("available_tasks",),
     "template": ("FlorenceTemplate",),
 }

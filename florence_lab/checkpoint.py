@@ -8,13 +8,17 @@ and tokenizer onto transformers' classes and leave that code alone.
 from __future__ import annotations
 
 import json
+import math
 import pickle
-from collections.abc import Iterator
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     BartConfig,
     BartTokenizer,
@@ -24,6 +28,7 @@ from transformers import (
     GenerationConfig,
 )
 from transformers.models.clip import CLIPImageProcessorPil
+from transformers.utils import logging
 
 from .layout import (
     ADDED_TOKENS,
@@ -32,6 +37,7 @@ from .layout import (
     LOGITS_BIAS,
     ONLY_KNOWN,
     POST_PROCESSOR_CONFIG,
+    REQUIRED,
     TEXT_FIELDS,
     TIED,
     VISION_FIELDS,
@@ -43,6 +49,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+JSON_FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+)
+IMAGE_SETTINGS = (
+    *("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
+    *("do_center_crop", "crop_size", "image_seq_length"),
+)
+LACKS = "lacks the weights"
+NO_PLACE = "holds weights that Florence-2 has no place for:"
+OTHER_SHAPE = "holds weights of another shape:"
 
 
 class CheckpointError(ValueError):
@@ -63,15 +80,24 @@ def load_checkpoint(
     folder = Path(folder)
     config = read_config(folder)
     weights = weight_files(folder)
-    load = _load_published if is_published_layout(config) else _load_transformers
+    for name in JSON_FILES:
+        if (folder / name).is_file():
+            _read_json(folder / name)  # transformers passes over some that are broken
     try:
-        model, processor = load(folder, config, weights, dtype)
+        processor = _load_processor(folder)
+        if is_published_layout(config):
+            model = _load_published(folder, config, weights, processor.image_token_id, dtype)
+        else:
+            model = _load_transformers(folder, dtype)
+    except (CheckpointError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:
+        asked_for = re.search(r"GLOBAL (\S+)", str(error))  # the rest of the message tells how to run it all the same
         raise CheckpointError(
-            f"{folder} holds a pickle with more in it than weights, which could run code when loaded; it was refused "
-            f"(torch.load with weights_only=True): {_first_line(error)}"
+            f"{folder} holds a pickle with more in it than weights{f' ({asked_for[1]})' if asked_for else ''}, which "
+            "could run code when loaded; it was refused (torch.load with weights_only=True)"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except Exception as error:  # broken files make the libraries below raise nearly anything
         raise CheckpointError(f"{folder} can't be read as Florence-2: {_first_line(error)}") from error
     model.set_attn_implementation({"vision_config": DAVIT_ATTENTION})
     return model.eval(), processor
@@ -82,19 +108,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json, so it is no checkpoint folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not whole: {error}") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type != "florence2":
-        raise CheckpointError(f"{folder} holds a model of type {model_type!r}; only 'florence2' can be loaded")
+    config = _read_json(path)
+    if config.get("model_type") != "florence2":
+        raise CheckpointError(
+            f"{folder} holds a model of type {config.get('model_type')!r}; only 'florence2' can be loaded"
+        )
+    for part in ("vision_config", "text_config"):
+        if not isinstance(config.get(part), dict):
+            raise CheckpointError(f"{path} has no {part}")
     return config
 
 
 def is_published_layout(config: dict[str, Any]) -> bool:
     """Whether a config is in the published layout: its vision tower says `dim_embed`, transformers' `embed_dim`."""
-    return "dim_embed" in config.get("vision_config", {})
+    return "dim_embed" in config["vision_config"]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -104,62 +131,120 @@ def weight_files(folder: Path) -> list[Path]:
         CheckpointError: if there are none, or if shards that the index names are missing.
     """
     for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            try:
-                shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
-                raise CheckpointError(f"{index} is not whole: {error}") from error
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            weight_map = _read_json(index).get("weight_map")
+            shards = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+            if not shards or not all(isinstance(shard, str) for shard in shards):
+                raise CheckpointError(f"{index} names no files with weights")
+            missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             if missing:
                 raise CheckpointError(
                     f"{folder} lacks {', '.join(missing)}, which {index.name} names: half a download?"
                 )
-            return [folder / shard for shard in shards]
-        if (folder / name).is_file():
-            return [folder / name]
+            return [folder / shard for shard in sorted(shards)]
     raise CheckpointError(f"{folder} has no weights: none of {', '.join(WEIGHT_FILES)} (nor an .index.json of one)")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not whole: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object, but {type(content).__name__}")
+    return content
+
+
+# ---------------------------------------------------------------------- either layout: words and pixels
+
+
+def _load_processor(folder: Path) -> Florence2Processor:
+    """Built from data by named classes: transformers' automatic ones offer to run a folder's own code."""
+    if not (folder / "tokenizer.json").is_file() and not all(
+        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
+    ):
+        raise CheckpointError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
+    tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
+    add_florence_tokens(tokenizer)
+    return Florence2Processor(
+        # the Pillow backend resizes as the published code does, transformers' default one differs a little
+        image_processor=CLIPImageProcessorPil(**_image_settings(folder)),
+        tokenizer=tokenizer,
+        post_processor_config=POST_PROCESSOR_CONFIG,
+    )
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        path = folder / name
+        stored = _read_json(path) if path.is_file() else {}
+        stored = stored.get("image_processor", stored)  # where newer releases of transformers keep it
+        if "image_seq_length" in stored:
+            return {"do_center_crop": False} | {name: stored[name] for name in IMAGE_SETTINGS if name in stored}
+    raise CheckpointError(
+        f"{folder} has no settings for images (with image_seq_length): no preprocessor_config.json, "
+        "nor a processor_config.json that holds them"
+    )
+
+
+def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives a BART tokenizer the 1,024 tokens of Florence-2 and `<image>`, in place, where it lacks them."""
+    tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
+    # The public way to name an image token adds it in front of the others. This names the one that is there.
+    tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
 
 
 # ---------------------------------------------------------------------- transformers' layout
 
 
-def _load_transformers(
-    folder: Path, config: dict[str, Any], weights: list[Path], dtype: torch.dtype
-) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    try:
+def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
+    with _quiet():
         model, report = Florence2ForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
         )
-        # the Pillow backend resizes as the published code does, transformers' default one differs a little
-        processor = Florence2Processor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except ValueError as error:
-        raise CheckpointError(f"{folder} can't be read as Florence-2: {_first_line(error)}") from error
-    _refuse_names(folder, "lacks the weights", report["missing_keys"])
-    _refuse_names(folder, "holds weights that Florence-2 has no place for:", report["unexpected_keys"])
-    _refuse_names(folder, "holds weights of another shape:", [row[0] for row in report["mismatched_keys"]])
-    return model, processor
+    _refuse_names(folder, LACKS, report["missing_keys"])
+    _refuse_names(folder, NO_PLACE, report["unexpected_keys"])
+    _refuse_names(folder, OTHER_SHAPE, [row[0] for row in report["mismatched_keys"]])
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' own report and progress bar say what our errors say, in many lines."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 # ---------------------------------------------------------------------- the published layout
 
 
 def _load_published(
-    folder: Path, config: dict[str, Any], weights: list[Path], dtype: torch.dtype
-) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    processor = _published_processor(folder)
-    image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    # <image> marks the place of the image tokens in the prompt; the published vocabulary has no such row
-    vocab_size = max(config["text_config"]["vocab_size"], image_token_id + 1)
+    folder: Path, config: dict[str, Any], weights: list[Path], image_token_id: int, dtype: torch.dtype
+) -> Florence2ForConditionalGeneration:
     with torch.device("meta"):
-        model = Florence2ForConditionalGeneration(_published_config(folder, config, vocab_size, image_token_id))
-    model.load_state_dict(_published_state(folder, weights, model, dtype), strict=True, assign=True)
+        model = Florence2ForConditionalGeneration(_published_config(folder, config, image_token_id))
+    state = _published_state(folder, weights, model, config["text_config"]["vocab_size"], dtype)
+    model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.generation_config = _published_generation_config(folder, config, image_token_id)
-    return model, processor
+    return model
 
 
-def _published_config(folder: Path, config: dict[str, Any], vocab_size: int, image_token_id: int) -> Florence2Config:
+def _published_config(folder: Path, config: dict[str, Any], image_token_id: int) -> Florence2Config:
+    for part, names in REQUIRED.items():
+        missing = [name for name in names if name not in config[part]]
+        if missing:
+            raise CheckpointError(f"{folder}/config.json lacks {', '.join(f'{part}.{name}' for name in missing)}")
     for path, known in ONLY_KNOWN.items():
         value: Any = config
         for key in path:
@@ -175,7 +260,9 @@ def _published_config(folder: Path, config: dict[str, Any], vocab_size: int, ima
             "max_position_embeddings": vision["image_pos_embed"]["max_pos_embeddings"],
         },
         text_config=BartConfig(
-            **{name: text[name] for name in TEXT_FIELDS if name in text}, vocab_size=vocab_size
+            **{name: text[name] for name in TEXT_FIELDS if name in text},
+            # <image> marks the place of the image tokens in the prompt; the published vocabulary has no such row
+            vocab_size=max(text["vocab_size"], image_token_id + 1),
         ).to_dict(),
         image_token_id=image_token_id,
         bos_token_id=config.get("bos_token_id", 0),
@@ -185,81 +272,78 @@ def _published_config(folder: Path, config: dict[str, Any], vocab_size: int, ima
 
 
 def _published_state(
-    folder: Path, weights: list[Path], model: Florence2ForConditionalGeneration, dtype: torch.dtype
+    folder: Path, weights: list[Path], model: Florence2ForConditionalGeneration, words: int, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """The weights under transformers' names. `model` tells which there are; it may be on the meta device."""
-    wanted = {published_name(name): name for name in model.state_dict()}
+    """The weights under transformers' names. `model` tells which there are and their shapes; it may be on the meta device.
+
+    `words` is how many the stored vocabulary has.
+    """
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wanted = {published_name(name): name for name in shapes}
+    rows = model.config.text_config.vocab_size - words
     state: dict[str, torch.Tensor] = {}
     strange = []
     for name, tensor in _read_weights(weights):
         if name in EMBEDDINGS:
             if EMBEDDINGS[0] not in state or name == EMBEDDINGS[0]:
-                state[EMBEDDINGS[0]] = tensor.to(dtype, copy=True)
+                state[EMBEDDINGS[0]] = _with_rows(tensor, rows, dtype)
         elif name in wanted:
             state[name] = tensor.to(dtype, copy=True)
         elif name != LOGITS_BIAS or tensor.any():  # the published models' is all zeros, and transformers has none
             strange.append(name)
-    _refuse_names(folder, "holds weights that Florence-2 has no place for:", strange)
-    _refuse_names(folder, "lacks the weights", [n for n in wanted if n not in state and n not in EMBEDDINGS[1:]])
+    _refuse_names(folder, NO_PLACE, strange)
+    _refuse_names(folder, LACKS, [n for n in wanted if n not in state and n not in EMBEDDINGS[1:]])
 
     state["image_projection"] = state["image_projection"].T.contiguous()  # stored transposed to a Linear's weight
-    table = state[EMBEDDINGS[0]]
-    rows = model.config.text_config.vocab_size - len(table)
-    state[EMBEDDINGS[0]] = torch.cat([table, table.new_zeros(rows, table.shape[1])]) if rows > 0 else table
+    _refuse_names(folder, OTHER_SHAPE, [n for n, tensor in state.items() if tensor.shape != shapes[wanted[n]]])
     renamed = {wanted[name]: tensor for name, tensor in state.items()}
     return renamed | dict.fromkeys((*TIED, "lm_head.weight"), state[EMBEDDINGS[0]])
+
+
+def _with_rows(table: torch.Tensor, rows: int, dtype: torch.dtype) -> torch.Tensor:
+    """A copy with that many rows of zeros more."""
+    longer = torch.zeros(len(table) + rows, *table.shape[1:], dtype=dtype)
+    longer[: len(table)] = table
+    return longer
 
 
 def _read_weights(weights: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor, one by one; a tensor is good until the next is asked for."""
     for path in weights:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                names = list(file.keys())
-            # what was read of a mapped file counts as memory until the file is closed, so close it now and then
-            for start in range(0, len(names), 16):
-                with safe_open(path, "pt") as file:
-                    for name in names[start : start + 16]:
-                        yield name, file.get_tensor(name)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-            while tensors:
-                yield tensors.popitem()
+        names: list[str] | None = None
+        while names is None or names:
+            known, take, at_once = _open_weights(path)
+            if names is None:
+                # the words first: their table is the largest, and it is copied while little else is in memory
+                names = sorted(known, key=lambda name: name not in EMBEDDINGS)
+            read = 0
+            while names and read <= at_once:
+                name = names.pop(0)
+                tensor = take(name)
+                read += tensor.nbytes
+                yield name, tensor
+
+
+def _open_weights(path: Path) -> tuple[list[str], Callable[[str], torch.Tensor], float]:
+    """The names in a file, how to get a tensor, and how many bytes to read before the file had better be opened anew.
+
+    What was read of a mapped file counts as memory until the file is closed.
+    """
+    part = path.stat().st_size / 16
+    if path.suffix == ".safetensors":
+        file = safe_open(path, "pt")
+        return list(file.keys()), file.get_tensor, part
+    is_mapped = zipfile.is_zipfile(path)  # as torch.save has written them since 1.6
+    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+    return list(tensors), tensors.pop, part if is_mapped else math.inf
 
 
 def _published_generation_config(folder: Path, config: dict[str, Any], image_token_id: int) -> GenerationConfig:
     path = folder / "generation_config.json"
     # checkpoints saved before transformers had that file kept the settings in the config of the language model
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else config["text_config"]
+    stored = _read_json(path) if path.is_file() else config["text_config"]
     settings = {name: stored[name] for name in GENERATION_FIELDS if name in stored}
     return GenerationConfig(**settings, suppress_tokens=[image_token_id])
-
-
-def _published_processor(folder: Path) -> Florence2Processor:
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        raise CheckpointError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
-    tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
-    add_florence_tokens(tokenizer)
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no preprocessor_config.json")
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    known = ("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-    image_processor = CLIPImageProcessorPil(
-        **{name: settings[name] for name in known if name in settings},
-        do_center_crop=settings.get("do_center_crop", False),
-        image_seq_length=settings["image_seq_length"],
-    )
-    return Florence2Processor(
-        image_processor=image_processor, tokenizer=tokenizer, post_processor_config=POST_PROCESSOR_CONFIG
-    )
-
-
-def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives a BART tokenizer the 1,024 tokens of Florence-2 and `<image>`, in place, where it lacks them."""
-    tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
-    # The public way to name an image token adds it in front of the others. This names the one that is there.
-    tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
 
 
 def _refuse_names(folder: Path, complaint: str, names: list[str] | set[str]) -> None:

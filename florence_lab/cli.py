@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"florence-lab: {error}", file=sys.stderr)
+        print(f"florence-lab: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -7,9 +7,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .draw import gallery
-from .inference import Response
 from .predictor import Predictor
 from .scenes import SAMPLES, sample_path, sample_scene
+from .swift import Response
 from .tasks import TASKS, Task
 
 PHRASES = {

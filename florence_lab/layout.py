@@ -62,6 +62,14 @@ TEXT_FIELDS = (
     *("attention_dropout", "activation_dropout", "init_std", "scale_embedding", "max_position_embeddings"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"),
 )
+# Without these the shape of the model is unknown; for the rest BART's defaults are the published code's too.
+REQUIRED = {
+    "vision_config": tuple(
+        "depths patch_size patch_stride patch_padding patch_prenorm num_heads num_groups window_size projection_dim "
+        "visual_temporal_embedding image_pos_embed".split()
+    ),
+    "text_config": ("vocab_size", "d_model"),
+}
 GENERATION_FIELDS = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
     *("forced_eos_token_id", "no_repeat_ngram_size", "num_beams", "early_stopping"),

@@ -6,6 +6,8 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from .template import BINS, FlorenceTemplate, Region, TokenProbabilities
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEFAULT_MAX_NEW_TOKENS = 1024
+NOT_ONE_ANSWER = ("num_return_sequences", "return_dict_in_generate")
+"""What makes transformers' `generate` return something else than one sequence per question."""
 
 _SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32
 
@@ -69,21 +73,24 @@ def load(
 def _pick_device(device: str) -> torch.device:
     if device != "auto":
         try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"unknown device {device!r}: give auto, cpu, cuda, cuda:0 or mps") from error
+            return torch.empty(0, device=device).device  # found out now, not when the weights have been read
+        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"no device {device!r}: give auto, cpu, cuda, cuda:0 or mps ({reason})") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype == "auto":
-        on_cpu = device.type == "cpu"
         # PyTorch emulates bf16 on older processors, at a loss
-        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()
+        if device.type == "cpu":
+            has_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        else:
+            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bf16 else torch.float32
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
@@ -144,7 +151,7 @@ class Predictor:
             ValueError: for an unknown task, or an input that it can't take; before any model runs.
             ImageError: if the image can't be read.
         """
-        return self.predict_batch([image], task, text, **generation)[0]
+        return self.predict_batch([image], task, [text], **generation)[0]
 
     def predict_batch(
         self,
@@ -159,28 +166,27 @@ class Predictor:
         Args:
             images: N pictures or encoded images.
             task: as in `predict`.
-            text: one phrase or region for all of them, or a list of N.
+            text: one phrase or region for all of them, or a list of N (a list of four numbers is one region).
             batch_size: how many are decoded together.
             generation: as in `predict`.
 
         Raises:
             ValueError, ImageError: as in `predict`.
         """
-        texts = list(text) if isinstance(text, list) else [text] * len(images)
+        one_each = isinstance(text, list) and not (len(text) == 4 and all(isinstance(t, Real) for t in text))
+        texts = text if one_each else [text] * len(images)
         if len(texts) != len(images):
             raise ValueError(f"{len(images)} images, but {len(texts)} texts: give one for all, or one each")
-        if not isinstance(task, str):
-            raise ValueError(f"a task is a string such as '<OD>', but got {task!r}")
         # all questions are read before the first model runs, so that a mistake costs nothing
+        settings = self._settings(generation)
         pictures = [image if isinstance(image, EncodedImage) else load_image(image) for image in images]
-        sizes = [p.image.size if isinstance(p, EncodedImage) else p.size for p in pictures]
-        questions = [self.template.prompt(task, t, size) for t, size in zip(texts, sizes, strict=True)]
+        questions = [self._question(p, task, t) for p, t in zip(pictures, texts, strict=True)]
 
         results: list[Result] = []
         starts = range(0, len(pictures), batch_size)
         for start in tqdm(starts, desc=task, unit="batch", disable=len(starts) < 2):
             encoded = [self.encode_image(p) for p in pictures[start : start + batch_size]]
-            results += self._answer(encoded, questions[start : start + batch_size], generation)
+            results += self._answer(encoded, questions[start : start + batch_size], settings)
         return results
 
     def stream(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Iterator[Result]:
@@ -193,10 +199,9 @@ class Predictor:
         """
         if generation.setdefault("num_beams", 1) != 1:
             raise ValueError(f"an answer can't be streamed with num_beams={generation['num_beams']}, only with 1")
+        settings = self._settings(generation)
         picture = image if isinstance(image, EncodedImage) else load_image(image)
-        size = picture.image.size if isinstance(picture, EncodedImage) else picture.size
-        question = self.template.prompt(task, text, size)
-        return self._stream(picture, question, generation)
+        return self._stream(picture, self._question(picture, task, text), settings)
 
     def save(self, folder: str | Path) -> None:
         """Writes transformers' layout, which plain `from_pretrained` of transformers reads back with the same answers."""
@@ -205,26 +210,47 @@ class Predictor:
 
     # ------------------------------------------------------------------ inside
 
+    def _question(
+        self, picture: Image.Image | EncodedImage, task: str, text: str | Region | None
+    ) -> tuple[Task, str, str]:
+        """Task, phrase and prompt; whatever is wrong with a question is said here, before any model runs."""
+        if not isinstance(task, str):
+            raise ValueError(f"a task is a string such as '<OD>', but got {task!r}")
+        size = picture.image.size if isinstance(picture, EncodedImage) else picture.size
+        question = self.template.prompt(task, text, size)
+        length = len(self.processor.tokenizer(question[2]).input_ids)
+        longest = self.model.config.text_config.max_position_embeddings - self.processor.num_image_tokens
+        if length > longest:
+            raise ValueError(f"the prompt has {length} tokens; beside a picture the model reads at most {longest}")
+        return question
+
     def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
         """The caller's settings, completed where transformers' defaults don't suit."""
         settings = dict(generation)
         own = self.model.generation_config
+        for name in settings:
+            if name not in vars(own) or name in NOT_ONE_ANSWER:
+                nearest = "".join(
+                    f"; did you mean {n!r}?" for n in get_close_matches(name, vars(own), n=1) if n != name
+                )
+                raise ValueError(f"{name!r} is no setting for the generation of one answer{nearest}")
         if settings.get("do_sample") and "num_beams" not in settings:
             settings["num_beams"] = 1  # to sample means to sample one answer
         if settings.get("num_beams", own.num_beams) in (None, 1):
             settings.setdefault("early_stopping", False)  # a setting for beams, of which transformers warns otherwise
+        if settings.get("max_new_tokens") is None:
+            # a length counts the start token too
+            whole = settings.pop("max_length", None)
+            settings["max_new_tokens"] = whole - 1 if whole else own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
         longest = self.model.config.text_config.max_position_embeddings
-        wanted = settings.get("max_new_tokens") or own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-        return settings | {"max_new_tokens": min(wanted, longest)}
+        # max_length is what transformers would warn of, where the checkpoint has one beside our max_new_tokens
+        return settings | {"max_new_tokens": min(settings["max_new_tokens"], longest), "max_length": None}
 
     @torch.inference_mode()
     def _read(self, encoded: Sequence[EncodedImage], prompts: Sequence[str]) -> dict[str, Any]:
         """The text encoder's view of image tokens and prompts, as keywords of `generate`."""
         words = self.processor.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
         images = torch.cat([e.tokens for e in encoded])
-        longest = self.model.config.text_config.max_position_embeddings - images.shape[1]
-        if words.input_ids.shape[1] > longest:
-            raise ValueError(f"the prompt has {words.input_ids.shape[1]} tokens; the model reads at most {longest}")
         embeddings = torch.cat([images, self.model.get_input_embeddings()(words.input_ids)], dim=1)
         mask = torch.cat([words.attention_mask.new_ones(images.shape[:2]), words.attention_mask], dim=1)
         states = self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
@@ -235,7 +261,7 @@ class Predictor:
         self,
         encoded: Sequence[EncodedImage],
         questions: Sequence[tuple[Task, str, str]],
-        generation: dict[str, Any],
+        settings: dict[str, Any],
     ) -> list[Result]:
         read = self._read(encoded, [prompt for _, _, prompt in questions])
         # generate repeats the states for its beams in place, so it gets a wrapper of its own
@@ -243,7 +269,7 @@ class Predictor:
         sequences = self.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=read["attention_mask"],
-            **self._settings(generation),
+            **settings,
         )
         results = []
         for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
@@ -282,33 +308,33 @@ class Predictor:
         chosen, locations = [], []
         for some, ids in zip(hidden.split(_SCORED_AT_ONCE), sequence[1:].split(_SCORED_AT_ONCE), strict=True):
             logits = self.model.lm_head(some).float()
-            logits[
-                :, self.model.config.image_token_id
-            ] = -torch.inf  # stands for a place in the prompt, never an answer
+            logits[:, self.model.config.image_token_id] = -torch.inf  # a place in the prompt, never an answer
             probabilities = logits.softmax(dim=-1)
             chosen.append(probabilities.gather(1, ids[:, None])[:, 0])
             locations.append(probabilities[:, first : first + BINS])
         return TokenProbabilities(*(np.concatenate([part.cpu().numpy() for part in p]) for p in (chosen, locations)))
 
-    def _stream(self, picture: Any, question: tuple[Task, str, str], generation: dict[str, Any]) -> Iterator[Result]:
+    def _stream(self, picture: Any, question: tuple[Task, str, str], settings: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(picture)
         read = self._read([encoded], [question[2]])
         states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
         shown = 0
-        for sequence, finished in self._generate_stepwise(states, mask, generation):
+        for sequence, finished in self._generate_stepwise(states, mask, settings):
             size, phrase = encoded.image.size, question[1]
             so_far = self.template.parse(sequence[1:], question[0], size, phrase=phrase, image=encoded.image)
             if not finished:
                 so_far = _without_unfinished(so_far)
-            if not finished and _extent(so_far) <= shown:
-                continue
+                if _extent(so_far) <= shown:
+                    continue
             shown = _extent(so_far)
-            # the scores want a pass through the decoder, so they are asked for only where there is something to show
-            whole = self._result(torch.tensor(sequence, device=states.device), encoded, question, states, mask)
-            yield whole if finished or isinstance(whole, Text) else whole.head(shown)
+            if not isinstance(so_far, Text):
+                # scores want a pass through the decoder, so they are asked for only where there is something to show
+                sequence = torch.tensor(sequence, device=states.device)
+                so_far = self._result(sequence, encoded, question, states, mask).head(shown)
+            yield so_far
 
     def _generate_stepwise(
-        self, states: torch.Tensor, mask: torch.Tensor, generation: dict[str, Any]
+        self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any]
     ) -> Iterator[tuple[list[int], bool]]:
         """The sequence so far after each token, and whether it is the whole; generation runs in a thread of its own."""
         tokens = _TokenQueue()
@@ -322,7 +348,7 @@ class Predictor:
                         attention_mask=mask,
                         streamer=tokens,
                         stopping_criteria=StoppingCriteriaList([lambda ids, scores, **_: _flags(ids, stop.is_set())]),
-                        **self._settings(generation),
+                        **settings,
                     )
                 tokens.queue.put(None)
             except BaseException as error:  # for the caller's thread to raise
@@ -371,6 +397,6 @@ def _extent(result: Result) -> int:
 def _without_unfinished(result: Result) -> Result:
     """Without what the next token may still change: half a character, or a last outline that may grow."""
     if isinstance(result, Text):
-        return replace(result, text=result.text.rstrip("\ufffd"))
+        return replace(result, text=result.text.rstrip("\ufffd"), raw=result.raw.rstrip("\ufffd"))
     grows = bool(result.labels) and bool(getattr(result, "polygons", ())) and bool(result.polygons[-1])
     return result.head(len(result) - 1) if grows else result

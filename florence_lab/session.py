@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import MODELS
-from .inference import Response, seed_everything
 from .predictor import Predictor, load
 from .results import Result, Text
+from .swift import Response, seed_everything
 
 QUERY_PROMPT = "<<< "
 IMAGE_PROMPT = "Input a media path or URL <<< "
@@ -46,12 +46,12 @@ class Session:
     def run(self, query: str | None = None, images: Sequence[str] | None = None) -> None:
         """Answers one query about some images, or opens a session until the person leaves."""
         predictor = load(self.model, self.device, self.dtype, self.hub)
-        if self.model in MODELS and MODELS[self.model].path:
-            print(f"{self.model}: {MODELS[self.model].description}", file=sys.stderr)
         if query is not None:
             for image in images or ():
                 self.answer(predictor, query, image)
+            self._say_what_it_knows()  # last, since a failure has its one line on standard error to itself
             return
+        self._say_what_it_knows()
         while (asked := self._ask()) is not None:
             try:
                 self.answer(predictor, *asked)
@@ -60,6 +60,11 @@ class Session:
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 print(error)
             print(RULE)
+
+    def _say_what_it_knows(self) -> None:
+        """A shipped model is a small one, and does not know what people may expect."""
+        if self.model in MODELS and MODELS[self.model].path:
+            print(f"{self.model}: {MODELS[self.model].description}", file=sys.stderr)
 
     def _ask(self) -> tuple[str, str] | None:
         """A query and its picture; None if the person leaves."""
@@ -96,10 +101,12 @@ class Session:
         written = ""
         for result in predictor.stream(image, query, **self.generation):
             line = str(Response(result))[:-2]  # without the closing quote and brace, which come when all is said
-            # a quote within the text may change how Python writes the whole; then only the rest can be shown
             print(line[len(written) :], end="", flush=True)
-            written = line
-        print(str(Response(result))[-2:])
+            written += line[len(written) :]
+        whole = str(Response(result))
+        print(whole[-2:])
+        if not whole.startswith(written):  # a quote within the text changed how Python writes the whole
+            print(whole)
         return result
 
 

@@ -237,4 +237,4 @@ def build_processor(tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE) -> F
         image_std=[0.229, 0.224, 0.225],
     )
     images.image_seq_length = (image_size // 16) ** 2 + 1
-    return Florence2Processor(images, tokenizer, num_additional_image_tokens=1, post_processor_config=_POST_PROCESSOR)
+    return Florence2Processor(images, tokenizer, num_additional_image_tokens=0, post_processor_config=_POST_PROCESSOR)

@@ -1,7 +1,8 @@
 """The interface that users of ms-swift know, over `Predictor`.
 
 The names, the arguments and the form of the answer are those of ms-swift's page on Florence-2, so that its listing runs
-with `from florence_lab import …` in place of its two imports; and `inference_stream` streams.
+with `from florence_lab import …` in place of its two imports; and `inference_stream` streams. This module is not called
+after its main function, because a package can't hold a function and a module of one name.
 """
 
 from __future__ import annotations

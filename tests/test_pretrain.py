@@ -1,0 +1,238 @@
+"""florence-2-nano: its shape, its tokenizer, and a training run that can be interrupted anywhere."""
+
+import json
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+from transformers import AutoProcessor, Florence2ForConditionalGeneration
+
+from florence_lab.scenes import CATEGORIES, draw_scene
+from florence_lab.tasks import TASKS
+from florence_lab.template import FlorenceTemplate
+from florence_lab.training import nano, pretrain
+from florence_lab.training.pretrain import PretrainArguments, Stage, Steps, answer_losses, forward
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return nano.build_tokenizer(nano.world_texts(scenes=40))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return nano.build_nano(tokenizer)
+
+
+@pytest.fixture
+def small_run(tokenizer, tmp_path, monkeypatch):
+    """Arguments of a run of four steps on small pictures, which grow after the third; no time goes into measuring."""
+    tasks = {"<OD>": 1, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 1}
+    monkeypatch.setattr(pretrain, "CURRICULUM", (Stage(3, 48, 2, tasks), Stage(9, 64, 3, tasks)))
+
+    def arguments(name: str, **changes) -> PretrainArguments:
+        tokenizer.save_pretrained(tmp_path / name / "tokenizer")
+        chosen = {
+            "steps": 4,
+            "batch_size": 4,
+            "new_scenes": 2,
+            "tasks_per_image": 2,
+            "warmup": 2,
+            "workers": 0,
+        }
+        return PretrainArguments(
+            out=str(tmp_path / name), **(chosen | {"measure_every": 100, "save_every": 2} | changes)
+        )
+
+    return arguments
+
+
+def test_the_tokenizer_has_the_shape_of_the_published_one(tokenizer):
+    assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
+    ids = tokenizer.convert_tokens_to_ids(["<mask>", *nano.ADDED_TOKENS, "<image>"])
+    assert all(b == a + 1 for a, b in pairwise(ids)), "the added tokens follow the base vocabulary, in order"
+    assert ids[-1] == len(tokenizer) - 1
+    assert len(nano.ADDED_TOKENS) == 1024
+    assert nano.ADDED_TOKENS[:5] == ("<od>", "</od>", "<ocr>", "</ocr>", "<loc_0>")
+    assert nano.ADDED_TOKENS[1003:1005] == ("<loc_999>", "<cap>")
+    assert nano.ADDED_TOKENS[-4:] == ("</proposal>", "<poly>", "</poly>", "<and>")
+    assert tokenizer.image_token == "<image>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two sheep<loc_0><loc_999>house<and><loc_7>",
+        "A sign that says STOP.",
+        "naïve 日本 🐑 text",
+        " leading, trailing ",
+    ],
+)
+def test_any_text_survives_the_tokenizer(tokenizer, text):
+    ids = tokenizer(text)["input_ids"]
+    assert (ids[0], ids[-1]) == (0, 2)
+    assert 3 not in ids
+    assert tokenizer.decode(ids[1:-1], clean_up_tokenization_spaces=False) == text
+
+
+def test_words_of_the_world_are_single_tokens(tokenizer):
+    assert len(tokenizer("What does the image describe?", add_special_tokens=False)["input_ids"]) == 6
+
+
+def test_nano_is_small(model, tokenizer, tmp_path):
+    assert sum(p.numel() for p in model.parameters()) <= 12e6
+    model.save_pretrained(tmp_path)
+    nano.build_processor(tokenizer).save_pretrained(tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 25e6
+
+
+def test_neighbouring_places_start_alike(model, tokenizer):
+    first = tokenizer.convert_tokens_to_ids("<loc_0>")
+    places = torch.nn.functional.normalize(model.get_input_embeddings().weight[first : first + 1000], dim=1)
+    assert places[500] @ places[501] > 0.9
+    assert places[500] @ places[501] > places[500] @ places[510] > places[500] @ places[900]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_targets_can_be_read_back(tokenizer, task):
+    scene = draw_scene(1_000_011, 128)
+    template = FlorenceTemplate(tokenizer)
+    for text in scene.queries(task, random.Random(0))[:2]:
+        truth = scene.answer(task, text)
+        ids = tokenizer(truth.raw)["input_ids"]
+        assert len(ids) <= nano.MAX_TOKENS
+        assert template.parse(ids, task, scene.size, truth.phrase).to_dict() == truth.to_dict()
+
+
+def test_the_batch_of_a_step_depends_on_the_step_alone(small_run, tokenizer):
+    once, again = (Steps(small_run(name), tokenizer) for name in ("once", "again"))
+    first = [once[step] for step in (0, 1, 2, 3)]
+    for step in (3, 1):  # neither what was drawn before nor the order matters
+        for a, b in zip(first[step], again[step], strict=True):
+            assert torch.equal(a, b) if torch.is_tensor(a) else a == b
+    assert first[0].pixels.shape == (4, 3, 48, 48)
+    assert first[3].pixels.shape == (4, 3, 64, 64)
+    assert not torch.equal(first[0].pixels, first[1].pixels)
+
+
+def test_training_and_held_out_scenes_never_meet():
+    assert not set(pretrain.HELD_OUT_SEEDS[:1]) & set(pretrain.TRAIN_SEEDS[:10])
+    assert pretrain.HELD_OUT_SEEDS[-1] < pretrain.TRAIN_SEEDS[0]
+
+
+def test_the_loss_falls(tokenizer, small_run):
+    model = nano.build_nano(tokenizer, 48)
+    batch = Steps(small_run("falls"), tokenizer)[0]
+    first = tokenizer.convert_tokens_to_ids("<loc_0>")
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        hidden, _ = forward(model, batch)
+        loss = answer_losses(hidden, batch.targets, model.lm_head, first, sigma=3.0)[0].mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_an_answer_that_is_right_has_no_loss(tokenizer):
+    """The loss of the very distribution that is asked for is 0, at the edges of the picture too."""
+    first, bins = tokenizer.convert_tokens_to_ids("<loc_0>"), torch.arange(1000)
+    targets = torch.tensor([[0, first, first + 500, first + 999, 2, 1, 1]])
+    logits = torch.full((5, len(tokenizer)), -1e4)
+    for row, target in enumerate(targets[0, :5].tolist()):
+        logits[row, target] = 0
+        if first <= target < first + 1000:
+            off = bins - (target - first)
+            logits[row, first : first + 1000] = torch.where(off.abs() <= 9, -0.5 * (off / 3.0) ** 2, -1e4)
+    losses, question = answer_losses(torch.zeros(1, 7, 4), targets, lambda hidden: logits, first, sigma=3.0)
+    assert losses.abs().max() < 1e-4
+    assert question.tolist() == [0] * 5
+
+
+def test_cells_say_what_is_where():
+    scene = draw_scene(1_000_011, 192)
+    cells = pretrain.cells_of(scene, 12).reshape(12, 12, 5)
+    for thing in scene.objects:
+        x0, y0, x1, y1 = (round(v / 16) for v in thing.box)
+        labels = cells[y0:y1, x0:x1, 0]
+        assert (labels == 1 + CATEGORIES.index(thing.label)).mean() > 0.4
+    inside = cells[cells[..., 0] > 0][:, 1:]
+    assert (inside[:, 2:] > inside[:, :2]).all()
+    assert inside.max() <= 1
+
+
+def test_the_sense_of_place_is_stretched_with_the_picture(tokenizer):
+    """Grown, a model's first and last row stay near where they were, and the prompt's positions move behind the image."""
+    small, large = nano.build_nano(tokenizer, 64), nano.build_nano(tokenizer, 64)
+    pretrain.resize(large, 64, 128)
+    before, after = (m.model.language_model.encoder.embed_positions.weight for m in (small, large))
+    assert torch.equal(before[:3], after[:3])
+    assert torch.equal(before[3 + 16 : 100], after[3 + 64 : 148])
+    assert torch.allclose(after[3], before[3], atol=1e-5)
+    assert torch.allclose(after[3 + 63], before[3 + 15], atol=1e-5)
+    assert large.config.vision_config.window_size == 8
+    assert all(m.window_size == 8 for m in large.modules() if hasattr(m, "window_size"))
+
+
+def _losses(folder) -> list[float]:
+    return [json.loads(line)["loss"] for line in open(f"{folder}/log.jsonl")]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(small_run, monkeypatch):
+    straight = small_run("straight")
+    exported = pretrain.pretrain(straight)
+
+    broken = small_run("broken")
+    log = pretrain._log
+
+    def die_in_step_3(path, line):
+        if line["step"] == 3:
+            raise KeyboardInterrupt
+        log(path, line)
+
+    monkeypatch.setattr(pretrain, "_log", die_in_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(broken)
+    monkeypatch.setattr(pretrain, "_log", log)
+    assert len(_losses(broken.out)) == 2
+    resumed = pretrain.pretrain(broken)
+
+    assert _losses(broken.out) == _losses(straight.out)
+    weights = [Florence2ForConditionalGeneration.from_pretrained(f).state_dict() for f in (exported, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
+    arguments = small_run("exported")
+    folder = pretrain.pretrain(arguments)
+    model = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    assert len(processor.tokenizer) == len(tokenizer) == model.config.text_config.vocab_size
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert (model.generation_config.num_beams, model.generation_config.no_repeat_ngram_size) == (1, 0)
+
+    scene = draw_scene(5, 128)
+    inputs = processor(text="<OD>", images=scene.image, return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 3, 64, 64)
+    ids = model.generate(**inputs, max_length=30)
+    ours = pretrain.ask(model, processor.tokenizer, [scene], [("<OD>", None)], 64, max_length=30)[0]
+    assert FlorenceTemplate(processor.tokenizer).decode(ids[0].tolist()) == ours.raw
+    state = torch.load(f"{arguments.out}/last.pt", weights_only=True)
+    assert all(torch.equal(state["ema"][name], value) for name, value in model.state_dict().items())
+
+
+def test_measures_are_right_about_right_answers():
+    truths = [draw_scene(seed, 96).answer("<OD>") for seed in range(6)]
+    assert pretrain._box_scores(truths, truths) == {"precision": 1, "recall": 1, "f1": 1}
+    assert pretrain._box_scores(truths[1:] + truths[:1], truths)["f1"] < 0.2
