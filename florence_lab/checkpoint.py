@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
+from torch.nn.functional import pad
 from transformers import (
     BartConfig,
     BartTokenizer,
@@ -286,7 +287,7 @@ def _published_state(
     for name, tensor in _read_weights(weights):
         if name in EMBEDDINGS:
             if EMBEDDINGS[0] not in state or name == EMBEDDINGS[0]:
-                state[EMBEDDINGS[0]] = _with_rows(tensor, rows, dtype)
+                state[EMBEDDINGS[0]] = pad(tensor.to(dtype), (0, 0, 0, rows))  # always a copy
         elif name in wanted:
             state[name] = tensor.to(dtype, copy=True)
         elif name != LOGITS_BIAS or tensor.any():  # the published models' is all zeros, and transformers has none
@@ -298,13 +299,6 @@ def _published_state(
     _refuse_names(folder, OTHER_SHAPE, [n for n, tensor in state.items() if tensor.shape != shapes[wanted[n]]])
     renamed = {wanted[name]: tensor for name, tensor in state.items()}
     return renamed | dict.fromkeys((*TIED, "lm_head.weight"), state[EMBEDDINGS[0]])
-
-
-def _with_rows(table: torch.Tensor, rows: int, dtype: torch.dtype) -> torch.Tensor:
-    """A copy with that many rows of zeros more."""
-    longer = torch.zeros(len(table) + rows, *table.shape[1:], dtype=dtype)
-    longer[: len(table)] = table
-    return longer
 
 
 def _read_weights(weights: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from .draw import gallery
 from .predictor import Predictor
-from .scenes import SAMPLES, sample_path, sample_scene
+from .scenes import sample_path, sample_scene
 from .swift import Response
 from .tasks import TASKS, Task
 

@@ -291,6 +291,16 @@ def test_scores_are_the_formula_on_the_models_probabilities(small, cat, generate
     np.testing.assert_allclose(result.scores, scores, rtol=1e-4)
 
 
+def test_the_place_of_the_image_takes_no_probability(small, cat):
+    model = copy.deepcopy(small.model)
+    words = model.get_input_embeddings().weight
+    words.data[model.config.image_token_id] = 9 * words.data.mean(dim=0)  # as if it were trained, to be likely
+    result = Predictor(model, small.processor).predict(cat, "<OD>", num_beams=1, max_new_tokens=80)
+    known = small.predict(cat, "<OD>", num_beams=1, max_new_tokens=80)
+    assert result.raw == known.raw
+    np.testing.assert_allclose(result.scores, known.scores, rtol=1e-5)
+
+
 @pytest.mark.parametrize("generation", [{"num_beams": 1}, {"num_beams": 3}, {"do_sample": True, "temperature": 3.0}])
 def test_every_instance_has_a_score(small, cat, generation):
     torch.manual_seed(0)
