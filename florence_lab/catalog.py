@@ -31,7 +31,10 @@ _NANO = ModelInfo(
     "florence-2-nano",
     modelscope_id=None,
     hf_id=None,
-    description="Ships with florence_lab and needs no network; it only knows this package's cartoon scenes.",
+    description=(
+        "Ships with florence_lab and needs no network; it only knows this package's cartoon scenes, and so far neither "
+        "segmentation nor reading (OCR)."
+    ),
     path=Path(__file__).parent / "assets" / "florence-2-nano",
 )
 

@@ -111,6 +111,23 @@ def _run_demo(arguments: argparse.Namespace) -> None:
     run_demo(load(arguments.model_type, arguments.device, arguments.dtype, arguments.hub), arguments.out)
 
 
+def _add_scenes_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=int, default=1000, help="how many scenes (default: %(default)s)")
+    command.add_argument("--out", required=True, metavar="DIR", help="a folder for pictures, COCO JSON and JSON lines")
+    command.add_argument("--size", type=int, default=512, help="pixels a side (default: %(default)s)")
+    command.add_argument("--held_out", action="store_true", help="from the seeds that no training sees")
+
+
+def _run_scenes(arguments: argparse.Namespace) -> None:
+    from .scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, write_dataset
+
+    seeds = HELD_OUT_SEEDS if arguments.held_out else TRAIN_SEEDS
+    if not 0 < arguments.count <= len(seeds):
+        raise ValueError(f"--count {arguments.count}: give 1 to {len(seeds)}")
+    write_dataset(arguments.out, seeds[: arguments.count], arguments.size)
+    print(arguments.out)
+
+
 def _run_models(arguments: argparse.Namespace) -> None:
     for model in MODELS.values():
         where = "ships with florence_lab" if model.path else f"{model.modelscope_id} · {model.hf_id}"
@@ -132,6 +149,7 @@ def _no_arguments(command: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     "infer": ("ask a model about pictures: a session, or one answer", _run_infer, _add_infer_arguments),
     "demo": ("every task on a sample picture, with a gallery of overlays", _run_demo, _add_demo_arguments),
+    "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
     "models": ("the models there are", _run_models, _no_arguments),
     "tasks": ("the tasks of Florence-2", _run_tasks, _no_arguments),
 }

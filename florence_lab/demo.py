@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .catalog import MODELS
 from .draw import gallery
 from .predictor import Predictor
 from .scenes import sample_path, sample_scene
@@ -31,6 +32,8 @@ PICTURES = {
 
 def run_demo(predictor: Predictor, folder: str | Path) -> Path:
     """Answers every task, prints the answers, and writes `gallery.png` into a folder; returns its path."""
+    if predictor.name in MODELS:
+        print(f"{predictor.name}: {MODELS[predictor.name].description}\n")
     encoded = {name: predictor.encode_image(sample_path(name)) for name in {"sheep", *PICTURES.values()}}
     panels = []
     for task in tqdm(TASKS.values(), desc=predictor.name, unit="task"):
@@ -43,9 +46,9 @@ def run_demo(predictor: Predictor, folder: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     gallery(panels).savefig(path)
     print(f"\nAll overlays: {path.resolve()}")
-    print("What next: `florence-lab infer` asks about your own pictures, `jupyter lab notebooks/` opens the notebooks,")
+    print("What next: `florence-lab infer` asks about your own pictures, README.md shows the same from Python, and")
     print(
-        "and `florence-lab infer --model_type florence-2-base-ft` fetches a published model (0.5 GB) that knows photographs."
+        "`florence-lab infer --model_type florence-2-base-ft` fetches a published model (0.5 GB) that knows photographs."
     )
     return path
 

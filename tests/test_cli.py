@@ -347,3 +347,11 @@ def test_a_failure_in_a_shell(small, tmp_path):
     done = florence_lab("infer", "--model_id_or_path", tmp_path, "--query", "<OD>", "--images", PHOTO)
     assert (done.returncode, done.stdout) == (2, "")
     assert_one_line(done.stderr, "lacks the weights model.multi_modal_projector.image_proj_norm.bias")
+
+
+def test_scenes_are_written_as_a_dataset(tmp_path, capsys):
+    assert main(["scenes", "--count", "2", "--size", "64", "--out", str(tmp_path)]) == 0
+    assert len(list((tmp_path / "images").iterdir())) == 2
+    assert len(json.loads((tmp_path / "annotations.json").read_text())["images"]) == 2
+    assert main(["scenes", "--count", "0", "--out", str(tmp_path)]) == 2
+    assert "--count 0" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
+from florence_lab.layout import ADDED_TOKENS
 from florence_lab.scenes import CATEGORIES, draw_scene
 from florence_lab.tasks import TASKS
 from florence_lab.template import FlorenceTemplate
@@ -58,13 +59,13 @@ def small_run(tokenizer, tmp_path, monkeypatch):
 
 def test_the_tokenizer_has_the_shape_of_the_published_one(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
-    ids = tokenizer.convert_tokens_to_ids(["<mask>", *nano.ADDED_TOKENS, "<image>"])
+    ids = tokenizer.convert_tokens_to_ids(["<mask>", *ADDED_TOKENS, "<image>"])
     assert all(b == a + 1 for a, b in pairwise(ids)), "the added tokens follow the base vocabulary, in order"
     assert ids[-1] == len(tokenizer) - 1
-    assert len(nano.ADDED_TOKENS) == 1024
-    assert nano.ADDED_TOKENS[:5] == ("<od>", "</od>", "<ocr>", "</ocr>", "<loc_0>")
-    assert nano.ADDED_TOKENS[1003:1005] == ("<loc_999>", "<cap>")
-    assert nano.ADDED_TOKENS[-4:] == ("</proposal>", "<poly>", "</poly>", "<and>")
+    assert len(ADDED_TOKENS) == 1024
+    assert ADDED_TOKENS[:5] == ["<od>", "</od>", "<ocr>", "</ocr>", "<loc_0>"]
+    assert ADDED_TOKENS[1003:1005] == ["<loc_999>", "<cap>"]
+    assert ADDED_TOKENS[-4:] == ["</proposal>", "<poly>", "</poly>", "<and>"]
     assert tokenizer.image_token == "<image>"
 
 

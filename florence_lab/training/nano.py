@@ -22,6 +22,8 @@ from transformers import (
     GenerationConfig,
 )
 
+from ..checkpoint import add_florence_tokens
+from ..layout import POST_PROCESSOR_CONFIG
 from ..tasks import TASKS
 
 IMAGE_SIZE = 192
@@ -32,43 +34,6 @@ MAX_TOKENS = 512
 
 BASE_VOCABULARY = 1200
 """Tokens before the 1,024 added ones, at most: 5 special ones, 256 bytes, and the words of the world."""
-
-LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
-
-ADDED_TOKENS = (
-    *("<od>", "</od>", "<ocr>", "</ocr>"),
-    *LOCATION_TOKENS,
-    *(
-        "<cap>",
-        "</cap>",
-        "<ncap>",
-        "</ncap>",
-        "<dcap>",
-        "</dcap>",
-        "<grounding>",
-        "</grounding>",
-        "<seg>",
-        "</seg>",
-    ),
-    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
-    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
-)
-"""What the published processor adds to BART's vocabulary, in its order (the misspelling is theirs)."""
-
-# How the processor of transformers reads answers; the published values.
-_POST_PROCESSOR = {
-    "ocr": {
-        "PATTERN": r"(.+?)" + r"<loc_(\d+)>" * 8,
-        "AREA_THRESHOLD": 0.0,
-    },
-    "phrase_grounding": {"banned_grounding_tokens": ["it", "they", "them", "this", "that", "the image"]},
-    "pure_text": {},
-    "description_with_bboxes": {},
-    "description_with_polygons": {},
-    "polygons": {},
-    "bboxes": {},
-    "description_with_bboxes_or_polygons": {},
-}
 
 
 # ---------------------------------------------------------------------- the tokenizer
@@ -104,7 +69,7 @@ def _without_locations(text: str) -> list[str]:
 def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
     """A tokenizer of the shape of Florence-2's, its words learned from texts.
 
-    Ids: `<s> <pad> </s> <unk>` are 0 to 3, then bytes and words, `<mask>`, the 1,024 of `ADDED_TOKENS`, `<image>`. Bytes
+    Ids: `<s> <pad> </s> <unk>` are 0 to 3, then bytes and words, `<mask>`, the 1,024 of Florence-2, `<image>`. Bytes
     catch what no word covers, so any text can be encoded.
     """
     bpe = Tokenizer(models.BPE())
@@ -121,9 +86,7 @@ def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
     vocabulary["<mask>"] = len(vocabulary)
     merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
-    tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
-    # transformers 5.23 has no public way to name a token after the tokenizer is made, and before it would come first
-    tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
+    add_florence_tokens(tokenizer)
     return tokenizer
 
 
@@ -237,4 +200,6 @@ def build_processor(tokenizer: BartTokenizer, image_size: int = IMAGE_SIZE) -> F
         image_std=[0.229, 0.224, 0.225],
     )
     images.image_seq_length = (image_size // 16) ** 2 + 1
-    return Florence2Processor(images, tokenizer, num_additional_image_tokens=0, post_processor_config=_POST_PROCESSOR)
+    return Florence2Processor(
+        images, tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
+    )
