@@ -15,7 +15,7 @@ from .tasks import TASKS, Task
 
 PHRASES = {
     "<CAPTION_TO_PHRASE_GROUNDING>": "four sheep standing in a field",
-    "<REFERRING_EXPRESSION_SEGMENTATION>": "the dog",
+    "<REFERRING_EXPRESSION_SEGMENTATION>": "the cat",
     "<OPEN_VOCABULARY_DETECTION>": "sheep",
 }
 # most questions are about the sheep; these need something that the sheep have not
