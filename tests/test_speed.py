@@ -1,5 +1,6 @@
 """Measurements at the real base size, with random weights: `pytest -m speed -s`."""
 
+import os
 import time
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def base_size() -> Predictor:
         | {"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072},
         image_token_id=51289,
     )
+    torch.set_num_threads(os.cpu_count())  # conftest.py asks for one
     torch.manual_seed(0)
     model = Florence2ForConditionalGeneration(config).eval()
     model.set_attn_implementation({"vision_config": DAVIT_ATTENTION})
