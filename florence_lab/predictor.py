@@ -204,7 +204,11 @@ class Predictor:
         return self._stream(picture, self._question(picture, task, text), settings)
 
     def save(self, folder: str | Path) -> None:
-        """Writes transformers' layout, which plain `from_pretrained` of transformers reads back with the same answers."""
+        """Writes transformers' layout, which plain `from_pretrained` of transformers reads back.
+
+        The answers are the same with `AutoProcessor.from_pretrained(folder, backend="pil")`. Without `backend`, transformers
+        resizes with torchvision where it is installed; pixels then differ by a level or two, and an answer now and then.
+        """
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

@@ -34,7 +34,7 @@ def davit_attention(
 
     Channel attention multiplies channels with channels, over all tokens of a picture: sums of 36,864 products in the first
     stage at 768 x 768. Some BLAS libraries add them one after the other in float32, and the image tokens come out 7e-5 from
-    the exact ones; in runs of a few hundred the error falls below 1e-5 at the same speed.
+    the exact ones; in runs of a few hundred the error falls to 1e-5, at about the same speed.
 
     Args:
         query, key, value: for channel attention batch x groups x channels x tokens.
