@@ -3,6 +3,7 @@
 import json
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from florence_lab.layout import ADDED_TOKENS
 from florence_lab.scenes import CATEGORIES, draw_scene
+from florence_lab.scenes.paint import PALETTE
 from florence_lab.tasks import TASKS
 from florence_lab.template import FlorenceTemplate
 from florence_lab.training import nano, pretrain
@@ -118,11 +120,56 @@ def test_the_batch_of_a_step_depends_on_the_step_alone(small_run, tokenizer):
     once, again = (Steps(small_run(name), tokenizer) for name in ("once", "again"))
     first = [once[step] for step in (0, 1, 2, 3)]
     for step in (3, 1):  # neither what was drawn before nor the order matters
-        for a, b in zip(first[step], again[step], strict=True):
-            assert torch.equal(a, b) if torch.is_tensor(a) else a == b
+        _assert_same(first[step], again[step])
     assert first[0].pixels.shape == (4, 3, 48, 48)
     assert first[3].pixels.shape == (4, 3, 64, 64)
     assert not torch.equal(first[0].pixels, first[1].pixels)
+
+
+def _assert_same(a, b):
+    if torch.is_tensor(a):
+        assert torch.equal(a, b)
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            _assert_same(x, y)
+    else:
+        assert a == b
+
+
+def test_only_the_scenes_drawn_last_are_kept(small_run, tokenizer):
+    steps = Steps(small_run("kept", steps=8, remembered=6), tokenizer)
+    for step in range(3, 9):
+        steps[step]
+    kept = {int(path.stem) for path in Path(steps.arguments.out, "drawn", "3").iterdir()}
+    assert {16, 17} <= kept <= set(range(12, 18))
+
+
+def test_answers_of_like_length_are_decoded_together(small_run, tokenizer):
+    """Each question is asked of its own picture, whichever group it falls into."""
+    arguments = small_run("groups", batch_size=12, tasks_per_image=3)
+    batch = Steps(arguments, tokenizer)[3]
+    assert [len(group.tasks) for group in batch.groups] == [16, 16, 4]
+    lengths = [int((row != 1).sum()) for group in batch.groups for row in group.targets]
+    assert lengths == sorted(lengths)
+    assert torch.cat([group.picture for group in batch.groups]).bincount().tolist() == [3] * 12
+    for group in batch.groups:
+        assert group.picture.shape == (len(group.tasks),)
+        for row, task in zip(group.prompts, group.tasks, strict=True):
+            words = tokenizer.decode(row, skip_special_tokens=True)
+            assert words.startswith(TASKS[task].prompt.split("{")[0].strip())
+
+
+def test_a_question_is_answered_from_its_own_picture(small_run, tokenizer):
+    model = nano.build_nano(tokenizer, 64).eval()
+    batch = Steps(small_run("own"), tokenizer)[3]
+    changed = batch._replace(pixels=batch.pixels.clone())
+    changed.pixels[1] = 255 - changed.pixels[1]
+    with torch.no_grad():
+        before, after = forward(model, batch), forward(model, changed)
+    for group, a, b in zip(batch.groups, before.hidden, after.hidden, strict=True):
+        moved = (a - b).abs().amax((1, 2)) > 1e-4
+        assert moved.tolist() == (group.picture == 1).tolist()
 
 
 def test_training_and_held_out_scenes_never_meet():
@@ -137,8 +184,12 @@ def test_the_loss_falls(tokenizer, small_run):
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     losses = []
     for _ in range(12):
-        hidden, _ = forward(model, batch)
-        loss = answer_losses(hidden, batch.targets, model.lm_head, first, sigma=3.0)[0].mean()
+        said = zip(forward(model, batch).hidden, batch.groups, strict=True)
+        parts = [
+            answer_losses(hidden[group.targets != 1], group.targets[group.targets != 1], model.lm_head, first, 3.0)
+            for hidden, group in said
+        ]
+        loss = torch.cat(parts).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -149,26 +200,34 @@ def test_the_loss_falls(tokenizer, small_run):
 def test_an_answer_that_is_right_has_no_loss(tokenizer):
     """The loss of the very distribution that is asked for is 0, at the edges of the picture too."""
     first, bins = tokenizer.convert_tokens_to_ids("<loc_0>"), torch.arange(1000)
-    targets = torch.tensor([[0, first, first + 500, first + 999, 2, 1, 1]])
+    targets = torch.tensor([0, first, first + 500, first + 999, 2])
     logits = torch.full((5, len(tokenizer)), -1e4)
-    for row, target in enumerate(targets[0, :5].tolist()):
+    for row, target in enumerate(targets.tolist()):
         logits[row, target] = 0
         if first <= target < first + 1000:
             off = bins - (target - first)
             logits[row, first : first + 1000] = torch.where(off.abs() <= 9, -0.5 * (off / 3.0) ** 2, -1e4)
-    losses, question = answer_losses(torch.zeros(1, 7, 4), targets, lambda hidden: logits, first, sigma=3.0)
+    losses = answer_losses(torch.zeros(5, 4), targets, lambda hidden: logits, first, sigma=3.0)
     assert losses.abs().max() < 1e-4
-    assert question.tolist() == [0] * 5
+    wrong = torch.tensor([0, first + 30, first + 500, first + 999, 2])
+    losses = answer_losses(torch.zeros(5, 4), wrong, lambda hidden: logits, first, sigma=3.0)
+    assert (losses > 1).tolist() == [False, True, False, False, False]
 
 
-def test_cells_say_what_is_where():
+@pytest.mark.parametrize("side", [8, 12])
+def test_cells_say_what_is_where(side):
+    example = pretrain.draw_example(11, 6)
     scene = draw_scene(1_000_011, 192)
-    cells = pretrain.cells_of(scene, 12).reshape(12, 12, 5)
+    cells = pretrain.cells_of(example.seen, example.things, side).reshape(side, side, 6)
     for thing in scene.objects:
-        x0, y0, x1, y1 = (round(v / 16) for v in thing.box)
-        labels = cells[y0:y1, x0:x1, 0]
-        assert (labels == 1 + CATEGORIES.index(thing.label)).mean() > 0.4
-    inside = cells[cells[..., 0] > 0][:, 1:]
+        x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
+        here = cells[y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
+        assert here.mean() > 0.4
+        color = 1 + list(PALETTE).index(thing.color) if thing.color else 0
+        assert (cells[y0:y1, x0:x1, 1][here] == color).any()
+    something = cells[..., 0] > 0
+    assert not cells[~something].any()
+    inside = cells[something][:, 2:]
     assert (inside[:, 2:] > inside[:, :2]).all()
     assert inside.max() <= 1
 

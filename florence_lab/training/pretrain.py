@@ -18,6 +18,7 @@ import os
 import random
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..results import Boxes
 from ..scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, Scene, draw_scene
+from ..scenes.paint import PALETTE
 from ..tasks import TASKS
 from ..template import FlorenceTemplate
 from . import nano
@@ -46,11 +48,13 @@ class PretrainArguments:
 
     out: str = "runs/nano"
     """Folder of the run: checkpoint, log, pictures, the drawn scenes. A run that is already there is continued."""
-    steps: int = 6_500
+    steps: int = 13_000
     batch_size: int = 16
-    tasks_per_image: int = 3
-    new_scenes: int = 8
-    """Scenes of a batch that are drawn for it; the others have been drawn before and are met again."""
+    tasks_per_image: int = 6
+    new_scenes: int = 4
+    """Scenes of a batch that are drawn for it; the others are met again."""
+    remembered: int = 4_000
+    """How many of the scenes drawn last are kept, to be met again: 0.5 GB."""
     lr: float = 1e-3
     warmup: int = 300
     weight_decay: float = 0.02
@@ -79,33 +83,31 @@ class Stage(NamedTuple):
     weights: dict[str, float]
 
 
-# One thing first: with several in the picture, a place is not found for thousands of steps. Then more, on larger ones.
+# One thing first: with several in the picture, a place is not found for thousands of steps. Then more, then larger.
 _PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
-_MOST = {
-    "<OD>": 4,
-    "<CAPTION>": 3,
-    "<CAPTION_TO_PHRASE_GROUNDING>": 3,
-    "<DETAILED_CAPTION>": 0.5,
-    "<MORE_DETAILED_CAPTION>": 0.5,
-    "<DENSE_REGION_CAPTION>": 1.5,
-    "<REGION_PROPOSAL>": 0.7,
-    "<OPEN_VOCABULARY_DETECTION>": 1.5,
-    "<REGION_TO_CATEGORY>": 1,
-    "<REGION_TO_DESCRIPTION>": 1,
-}
+# Only a third of the scenes have something to read, and are asked about it the more.
 _ALL = {
-    **_MOST,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": 1,
-    "<REGION_TO_SEGMENTATION>": 1,
-    "<OCR>": 0.7,
-    "<OCR_WITH_REGION>": 0.7,
-    "<REGION_TO_OCR>": 0.7,
+    "<CAPTION>": 2,
+    "<DETAILED_CAPTION>": 1,
+    "<MORE_DETAILED_CAPTION>": 1,
+    "<OD>": 2.5,
+    "<DENSE_REGION_CAPTION>": 2,
+    "<REGION_PROPOSAL>": 0.7,
+    "<CAPTION_TO_PHRASE_GROUNDING>": 2,
+    "<OPEN_VOCABULARY_DETECTION>": 2,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": 1.5,
+    "<REGION_TO_SEGMENTATION>": 1.5,
+    "<REGION_TO_CATEGORY>": 0.7,
+    "<REGION_TO_DESCRIPTION>": 1,
+    "<OCR>": 1.5,
+    "<OCR_WITH_REGION>": 1.5,
+    "<REGION_TO_OCR>": 1,
 }
 CURRICULUM = (
     Stage(1_080, 128, 1, _PLACES),
     Stage(2_500, 128, 3, _PLACES),
-    Stage(6_500, 128, 6, _MOST),
-    Stage(math.inf, 192, 6, _ALL),
+    Stage(8_600, 128, 6, _ALL),
+    Stage(math.inf, nano.IMAGE_SIZE, 6, _ALL),
 )
 
 
@@ -132,62 +134,100 @@ def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[tupl
     return list(dict.fromkeys(pairs))
 
 
-# Mostly larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
-_DRAWN_SIZES = ((256, 256), (320, 320), (384, 384), (512, 512), (512, 512), (400, 300), (300, 400))
+# Larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
+_DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
+_MAP_SIDE = 96  # of the map of what is seen where; as many times any number of image tokens a side
+_COLORS = tuple(PALETTE)
 
 
 class Example(NamedTuple):
     """A training scene, ready to be asked about.
 
     Attributes:
-        pixels: H x W x 3 uint8, at the model's size.
-        cells: n x 5 float32, for every image token what it mostly shows: 0 for background or 1 + the category's index
-            in `CATEGORIES`, and that thing's box, x0, y0, x1, y1 in fractions of the picture.
+        pixels: H x W x 3 uint8, at the largest size that the model sees.
+        seen: 96 x 96 uint8, which thing shows there: 1 for the first one, 0 for none.
+        things: n x 6 float32: the category's index in `CATEGORIES`, the colour's in the palette, -1 where colour says
+            nothing, and the box, x0, y0, x1, y1 in fractions of the picture.
         asked: task -> (prompt, target) pairs.
     """
 
     pixels: np.ndarray
-    cells: np.ndarray
+    seen: np.ndarray
+    things: np.ndarray
     asked: dict[str, list]
 
 
-def draw_example(number: int, max_objects: int, image_size: int) -> Example:
-    """Training scene `number` for a model that sees image_size x image_size pixels."""
+def draw_example(number: int, max_objects: int) -> Example:
+    """Training scene `number`, with at most so many things."""
     dice = random.Random(number)
     scene = draw_scene(TRAIN_SEEDS[number], dice.choice(_DRAWN_SIZES), max_objects)
-    image = scene.image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    asked = {task: questions(scene, task, number) for task in TASKS}
-    return Example(np.asarray(image), cells_of(scene, image_size // 16), asked)
-
-
-def cells_of(scene: Scene, side: int) -> np.ndarray:
-    """What each of side x side cells shows, see `Example`: the thing that covers most of it, if a quarter or more."""
-    cells = np.zeros((side, side, 5), np.float32)
-    most = np.full((side, side), 0.25)
-    for thing in scene.objects:
+    seen = np.zeros((_MAP_SIDE, _MAP_SIDE), np.uint8)
+    things = []
+    for i, thing in enumerate(scene.objects, 1):
         mask = Image.fromarray(thing.mask.astype(np.float32))
-        covered = np.asarray(mask.resize((side, side), Image.Resampling.BOX))
-        cells[covered > most] = (1 + CATEGORIES.index(thing.label), *np.array(thing.box) / (scene.size * 2))
-        most = np.maximum(most, covered)
-    return cells.reshape(-1, 5)
+        seen[np.asarray(mask.resize(seen.shape, Image.Resampling.BOX)) > 0.5] = i
+        color = _COLORS.index(thing.color) if thing.color else -1
+        things.append((CATEGORIES.index(thing.label), color, *np.array(thing.box) / (scene.size * 2)))
+    asked = {task: questions(scene, task, number) for task in TASKS}
+    return Example(_shrunk(scene.image, nano.IMAGE_SIZE), seen, np.array(things, np.float32), asked)
 
 
-class Batch(NamedTuple):
-    """What one step trains on: B pictures, Q questions about each, in the order of the pictures.
+def _shrunk(image: Image.Image, side: int) -> np.ndarray:
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def cells_of(seen: np.ndarray, things: np.ndarray, side: int) -> np.ndarray:
+    """What each of side x side image tokens shows: the thing that covers most of it, if it is a quarter or more.
+
+    Args:
+        seen, things: see `Example`.
+
+    Returns:
+        side * side x 6 float32: 0 for background or 1 + the category, 0 or 1 + the colour, the thing's box.
+    """
+    blocks = seen.reshape(side, _MAP_SIDE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
+    covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
+    shown = things[covered.argmax(1)] + np.array([1, 1, 0, 0, 0, 0], np.float32)
+    return shown * (covered.max(1, keepdims=True) >= 0.25)
+
+
+class Questions(NamedTuple):
+    """N questions about the pictures of a batch.
 
     Attributes:
-        pixels: B x 3 x H x W uint8.
-        prompts: BQ x P int64, `<s> prompt </s>`, padded on the right.
-        targets: BQ x T int64, `<s> answer </s>`, padded on the right.
-        tasks: BQ task tokens.
-        cells: B x n x 5 float32, see `Example`.
+        picture: N int64, which picture each is about.
+        prompts: N x P int64, `<s> prompt </s>`, padded on the right.
+        targets: N x T int64, `<s> answer </s>`, padded on the right.
+        tasks: N task tokens.
     """
 
-    pixels: torch.Tensor
+    picture: torch.Tensor
     prompts: torch.Tensor
     targets: torch.Tensor
     tasks: list[str]
+
+    def to(self, device: torch.device) -> Questions:
+        return Questions(*(part.to(device) for part in self[:3]), self.tasks)
+
+
+class Batch(NamedTuple):
+    """What one step trains on: B pictures, several questions about each, those with answers of like length together.
+
+    Attributes:
+        pixels: B x 3 x H x W uint8.
+        cells: B x n x 6 float32, see `cells_of`.
+        groups: the questions, `_GROUP` at a time.
+    """
+
+    pixels: torch.Tensor
     cells: torch.Tensor
+    groups: list[Questions]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.pixels.to(device), self.cells.to(device), [group.to(device) for group in self.groups])
+
+
+_GROUP = 16  # outlines take ten times the tokens of a category: padded to one length, most would be padding
 
 
 class Steps(Dataset):
@@ -204,43 +244,57 @@ class Steps(Dataset):
         arguments = self.arguments
         stage = stage_of(step)
         dice = random.Random(f"{arguments.seed}/{step}")
-        seen = arguments.new_scenes * step
-        numbers = list(range(seen, seen + arguments.new_scenes))
-        numbers += [dice.randrange(seen + arguments.new_scenes) for _ in range(arguments.batch_size - len(numbers))]
-        pictures, cells, tasks, prompts, targets = [], [], [], [], []
-        for number in numbers:
-            pixels, shown, asked = self.example(number, stage)
-            pictures.append(torch.tensor(pixels).permute(2, 0, 1))
-            cells.append(torch.tensor(shown))
-            for task in _pick_tasks({t: w for t, w in stage.weights.items() if asked[t]}, arguments, dice):
-                prompt, target = dice.choice(asked[task])
-                tasks.append(task)
-                prompts.append(prompt)
-                targets.append(target)
-        return Batch(torch.stack(pictures), self.encode(prompts), self.encode(targets), tasks, torch.stack(cells))
+        first = arguments.new_scenes * step
+        last = first + arguments.new_scenes
+        numbers = list(range(first, last))
+        oldest = max(0, last - arguments.remembered)
+        numbers += [dice.randrange(oldest, last) for _ in range(arguments.batch_size - len(numbers))]
+        pixels, cells, asked = [], [], []
+        for i, number in enumerate(numbers):
+            example = self.example(number, stage.max_objects)
+            small = _shrunk(Image.fromarray(example.pixels), stage.image_size)
+            pixels.append(torch.tensor(small).permute(2, 0, 1))
+            cells.append(torch.from_numpy(cells_of(example.seen, example.things, stage.image_size // 16)))
+            for task in _pick_tasks({t: w for t, w in stage.weights.items() if example.asked[t]}, arguments, dice):
+                asked.append((i, task, *self.encode(*dice.choice(example.asked[task]))))
+        asked.sort(key=lambda question: len(question[-1]))
+        groups = [_group(asked[start : start + _GROUP]) for start in range(0, len(asked), _GROUP)]
+        return Batch(torch.stack(pixels), torch.stack(cells), groups)
 
-    def example(self, number: int, stage: Stage) -> Example:
+    def example(self, number: int, max_objects: int) -> Example:
         """A scene as drawn the first time it was met: later it is read from the run's folder."""
-        folder = Path(self.arguments.out, "drawn", f"{stage.image_size}-{stage.max_objects}", f"{number // 1000}")
+        folder = Path(self.arguments.out, "drawn", f"{max_objects}")
         path = folder / f"{number}.npz"
         try:
             with np.load(path) as saved:
-                return Example(saved["pixels"], saved["cells"], json.loads(saved["asked"].tobytes()))
+                parts = [saved[name] for name in ("pixels", "seen", "things")]
+                return Example(*parts, json.loads(saved["asked"].tobytes()))
         except FileNotFoundError:
-            example = draw_example(number, stage.max_objects, stage.image_size)
+            example = draw_example(number, max_objects)
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{number}.{os.getpid()}.tmp"
-            asked = np.frombuffer(json.dumps(example.asked).encode(), np.uint8)
             with temporary.open("wb") as file:
-                np.savez(file, pixels=example.pixels, cells=example.cells, asked=asked)
+                np.savez(
+                    file, **example._asdict() | {"asked": np.frombuffer(json.dumps(example.asked).encode(), np.uint8)}
+                )
             temporary.replace(path)
+            (folder / f"{number - self.arguments.remembered}.npz").unlink(missing_ok=True)
             return example
 
-    def encode(self, texts: list[str]) -> torch.Tensor:
-        """Texts -> ids, padded to a multiple of 8, so that there are few shapes."""
-        ids = self.tokenizer(texts, add_special_tokens=True)["input_ids"]
-        length = math.ceil(max(map(len, ids)) / 8) * 8
-        return torch.tensor([row + [self.tokenizer.pad_token_id] * (length - len(row)) for row in ids])
+    def encode(self, *texts: str) -> list[list[int]]:
+        return self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
+
+
+def _group(asked: list[tuple]) -> Questions:
+    """(picture, task, prompt's ids, target's ids) of each question -> tensors."""
+    pictures, tasks, prompts, targets = zip(*asked, strict=True)
+    return Questions(torch.tensor(pictures), _padded(prompts), _padded(targets), list(tasks))
+
+
+def _padded(rows: Sequence[list[int]]) -> torch.Tensor:
+    """Ids, padded to a multiple of 8, so that there are few shapes."""
+    length = math.ceil(max(map(len, rows)) / 8) * 8
+    return torch.tensor([row + [_PAD] * (length - len(row)) for row in rows])
 
 
 def _pick_tasks(weights: dict[str, float], arguments: PretrainArguments, dice: random.Random) -> list[str]:
@@ -260,61 +314,76 @@ class Helper(torch.nn.Linear):
     see before the decoder knows where to look, and the other way round. Every token's own task cuts that knot.
     """
 
+    PARTS = (1 + len(CATEGORIES), 1 + len(_COLORS), 4)
+
     def __init__(self, width: int):
-        super().__init__(width, 1 + len(CATEGORIES) + 4)
+        super().__init__(width, sum(self.PARTS))
 
     def loss(self, tokens: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the category and, where there is a thing, five times the mean error of its box's sides.
+        """Cross-entropies of category and colour, and five times the mean error of the sides of the box.
 
         Args:
             tokens: B x n x width, the encoder's output for the image tokens.
-            cells: B x n x 5, see `Example`.
+            cells: B x n x 6, see `cells_of`.
         """
-        label, box = self(tokens).float().split([1 + len(CATEGORIES), 4], dim=-1)
-        kind = cells[..., 0].long()
-        off = (box - cells[..., 1:]).abs().mean(-1) * (kind > 0)
-        return F.cross_entropy(label.flatten(0, 1), kind.flatten()) + 5 * off.sum() / (kind > 0).sum().clamp(min=1)
+        label, color, box = self(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
+        cells = cells.flatten(0, 1)
+        kind = cells[:, 0].long()
+        off = (box - cells[:, 2:]).abs().mean(-1) * (kind > 0)
+        # colour counts where there is a thing: elsewhere it is the category over again
+        colors = F.cross_entropy(color, cells[:, 1].long(), reduction="none") * (kind > 0)
+        return F.cross_entropy(label, kind) + (colors + 5 * off).sum() / (kind > 0).sum().clamp(min=1)
 
 
-def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The decoder's output, BQ x T x width, and the encoder's for the image tokens, BQ x n x width.
+class Output(NamedTuple):
+    """What the model makes of a batch, one entry per group of questions.
 
-    The vision tower runs once per picture, however many questions there are about it.
+    Attributes:
+        hidden: N x T x width each, the decoder's output.
+        tokens: N x n x width each, the encoder's output for the image tokens.
     """
-    mean, std = (batch.pixels.new_tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (_MEAN, _STD))
+
+    hidden: list[torch.Tensor]
+    tokens: list[torch.Tensor]
+
+
+def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> Output:
+    """The vision tower once per picture, then the language model for every group of questions."""
+    mean, std = (batch.cells.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _STD))
     images = model.get_image_features((batch.pixels / 255 - mean) / std).pooler_output
-    images = images.repeat_interleave(len(batch.prompts) // len(images), dim=0)
-    words = model.get_input_embeddings()(batch.prompts)
-    seen = torch.ones(images.shape[:2], dtype=torch.long, device=images.device)
-    output = model.model.language_model(
-        inputs_embeds=torch.cat([images.to(words.dtype), words], dim=1),
-        attention_mask=torch.cat([seen, (batch.prompts != _PAD).long()], dim=1),
-        decoder_input_ids=torch.cat([torch.full_like(batch.targets[:, :1], _END), batch.targets[:, :-1]], dim=1),
-        use_cache=False,
-    )
-    # the first image token is the mean of the others
-    return output.last_hidden_state, output.encoder_last_hidden_state[:, 1 : images.shape[1]]
+    output = Output([], [])
+    for group in batch.groups:
+        words = model.get_input_embeddings()(group.prompts)
+        seen = images[group.picture].to(words.dtype)
+        here = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
+        said = model.model.language_model(
+            inputs_embeds=torch.cat([seen, words], dim=1),
+            attention_mask=torch.cat([here, (group.prompts != _PAD).long()], dim=1),
+            decoder_input_ids=torch.cat([torch.full_like(group.targets[:, :1], _END), group.targets[:, :-1]], dim=1),
+            use_cache=False,
+        )
+        output.hidden.append(said.last_hidden_state)
+        # the first image token is the mean of the others
+        output.tokens.append(said.encoder_last_hidden_state[:, 1 : seen.shape[1]])
+    return output
 
 
 def answer_losses(
     hidden: torch.Tensor, targets: torch.Tensor, head: torch.nn.Module, first_location: int, sigma: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of every token of the answers, and which question each belongs to: two vectors of as many entries.
+) -> torch.Tensor:
+    """The loss of every token of the answers, N of them.
 
     A location token's neighbours are nearly as right as itself: its target is a Gaussian over them. What is
     unavoidable then, the entropy of the target, is taken off, so that 0 is perfect.
 
     Args:
-        hidden: BQ x T x width, the decoder's output.
-        targets: BQ x T, padded.
+        hidden: N x width, the decoder's output.
+        targets: N token ids.
         head: from the decoder's output to logits.
         first_location: the id of `<loc_0>`.
         sigma: width of the Gaussian in bins.
     """
-    real = targets != _PAD
-    question = torch.arange(len(real), device=real.device)[:, None].expand_as(real)[real]
-    targets = targets[real]
-    log_p = head(hidden[real]).float().log_softmax(-1)
+    log_p = head(hidden).float().log_softmax(-1)
     losses = F.nll_loss(log_p, targets, reduction="none")
 
     is_place = (targets >= first_location) & (targets < first_location + 1000)
@@ -325,7 +394,7 @@ def answer_losses(
     share = share / share.sum(-1, keepdim=True)
     expected = -(share * log_p[is_place].gather(1, first_location + near.clamp(0, 999))).sum(-1)
     entropy = torch.special.entr(share).sum(-1)
-    return losses.masked_scatter(is_place, expected - entropy), question
+    return losses.masked_scatter(is_place, expected - entropy)
 
 
 _PAD, _END = 1, 2
@@ -418,14 +487,20 @@ class _Run:
         """One step on a batch of pictures of that size. Returns its line for the log."""
         self.see(image_size)
         arguments = self.arguments
-        batch = Batch(*(part.to(self.device) if torch.is_tensor(part) else part for part in batch))
+        batch = batch.to(self.device)
+        real = [group.targets != _PAD for group in batch.groups]
+        targets = torch.cat([group.targets[mask] for group, mask in zip(batch.groups, real, strict=True)])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
-            hidden, tokens = forward(self.model, batch)
-            losses, question = answer_losses(
-                hidden, batch.targets, self.model.lm_head, self.first_location, arguments.location_sigma
-            )
-            helper = self.helper.loss(tokens, batch.cells.repeat_interleave(arguments.tasks_per_image, dim=0))
-        loss = losses.mean()
+            output = forward(self.model, batch)
+            hidden = torch.cat([hidden[mask] for hidden, mask in zip(output.hidden, real, strict=True)])
+            losses = answer_losses(hidden, targets, self.model.lm_head, self.first_location, arguments.location_sigma)
+            cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
+            helper = self.helper.loss(torch.cat(output.tokens), cells)
+        # a long answer counts for more than a short one, but not by its whole length: there are thirty corners to an
+        # outline and one word to a category
+        lengths = torch.cat([mask.sum(1) for mask in real])
+        weights = lengths.float().rsqrt().repeat_interleave(lengths)
+        loss = (losses * weights).sum() / weights.sum()
         (loss + arguments.helper * helper).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), arguments.clip)
         self.optimizer.step()
@@ -435,7 +510,8 @@ class _Run:
         self.ema.update(self.model, self.step)
         line = {"step": self.step, "loss": loss.item(), "helper": helper.item(), "norm": norm.item()}
         line["lr"] = self.optimizer.param_groups[0]["lr"]
-        return line | {"tasks": _mean_per_task(losses.detach(), question, batch.tasks)}
+        tasks = [task for group in batch.groups for task in group.tasks]
+        return line | {"tasks": _mean_per_task(losses.detach(), lengths, tasks)}
 
     def see(self, image_size: int) -> None:
         """From now on pictures have this size."""
@@ -521,11 +597,12 @@ def _is_good_at_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def _mean_per_task(losses: torch.Tensor, question: torch.Tensor, tasks: list[str]) -> dict[str, float]:
-    sums = defaultdict(list)
-    for loss, q in zip(losses.tolist(), question.tolist(), strict=True):
-        sums[tasks[q]].append(loss)
-    return {task: round(sum(values) / len(values), 4) for task, values in sorted(sums.items())}
+def _mean_per_task(losses: torch.Tensor, lengths: torch.Tensor, tasks: list[str]) -> dict[str, float]:
+    """The mean loss of the tokens of every task, from the answers' tokens and how many each answer has."""
+    of_task = defaultdict(list)
+    for answer, task in zip(losses.split(lengths.tolist()), tasks, strict=True):
+        of_task[task].append(answer)
+    return {task: round(torch.cat(answers).mean().item(), 4) for task, answers in sorted(of_task.items())}
 
 
 def _log(path: Path, line: dict[str, Any]) -> None:
