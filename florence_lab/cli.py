@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from .catalog import MODELS, available_models
+from .training.arguments import PretrainArguments
 
 GENERATION = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k")
 
@@ -128,6 +130,53 @@ def _run_scenes(arguments: argparse.Namespace) -> None:
     print(arguments.out)
 
 
+def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
+    _add_model_arguments(command)
+    command.add_argument("--model_id_or_path", help="a checkpoint folder or the id of a model on a hub")
+    command.add_argument("--dataset", default="scenes", help="scenes, or scenes:COUNT (default: 500 held-out scenes)")
+    command.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, as <OD> or OD (default: all)")
+    command.add_argument("--batch_size", type=int, default=16, help="pictures asked together (default: %(default)s)")
+    command.add_argument(
+        "--out", default="florence-lab-eval", metavar="DIR", help="for the figures, the answers and the worst of them"
+    )
+
+
+def _run_eval(arguments: argparse.Namespace) -> None:
+    from .evaluation import evaluate, held_out, scene_questions
+    from .predictor import load
+    from .tasks import get_task
+
+    seeds = held_out(arguments.dataset)
+    tasks = [get_task(name).token for name in arguments.tasks or ()] or None
+    model = arguments.model_id_or_path or arguments.model_type
+    predictor = load(model, arguments.device, arguments.dtype, arguments.hub)
+    evaluation = evaluate(predictor, scene_questions(seeds, tasks), arguments.batch_size)
+    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
+    print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
+
+
+def _add_pretrain_arguments(command: argparse.ArgumentParser) -> None:
+    _add_fields(command, PretrainArguments)
+
+
+def _run_pretrain(arguments: argparse.Namespace) -> None:
+    from .training.pretrain import pretrain
+
+    print(pretrain(PretrainArguments(**_fields_of(arguments, PretrainArguments))))
+
+
+def _add_fields(command: argparse.ArgumentParser, arguments: type) -> None:
+    """An option for every field of a dataclass of arguments."""
+    types = get_type_hints(arguments)
+    for field in dataclasses.fields(arguments):
+        help = f"{field.metadata['help']} (default: %(default)s)"
+        command.add_argument(f"--{field.name}", type=types[field.name], default=field.default, help=help)
+
+
+def _fields_of(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
+    return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+
+
 def _run_models(arguments: argparse.Namespace) -> None:
     for model in MODELS.values():
         where = "ships with florence_lab" if model.path else f"{model.modelscope_id} · {model.hf_id}"
@@ -150,6 +199,8 @@ COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     "infer": ("ask a model about pictures: a session, or one answer", _run_infer, _add_infer_arguments),
     "demo": ("every task on a sample picture, with a gallery of overlays", _run_demo, _add_demo_arguments),
     "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
+    "eval": ("how good a model is: every task on held-out scenes", _run_eval, _add_eval_arguments),
+    "pretrain": ("train florence-2-nano from nothing", _run_pretrain, _add_pretrain_arguments),
     "models": ("the models there are", _run_models, _no_arguments),
     "tasks": ("the tasks of Florence-2", _run_tasks, _no_arguments),
 }

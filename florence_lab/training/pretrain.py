@@ -1,13 +1,13 @@
 """Pretraining: florence-2-nano learns the cartoon world from nothing. Read it top to bottom.
 
-    python -m florence_lab.training.pretrain --out runs/nano --steps 6500
+    florence-lab pretrain --out runs/nano
 
 Scenes are drawn as they are needed. Each picture goes through the vision tower once and is asked several tasks, which is
 most of the speed. What happens in step k depends on the seed and on k alone, so a run that was killed and is started
 again with the same command goes on as if nothing had happened.
 
-On a machine with few cores that do other things too, set OMP_WAIT_POLICY=PASSIVE: threads that wait for one another
-then sleep instead of spinning (on 2 cores beside one busy program: 1.5 seconds a step instead of 15).
+On a machine with few cores that do other things too, set GOMP_SPINCOUNT=20000: threads that wait for one another then
+soon go to sleep, instead of spinning on a core that is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,38 +40,7 @@ from ..scenes.paint import PALETTE
 from ..tasks import TASKS
 from ..template import FlorenceTemplate
 from . import nano
-
-
-@dataclass(frozen=True)
-class PretrainArguments:
-    """What can be chosen. Times are in steps; one step is `batch_size` pictures, each with `tasks_per_image` tasks."""
-
-    out: str = "runs/nano"
-    """Folder of the run: checkpoint, log, pictures, the drawn scenes. A run that is already there is continued."""
-    steps: int = 13_000
-    batch_size: int = 16
-    tasks_per_image: int = 6
-    new_scenes: int = 4
-    """Scenes of a batch that are drawn for it; the others are met again."""
-    remembered: int = 4_000
-    """How many of the scenes drawn last are kept, to be met again: 0.5 GB."""
-    lr: float = 1e-3
-    warmup: int = 300
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    ema_decay: float = 0.999
-    location_sigma: float = 3.0
-    """Width, in bins, of the Gaussian around the right location token that the model is to predict."""
-    helper: float = 1.0
-    """Weight of what every image token has to tell by itself, see `Helper`."""
-    save_every: int = 250
-    measure_every: int = 500
-    """How often held-out scenes are asked, and a picture of the answers is drawn."""
-    workers: int = 1
-    seed: int = 0
-    dtype: str = "auto"
-    """`float32`, `bfloat16`, or `auto`: bfloat16 where the machine computes in it."""
-    device: str = "auto"
+from .arguments import PretrainArguments
 
 
 class Stage(NamedTuple):
@@ -713,15 +682,3 @@ def picture(model, tokenizer, image_size: int, count: int = 8, side: int = 320) 
             (x + 4, y + side + 4), f"{caption.text[:split]}\n{caption.text[split:]}", fill="black"
         )
     return sheet
-
-
-def main() -> None:
-    """The command line: every argument of `PretrainArguments` by its name."""
-    from transformers import HfArgumentParser
-
-    (arguments,) = HfArgumentParser(PretrainArguments).parse_args_into_dataclasses()
-    print(pretrain(arguments))
-
-
-if __name__ == "__main__":
-    main()
