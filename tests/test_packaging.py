@@ -3,7 +3,9 @@
 import ast
 import importlib
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -204,3 +206,32 @@ def test_nothing_imports_what_is_below_it_in_the_flow(path):
     assert room in ROOMS, f"say in ROOMS where {room} stands"
     above = ROOMS[: ROOMS.index(room)]
     assert rooms_imported_at_once(path) <= {*above, room}
+
+
+# ---------------------------------------------------------------------- the wheel
+
+
+def test_a_wheel_answers_from_anywhere(tmp_path):
+    """Built and installed outside the checkout, with nothing of it at hand: the weights came along."""
+    quiet = {"check": True, "capture_output": True, "text": True}
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(PACKAGE, source / "florence_lab", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source], **quiet)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-t", site, wheel], **quiet)
+
+    program = """
+import florence_lab
+from florence_lab.scenes import sample_path
+print(florence_lab.__file__)
+print(florence_lab.load("florence-2-nano").predict(sample_path("sheep"), "<OD>").labels)
+"""
+    elsewhere = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, **quiet)
+    where, labels = ran.stdout.splitlines()
+    assert Path(where).is_relative_to(site)
+    assert labels == "('sheep', 'sheep', 'sheep', 'sheep')"

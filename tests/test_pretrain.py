@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
+from florence_lab import load
 from florence_lab.layout import ADDED_TOKENS
 from florence_lab.scenes import CATEGORIES, draw_scene
 from florence_lab.scenes.paint import PALETTE
@@ -286,13 +288,22 @@ def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
     inputs = processor(text="<OD>", images=scene.image, return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, 64, 64)
     ids = model.generate(**inputs, max_length=30)
-    ours = pretrain.ask(model, processor.tokenizer, [scene], [("<OD>", None)], 64, max_length=30)[0]
+    ours = load(folder).predict(scene.image, "<OD>", max_length=30)
     assert FlorenceTemplate(processor.tokenizer).decode(ids[0].tolist()) == ours.raw
     state = torch.load(f"{arguments.out}/last.pt", weights_only=True)
     assert all(torch.equal(state["ema"][name], value) for name, value in model.state_dict().items())
 
 
-def test_measures_are_right_about_right_answers():
-    truths = [draw_scene(seed, 96).answer("<OD>") for seed in range(6)]
-    assert pretrain._box_scores(truths, truths) == {"precision": 1, "recall": 1, "f1": 1}
-    assert pretrain._box_scores(truths[1:] + truths[:1], truths)["f1"] < 0.2
+def test_every_so_often_held_out_scenes_are_asked(small_run, monkeypatch):
+    """Every task is measured and drawn, and the run goes on as if nobody had asked."""
+    monkeypatch.setattr(pretrain.look, "__defaults__", (2,))
+    plain, watched = small_run("plain"), small_run("watched", measure_every=2)
+    pretrain.pretrain(plain)
+    pretrain.pretrain(watched)
+    assert _losses(watched.out) == _losses(plain.out)
+    rows = [json.loads(line) for line in Path(watched.out, "measures.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert set(rows[0]) - {"step", "<REGION_TO_OCR>"} == set(TASKS) - {"<REGION_TO_OCR>"}
+    for step in (2, 4):
+        with Image.open(f"{watched.out}/answers-{step}.png") as picture:
+            assert picture.width > 1000

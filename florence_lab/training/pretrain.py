@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
+from PIL import Image
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -34,11 +35,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration
 
-from ..results import Boxes
+from ..draw import gallery
+from ..evaluation import Evaluation, evaluate, scene_questions
+from ..predictor import Predictor
 from ..scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, Scene, draw_scene
 from ..scenes.paint import PALETTE
 from ..tasks import TASKS
-from ..template import FlorenceTemplate
 from . import nano
 from .arguments import PretrainArguments
 
@@ -417,9 +419,9 @@ def pretrain(arguments: PretrainArguments) -> Path:
         _log(out / "log.jsonl", line)
         bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{line['images_per_s']:.0f}/s")
         if run.step % arguments.measure_every == 0:
-            asked = run.ema.module, tokenizer, run.image_size
-            _log(out / "measures.jsonl", {"step": run.step} | measure(*asked))
-            picture(*asked).save(out / f"answers-{run.step}.png")
+            evaluation = look(run.ema.module, tokenizer, run.image_size)
+            _log(out / "measures.jsonl", {"step": run.step} | evaluation.metrics())
+            picture(evaluation).savefig(out / f"answers-{run.step}.png")
         if run.step % arguments.save_every == 0 or run.step == arguments.steps:
             run.save(out / "last.pt")
     return export(out / "last.pt", out / "model")
@@ -582,103 +584,16 @@ def _log(path: Path, line: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------- how good it is so far
 
 
-@torch.no_grad()
-def ask(
-    model: Florence2ForConditionalGeneration,
-    tokenizer,
-    scenes: list[Scene],
-    asked: list[tuple[str, str | None]],
-    image_size: int,
-    max_length: int = 200,
-) -> list[Any]:
-    """One question (task, input) about each scene, answered greedily: a typed result each."""
-    template = FlorenceTemplate(tokenizer)
-    images = [scene.image.resize((image_size, image_size), Image.Resampling.BICUBIC) for scene in scenes]
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
-    prompts = [template.prompt(task, text, scene.size) for (task, text), scene in zip(asked, scenes, strict=True)]
-    tokenizer.padding_side = "right"
-    words = tokenizer([prompt for *_, prompt in prompts], padding=True, return_tensors="pt").to(model.device)
-    mean, std = (torch.tensor(v, device=model.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
-    features = model.get_image_features((pixels.to(model.device) / 255 - mean) / std).pooler_output
-    seen = torch.ones(features.shape[:2], dtype=torch.long, device=model.device)
-    mask = torch.cat([seen, words.attention_mask], dim=1)
-    inputs = torch.cat([features, model.get_input_embeddings()(words.input_ids)], dim=1)
-    encoded = model.get_encoder()(inputs_embeds=inputs, attention_mask=mask)
-    ids = model.generate(encoder_outputs=encoded, attention_mask=mask, max_length=max_length)
-    return [
-        template.parse(row, task, scene.size, phrase, image=scene.image)
-        for row, (task, phrase, _), scene in zip(ids.tolist(), prompts, scenes, strict=True)
-    ]
+def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, count: int = 32) -> Evaluation:
+    """Every task on `count` held-out scenes: a quick look, `florence-lab eval` measures properly."""
+    predictor = Predictor(model.eval(), nano.build_processor(tokenizer, image_size), name="held-out scenes")
+    # an untrained model finds no end
+    return evaluate(predictor, scene_questions(HELD_OUT_SEEDS[:count]), max_new_tokens=160)
 
 
-def measure(model, tokenizer, image_size: int, count: int = 64) -> dict[str, float]:
-    """Held-out scenes, asked greedily, without and with few things: a quick look, `evaluation.py` measures properly.
-
-    Returns precision, recall and F1 of `<OD>` and F1 of grounding the scene's own caption (a box is right if its label
-    is and IoU >= 0.5), and the share of captions that name every thing with its number.
-    """
-    from ..scenes import language
-
-    model.eval()
-    scenes = [draw_scene(seed, 384) for seed in HELD_OUT_SEEDS[:count]]
-    few = [draw_scene(seed, 384, max_objects=3) for seed in HELD_OUT_SEEDS[count : 2 * count]]
-    found = {}
-    for name, chosen in (("", scenes), ("few_", few)):
-        answers = ask(model, tokenizer, chosen, [("<OD>", None)] * count, image_size)
-        truths = [scene.answer("<OD>") for scene in chosen]
-        found |= {f"{name}od_{key}": value for key, value in _box_scores(answers, truths).items()}
-        captions = ask(model, tokenizer, chosen, [("<CAPTION>", None)] * count, image_size)
-        right = [
-            language.caption_counts(c.text) == language.object_counts(s) for c, s in zip(captions, chosen, strict=True)
-        ]
-        found[f"{name}caption"] = sum(right) / count
-        asked = [("<CAPTION_TO_PHRASE_GROUNDING>", scene.answer("<CAPTION>").text) for scene in chosen]
-        answers = ask(model, tokenizer, chosen, asked, image_size)
-        truths = [scene.answer(*question) for scene, question in zip(chosen, asked, strict=True)]
-        found[f"{name}grounding_f1"] = _box_scores(answers, truths)["f1"]
-    return {key: round(value, 3) for key, value in found.items()}
-
-
-def _box_scores(answers: list[Boxes], truths: list[Boxes]) -> dict[str, float]:
-    hits, said, real = 0, 0, 0
-    for answer, truth in zip(answers, truths, strict=True):
-        left = list(range(len(truth)))
-        for label, box in zip(answer.labels, answer.boxes, strict=True):
-            same = [i for i in left if truth.labels[i] == label and _iou(box, truth.boxes[i]) >= 0.5]
-            if same:
-                left.remove(max(same, key=lambda i: _iou(box, truth.boxes[i])))
-        hits, said, real = hits + len(truth) - len(left), said + len(answer), real + len(truth)
-    return {
-        "precision": hits / max(1, said),
-        "recall": hits / max(1, real),
-        "f1": 2 * hits / max(1, said + real),
-    }
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    return float(shared / max(1e-9, np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
-
-
-def picture(model, tokenizer, image_size: int, count: int = 8, side: int = 320) -> Image.Image:
-    """Held-out scenes in two rows, with the boxes and the captions that the model gives them."""
-    model.eval()
-    scenes = [draw_scene(seed, side) for seed in HELD_OUT_SEEDS[:count]]
-    boxes = ask(model, tokenizer, scenes, [("<OD>", None)] * count, image_size)
-    captions = ask(model, tokenizer, scenes, [("<CAPTION>", None)] * count, image_size)
-    sheet = Image.new("RGB", (count // 2 * side, 2 * (side + 40)), "white")
-    for i, (scene, found, caption) in enumerate(zip(scenes, boxes, captions, strict=True)):
-        image = scene.image.copy()
-        pen = ImageDraw.Draw(image)
-        for label, box in zip(found.labels, found.boxes, strict=True):
-            x0, y0, x1, y1 = box
-            pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline="magenta", width=2)
-            pen.text((x0 + 3, y0 + 1), label, fill="magenta")
-        x, y = i % (count // 2) * side, i // (count // 2) * (side + 40)
-        sheet.paste(image, (x, y))
-        half = len(caption.text) // 2
-        split = caption.text.find(" ", half)
-        ImageDraw.Draw(sheet).text(
-            (x + 4, y + side + 4), f"{caption.text[:split]}\n{caption.text[split:]}", fill="black"
-        )
-    return sheet
+def picture(evaluation: Evaluation) -> Figure:
+    """The first answer to every task."""
+    first = {}
+    for question, answer in zip(evaluation.questions, evaluation.answers, strict=True):
+        first.setdefault(question.task, (question.image, answer))
+    return gallery([first[task] for task in TASKS if task in first], columns=5)
