@@ -17,6 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .network import call_within, root_cause
 
 CHANNELS = (1, 3, 4)
+SCENE_SOURCE = "florence_lab scene"
+"""How `info["Source"]` of a picture begins that florence_lab drew: in memory, and in its PNG files."""
 # What is white in grey images of more than 8 bits: the first level that no pixel exceeds, since "I" and "F"
 # do not say. Pillow's own conversion to 8 bits would clip.
 WHITE_LEVELS = {"I;16": (65535,), "I;16L": (65535,), "I;16B": (65535,), "I;16N": (65535,)}

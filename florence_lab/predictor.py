@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -19,9 +20,10 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor, 
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
+from .catalog import MODELS
 from .checkpoint import load_checkpoint
 from .hub import resolve
-from .images import load_image
+from .images import SCENE_SOURCE, load_image
 from .results import Result, Text
 from .tasks import Task
 from .template import BINS, FlorenceTemplate, Region, TokenProbabilities
@@ -114,6 +116,7 @@ class Predictor:
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
+        self._knows_scenes_only = name in MODELS and MODELS[name].path is not None
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -133,6 +136,7 @@ class Predictor:
         if isinstance(image, EncodedImage):
             return image
         image = load_image(image)
+        self._say_what_it_knows(image)
         pixels = self.processor.image_processor(image, return_tensors="pt")["pixel_values"]
         pixels = pixels.to(self.model.device, self.model.dtype)
         return EncodedImage(image, self.model.get_image_features(pixels).pooler_output)
@@ -213,6 +217,16 @@ class Predictor:
         self.processor.save_pretrained(folder)
 
     # ------------------------------------------------------------------ inside
+
+    def _say_what_it_knows(self, image: Image.Image) -> None:
+        """A model that ships is a small one, of which people may expect too much; said once."""
+        if self._knows_scenes_only and not str(image.info.get("Source")).startswith(SCENE_SOURCE):
+            self._knows_scenes_only = False
+            warnings.warn(
+                f"{self.name} knows florence_lab's cartoon scenes and nothing else: "
+                "what it says about any other picture means nothing",
+                stacklevel=3,
+            )
 
     def _question(
         self, picture: Image.Image | EncodedImage, task: str, text: str | Region | None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .catalog import MODELS
 from .predictor import Predictor, load
 from .results import Result, Text
 from .swift import Response, seed_everything
@@ -49,9 +47,7 @@ class Session:
         if query is not None:
             for image in images or ():
                 self.answer(predictor, query, image)
-            self._say_what_it_knows()  # last, since a failure has its one line on standard error to itself
             return
-        self._say_what_it_knows()
         while (asked := self._ask()) is not None:
             try:
                 self.answer(predictor, *asked)
@@ -60,11 +56,6 @@ class Session:
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 print(error)
             print(RULE)
-
-    def _say_what_it_knows(self) -> None:
-        """A shipped model is a small one, and does not know what people may expect."""
-        if self.model in MODELS and MODELS[self.model].path:
-            print(f"{self.model}: {MODELS[self.model].description}", file=sys.stderr)
 
     def _ask(self) -> tuple[str, str] | None:
         """A query and its picture; None if the person leaves."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from florence_lab.catalog import MODELS, available_models
 from florence_lab.cli import main
+from florence_lab.scenes import sample_path
 from florence_lab.tasks import TASKS
 
 DEAD = "http://127.0.0.1:1"  # nobody listens there
@@ -216,12 +217,20 @@ def test_settings_reach_the_model(infer, small, capsys):
     assert capsys.readouterr().out.startswith(line_of(answer))
 
 
-def test_the_model_that_ships_says_what_it_knows(shipped, typed, capsys):
-    typed("exit")
-    assert main(["infer"]) == 0
-    assert capsys.readouterr().err == f"florence-2-nano: {shipped.description}\n"
-    assert main(["infer", "--max_new_tokens", "4", "--query", "<CAPTION>", "--images", str(PHOTO)]) == 0
-    assert capsys.readouterr().err == f"florence-2-nano: {shipped.description}\n"
+def test_the_model_that_ships_says_what_it_knows(shipped, capsys):
+    ask = ["infer", "--max_new_tokens", "4", "--query", "<CAPTION>", "--images"]
+    assert main([*ask, str(PHOTO)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("florence-lab: florence-2-nano knows florence_lab's cartoon scenes and nothing else")
+    assert said.count("\n") == 1
+    assert main([*ask, str(sample_path("sheep"))]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_session_says_once_what_the_model_knows(shipped, typed, capsys):
+    typed("<CAPTION>", str(PHOTO), "<CAPTION>", str(PHOTO), "exit")
+    assert main(["infer", "--max_new_tokens", "4"]) == 0
+    assert capsys.readouterr().err.count("cartoon scenes and nothing else") == 1
 
 
 # ---------------------------------------------------------------------- errors

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from florence_lab.images import SCENE_SOURCE, load_image
 from florence_lab.scenes import (
     BACKGROUNDS,
     CATEGORIES,
     HELD_OUT_SEEDS,
+    SAMPLES,
     TRAIN_SEEDS,
     caption_counts,
     draw_scene,
     object_counts,
+    sample_path,
     write_dataset,
 )
 from florence_lab.scenes.answers import WRITERS
@@ -434,3 +437,12 @@ def test_dataset_of_one_task_is_repeatable(tmp_path):
     two = write_dataset(tmp_path / "b", [3, 4], size=64, tasks=["<OD>"])
     assert (one / "train.jsonl").read_bytes() == (two / "train.jsonl").read_bytes()
     assert len((one / "train.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_scene_says_where_it_comes_from(tmp_path):
+    """In memory, after the usual handling, and in the files; a photograph says nothing of the kind."""
+    scene = draw_scene(7, 64)
+    files = [write_dataset(tmp_path, [7], 64) / "images" / "scene_00000007.png", *map(sample_path, SAMPLES)]
+    for source in (scene.image, scene.image.resize((32, 32)), scene.image.copy(), *files):
+        assert load_image(source).info["Source"].startswith(SCENE_SOURCE)
+    assert "Source" not in load_image(Image.new("RGB", (8, 8))).info

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..tasks import TASKS
-from .scene import CATEGORIES, Scene, SceneObject, draw_scene
+from .scene import CATEGORIES, Scene, SceneObject, draw_scene, save_picture
 
 
 def write_dataset(
@@ -43,7 +43,7 @@ def write_dataset(
         for image_id, seed in enumerate(tqdm(seeds, desc="drawing scenes", unit="scene"), start=1):
             scene = draw_scene(seed, size, max_objects)
             name = f"images/scene_{seed:08d}.png"
-            scene.image.save(folder / name)
+            save_picture(scene, folder / name)
             width, height = scene.size
             coco["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
             for thing in scene.objects:

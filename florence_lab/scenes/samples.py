@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..catalog import unknown_name
-from .scene import Scene, draw_scene
+from .scene import Scene, draw_scene, save_picture
 
 SAMPLES = {"sheep": 3014, "street": 92, "snow": 61, "beach": 109, "night": 53, "field": 14}
 """Name -> the seed it was drawn from, picked among the scenes that florence-2-nano gets right; `"sheep"` is four in a field."""
@@ -35,4 +35,4 @@ def write_samples() -> None:
     """Draws the sample pictures into the package; for whoever changes how scenes are drawn."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in SAMPLES:
-        sample_scene(name).image.save(sample_path(name), optimize=True)
+        save_picture(sample_scene(name), sample_path(name))

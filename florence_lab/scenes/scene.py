@@ -10,11 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL.PngImagePlugin import PngInfo
 
+from ..images import SCENE_SOURCE as SOURCE
 from .backgrounds import BACKGROUNDS_TABLE, Background, Board
 from .paint import FONTS, PALETTE, Color, Dice, Pen, darker
 from .sprites import SPRITES, WORDS, SignLayout, sign_layout
@@ -342,7 +345,15 @@ def render(plan: Plan, size: tuple[int, int]) -> Scene:
         if item.layer == LAYERS["ground"]:
             _shadow(canvas, item, size)
         cutouts.append((item, *_paste(canvas, item, size, DAYLIGHT if item.layer == LAYERS["top"] else place.light)))
+    canvas.info["Source"] = f"{SOURCE} {plan.seed}"
     return Scene(plan.seed, canvas, plan.background, _objects(cutouts, size))
+
+
+def save_picture(scene: Scene, path: str | Path) -> None:
+    """As PNG, with a note in it of where it comes from."""
+    note = PngInfo()
+    note.add_text("Source", scene.image.info["Source"])
+    scene.image.save(path, pnginfo=note, optimize=True)
 
 
 def _drawn(
