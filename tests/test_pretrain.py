@@ -294,12 +294,13 @@ def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
     assert all(torch.equal(state["ema"][name], value) for name, value in model.state_dict().items())
 
 
-def test_every_so_often_held_out_scenes_are_asked(small_run, monkeypatch):
+def test_every_so_often_held_out_scenes_are_asked(small_run):
     """Every task is measured and drawn, and the run goes on as if nobody had asked."""
-    monkeypatch.setattr(pretrain.look, "__defaults__", (2,))
-    plain, watched = small_run("plain"), small_run("watched", measure_every=2)
+    plain, watched = small_run("plain"), small_run("watched", measure_every=2, measured=2)
     pretrain.pretrain(plain)
-    pretrain.pretrain(watched)
+    lines = []
+    pretrain.pretrain(watched, watch=lines.append)
+    assert [(line["step"], "picture" in line) for line in lines] == [(1, False), (2, True), (3, False), (4, True)]
     assert _losses(watched.out) == _losses(plain.out)
     rows = [json.loads(line) for line in Path(watched.out, "measures.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]

@@ -30,6 +30,7 @@ class PretrainArguments:
     helper: float = option(1.0, "weight of what every image token has to tell by itself, see Helper")
     save_every: int = option(250, "steps between checkpoints")
     measure_every: int = option(500, "steps between looks at held-out scenes, with a picture of the answers")
+    measured: int = option(32, "how many held-out scenes are looked at then")
     workers: int = option(1, "processes that draw scenes")
     seed: int = option(0, "of everything random")
     dtype: str = option("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")

@@ -18,7 +18,7 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -396,8 +396,17 @@ def resize(model: Florence2ForConditionalGeneration, old: int, new: int) -> None
 # ---------------------------------------------------------------------- the run
 
 
-def pretrain(arguments: PretrainArguments) -> Path:
-    """Train, or go on training, and export. Returns the folder of the exported model."""
+def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """Train, or go on training, and export.
+
+    Args:
+        arguments: what can be chosen.
+        watch: is called after every step with its line of the log, as a `LiveCurve` is; the line has a `picture`, a path,
+            where one was drawn.
+
+    Returns:
+        The folder of the exported model.
+    """
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(out)
@@ -419,9 +428,12 @@ def pretrain(arguments: PretrainArguments) -> Path:
         _log(out / "log.jsonl", line)
         bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{line['images_per_s']:.0f}/s")
         if run.step % arguments.measure_every == 0:
-            evaluation = look(run.ema.module, tokenizer, run.image_size)
+            evaluation = look(run.ema.module, tokenizer, run.image_size, arguments.measured)
             _log(out / "measures.jsonl", {"step": run.step} | evaluation.metrics())
-            picture(evaluation).savefig(out / f"answers-{run.step}.png")
+            line["picture"] = str(out / f"answers-{run.step}.png")
+            picture(evaluation).savefig(line["picture"])
+        if watch:
+            watch(line)
         if run.step % arguments.save_every == 0 or run.step == arguments.steps:
             run.save(out / "last.pt")
     return export(out / "last.pt", out / "model")
@@ -584,7 +596,7 @@ def _log(path: Path, line: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------- how good it is so far
 
 
-def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, count: int = 32) -> Evaluation:
+def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, count: int) -> Evaluation:
     """Every task on `count` held-out scenes: a quick look, `florence-lab eval` measures properly."""
     predictor = Predictor(model.eval(), nano.build_processor(tokenizer, image_size), name="held-out scenes")
     # an untrained model finds no end
