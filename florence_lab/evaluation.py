@@ -101,7 +101,7 @@ def is_right(answer: Result, truth: Result, by_label: bool = True) -> np.ndarray
     """
     from scipy.optimize import linear_sum_assignment
 
-    near = _iou(answer, truth) >= LEAST_IOU
+    near = iou(answer, truth) >= LEAST_IOU
     if by_label:
         near &= np.array(answer.labels, object)[:, None] == np.array(truth.labels, object)[None, :]
     right = np.zeros(len(answer), bool)
@@ -110,7 +110,7 @@ def is_right(answer: Result, truth: Result, by_label: bool = True) -> np.ndarray
     return right
 
 
-def _iou(answer: Boxes | Quads, truth: Boxes | Quads) -> np.ndarray:
+def iou(answer: Boxes | Quads, truth: Boxes | Quads) -> np.ndarray:
     """N x M intersections over unions: of upright boxes, or of the pixels within quads."""
     if isinstance(answer, Boxes):
         import torch
