@@ -219,8 +219,9 @@ def test_an_answer_that_is_right_has_no_loss(tokenizer):
 @pytest.mark.parametrize("side", [8, 12])
 def test_cells_say_what_is_where(side):
     example = pretrain.draw_example(11, 6)
-    scene = draw_scene(1_000_011, 192)
-    cells = pretrain.cells_of(example.seen, example.things, side).reshape(side, side, 6)
+    seeds = range(1_000_088, 1_000_096)
+    scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
+    cells = pretrain.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 9)
     for thing in scene.objects:
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         here = cells[y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -228,10 +229,23 @@ def test_cells_say_what_is_where(side):
         color = 1 + list(PALETTE).index(thing.color) if thing.color else 0
         assert (cells[y0:y1, x0:x1, 1][here] == color).any()
     something = cells[..., 0] > 0
-    assert not cells[~something].any()
-    inside = cells[something][:, 2:]
+    assert not cells[~something][:, :6].any()
+    inside = cells[something][:, 2:6]
     assert (inside[:, 2:] > inside[:, :2]).all()
     assert inside.max() <= 1
+
+
+def test_letters_are_where_the_word_is():
+    """Read off the cells from left to right, they spell the words."""
+    numbers = [n for n in range(1, 80, 2) if len(pretrain.draw_example(n, 1).letters)][:8]
+    assert len(numbers) == 8
+    for number in numbers:
+        example = pretrain.draw_example(number, 1)
+        cells = pretrain.cells_of(example.seen, example.things, example.letters, 12)
+        columns = cells.reshape(12, 12, 9)[..., 6:].transpose(1, 0, 2).reshape(-1)
+        spelled = "".join(pretrain._LETTERS[int(letter) - 1] for letter in columns if letter)
+        ((_, word),) = set(example.asked["<OCR>"])
+        assert spelled == word
 
 
 def test_the_sense_of_place_is_stretched_with_the_picture(tokenizer):
