@@ -55,7 +55,7 @@ class Part(NamedTuple):
     Attributes:
         name: the word; or `"box 1"`, `"quad 1"`, `"outline 1"` … in the order of the answer.
         positions: the places of its tokens in the answer.
-        outline: K x 2 float64 pixels for a box (its four corners) or an outline; None for a word.
+        outline: K x 2 float64 pixels for a box (its four corners) or an outline, and for a token of one; None for a word.
     """
 
     name: str
@@ -107,7 +107,8 @@ class Trace:
         if isinstance(of, int):
             if not 0 <= of < len(self.tokens):
                 raise ValueError(f"no token {of}: this answer has the tokens 0 … {len(self.tokens) - 1}")
-            return Part(self.tokens[of].strip(), (of,))
+            outlines = [part.outline for part in self.parts if of in part.positions]
+            return Part(self.tokens[of].strip(), (of,), outlines[0] if outlines else None)
         words = [(word, part) for part in self.parts for word in _words(part.name)]
         wanted = _words(of)
         for start in range(len(words) - len(wanted) + 1):
@@ -463,7 +464,7 @@ def show_choices(trace: Trace, start: int = 0, stop: int | None = 30) -> Sheet:
             label = _tidy(
                 choice.token.removeprefix("<loc_").removesuffix(">") if "<loc_" in choice.token else choice.token
             )
-            if choice.probability > 0.014 * len(label) + 0.012:
+            if choice.probability > 0.011 * len(label) + 0.008:
                 ax.text(left + choice.probability / 2, y, label, ha="center", va="center", **_font(7.5))
             left += choice.probability
     ax.set_yticks(range(len(rows)))
@@ -500,8 +501,10 @@ def show_locations(trace: Trace, of: str | int | Part) -> Sheet:
     if trace.result.image is not None:
         ax.imshow(trace.result.image, extent=(0, size[0], size[1], 0), aspect="auto")
     ax.add_patch(Polygon(part.outline, fill=False, edgecolor=LIGHT, linewidth=1.5))
-    for i, position in enumerate(part.positions):
-        along = i % 2
+    order = {position: i for p in trace.parts if p.outline is not None for i, position in enumerate(p.positions)}
+    for position in part.positions:
+        i = order[position]
+        along = i % 2  # x, y, x, y …
         pixels = from_bins(np.arange(BINS), (size[along],))
         colour = PALETTE[i % len(PALETTE)]
         curve = trace.locations[position]

@@ -276,7 +276,12 @@ def test_choices_of_some_tokens(detection):
 
 
 def test_locations_of_a_box_along_the_sides(detection):
-    png_size(attention.show_locations(detection, "box 1"))
+    whole = attention.show_locations(detection, "box 1")
+    png_size(whole)
+    above, beside = (len(whole.axes[i].collections) for i in (0, 3))
+    assert (above, beside) == (2, 2)  # two x, two y
+    one = attention.show_locations(detection, detection.find("box 1").positions[1])
+    assert [len(one.axes[i].collections) for i in (0, 3)] == [0, 1]  # the second coordinate is a y
     word = detection.parts[0].name
     with pytest.raises(ValueError, match=f"'{word}' has no location tokens; this answer's boxes: 'box 1'"):
         attention.show_locations(detection, word)
