@@ -98,7 +98,7 @@ def test_its_links_to_files_lead_somewhere(path):
 
 
 def local_links(words):
-    return [link for link in re.findall(r"\]\(([^)#]+)", words) if not link.startswith(("https://", "http://"))]
+    return [link for link in re.findall(r"\]\(([^)#\s]+)\)", words) if not link.startswith(("https://", "http://"))]
 
 
 @every_notebook
