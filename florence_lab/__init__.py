@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attention import Trace as Trace
+    from .attention import trace as trace
     from .catalog import available_models as available_models
     from .checkpoint import CheckpointError as CheckpointError
     from .hub import HubError as HubError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from .template import FlorenceTemplate as FlorenceTemplate
 
 _PUBLIC = {
+    "attention": ("Trace", "trace"),
     "catalog": ("available_models",),
     "checkpoint": ("CheckpointError",),
     "hub": ("HubError",),
@@ -54,7 +57,7 @@ _PUBLIC = {
     "template": ("FlorenceTemplate",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_MODULES = ("draw", "scenes", "tasks", "vision")
+_MODULES = ("attention", "draw", "scenes", "tasks", "vision")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

@@ -75,6 +75,21 @@ class _Run(NamedTuple):
     spaced: bool  # whether a space stands in front of it
 
 
+class Sheet(Figure):
+    """A figure of its own, none of pyplot's, that a notebook shows as the last line of a cell.
+
+    A plain `Figure` is shown only where pyplot has been imported, and would stay in pyplot's memory if it were pyplot's.
+    """
+
+    def __init__(self, width: float, height: float, **settings: Any) -> None:
+        """Width and height in inches, at `DPI`."""
+        super().__init__(dpi=DPI, facecolor="white", figsize=(width, height), **settings)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        return _png(self)
+
+
 # ---------------------------------------------------------------------- what people call
 
 
@@ -116,7 +131,7 @@ def to_png(image: Any, result: Result) -> bytes:
     return _png(figure)
 
 
-def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> Figure:
+def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> Sheet:
     """Many results side by side, each under its task token and its phrase, question or region.
 
     Args:
@@ -124,12 +139,11 @@ def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> Figure:
         columns: panels a row.
 
     Returns:
-        A figure of its own (none of pyplot's), 420 pixels a column at its own dpi.
+        A figure of its own (none of pyplot's), 420 pixels a column at its own dpi; a notebook shows it.
     """
     width, gap = 4.0, 0.2  # inches
     columns = max(1, min(columns, len(panels)))
-    figure = Figure(dpi=DPI, facecolor="white", figsize=(columns * (width + gap) + gap, 1))
-    FigureCanvasAgg(figure)
+    figure = Sheet(columns * (width + gap) + gap, 1)
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heads = [_TITLE_HEIGHT * (1 + any(_asked(result) for _, result in row)) for row in rows]
     heights = [max(_panel_height(figure, result, width) for _, result in row) for row in rows]

@@ -282,18 +282,24 @@ class Predictor:
         settings: dict[str, Any],
     ) -> list[Result]:
         read = self._read(encoded, [prompt for _, _, prompt in questions])
-        # generate repeats the states for its beams in place, so it gets a wrapper of its own
         states = read["encoder_outputs"].last_hidden_state
-        sequences = self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=read["attention_mask"],
-            **settings,
-        )
+        sequences = self._generate(states, read["attention_mask"], settings)
         results = []
         for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
             only = slice(row, row + 1)
             results.append(self._result(sequence, picture, question, states[only], read["attention_mask"][only]))
         return results
+
+    def _generate(self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+        """One sequence per question, start token and all, padded to one length."""
+        # generate repeats the states for its beams in place, so it gets a wrapper of its own
+        encoder_outputs = BaseModelOutput(last_hidden_state=states)
+        return self.model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **settings)
+
+    def _up_to_its_end(self, sequence: torch.Tensor) -> torch.Tensor:
+        """A sequence without what follows its `</s>`; the start token is the same token, and no end."""
+        ends = (sequence[1:] == self.processor.tokenizer.eos_token_id).nonzero()
+        return sequence[: int(ends[0]) + 2] if len(ends) else sequence
 
     def _result(
         self,
@@ -305,8 +311,7 @@ class Predictor:
     ) -> Result:
         """One generated sequence, start token and all, as a result."""
         task, phrase, _ = question
-        ends = (sequence[1:] == self.processor.tokenizer.eos_token_id).nonzero()
-        sequence = sequence[: int(ends[0]) + 2] if len(ends) else sequence
+        sequence = self._up_to_its_end(sequence)
         scores = None if task.result == "text" else self._probabilities(sequence, states, mask)
         return self.template.parse(
             sequence[1:].tolist(), task, picture.image.size, phrase=phrase, probabilities=scores, image=picture.image
@@ -324,13 +329,19 @@ class Predictor:
         ).last_hidden_state[0]
         first = self.template.first_location_id
         chosen, locations = [], []
-        for some, ids in zip(hidden.split(_SCORED_AT_ONCE), sequence[1:].split(_SCORED_AT_ONCE), strict=True):
-            logits = self.model.lm_head(some).float()
-            logits[:, self.model.config.image_token_id] = -torch.inf  # a place in the prompt, never an answer
-            probabilities = logits.softmax(dim=-1)
+        for ids, probabilities in zip(
+            sequence[1:].split(_SCORED_AT_ONCE), self._over_the_vocabulary(hidden), strict=True
+        ):
             chosen.append(probabilities.gather(1, ids[:, None])[:, 0])
             locations.append(probabilities[:, first : first + BINS])
         return TokenProbabilities(*(np.concatenate([part.cpu().numpy() for part in p]) for p in (chosen, locations)))
+
+    def _over_the_vocabulary(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+        """T x d_model, the decoder's states -> the probabilities of the next token, n x vocabulary, some positions at a time."""
+        for some in hidden.split(_SCORED_AT_ONCE):
+            logits = self.model.lm_head(some).float()
+            logits[:, self.model.config.image_token_id] = -torch.inf  # a place in the prompt, never an answer
+            yield logits.softmax(dim=-1)
 
     def _stream(self, picture: Any, question: tuple[Task, str, str], settings: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(picture)

@@ -5,8 +5,10 @@ Coordinates are float64 pixels of the image as it was given: x to the right, y d
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +104,7 @@ class Text(Result):
 
     def to_supervision(self) -> sv.Detections:
         """No detections: a text has no instances."""
-        import supervision as sv
+        sv = _supervision()
 
         return sv.Detections.empty()
 
@@ -162,7 +164,7 @@ class _Instances(Result):
 
     def to_supervision(self) -> sv.Detections:
         """As `supervision.Detections`: `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks from polygons."""
-        import supervision as sv
+        sv = _supervision()
 
         if not len(self):
             return sv.Detections.empty()
@@ -268,6 +270,15 @@ class Polygons(_Instances):
 
     def _outlines(self) -> list[tuple[Polygon, ...]]:
         return list(self.polygons)
+
+
+def _supervision() -> ModuleType:
+    """The package. Imported without OpenCV, which we need for nothing, it warns that it has ways around it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="OpenCV")
+        import supervision
+
+    return supervision
 
 
 def outlines_extent(outlines: tuple[Polygon, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The vision tower, DaViT: its attention, and the same tower as timm's."""
+"""The vision tower, DaViT: its attention, the grids of its stages, and the same tower as timm's."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def davit_attention(
 
 
 AttentionInterface.register(DAVIT_ATTENTION, davit_attention)
+
+
+def stage_grids(model: Florence2ForConditionalGeneration, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(rows, columns) of the tower's feature map after each stage, for pixels of (height, width).
+
+    The last one is the grid of image tokens: (24, 24) in the published models, at 768 x 768. One token more stands in front
+    of them, the mean of all.
+    """
+    config, grids = model.config.vision_config, [size]
+    for kernel, stride, padding in zip(config.patch_size, config.patch_stride, config.patch_padding, strict=True):
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in grids[-1])
+        grids.append((height, width))
+    return grids[1:]
 
 
 def to_timm(model: Florence2ForConditionalGeneration) -> DaVit:
