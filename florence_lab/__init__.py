@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .catalog import available_models as available_models
     from .checkpoint import CheckpointError as CheckpointError
+    from .explorer import explore as explore
     from .hub import HubError as HubError
     from .images import ImageError as ImageError
     from .images import load_image as load_image
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "catalog": ("available_models",),
     "checkpoint": ("CheckpointError",),
+    "explorer": ("explore",),
     "hub": ("HubError",),
     "images": ("ImageError", "load_image"),
     "predictor": ("EncodedImage", "Predictor", "load"),
