@@ -35,7 +35,7 @@ class AnswerView(VBox):
             continuous_update=False,
             readout_format=".2f",
             layout=Layout(width="100%"),
-            style={"description_width": "88px"},
+            style={"description_width": "104px"},
         )
         self.threshold.observe(lambda change: self._refresh(), "value")
         self.count = HTML()

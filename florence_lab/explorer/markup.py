@@ -16,6 +16,7 @@ from ..scenes import SAMPLES, sample_path
 from .work import Answer
 
 CSS = Path(__file__).parent.parent / "assets" / "explorer.css"
+EMPTY = '<div class="fl-empty">Choose a picture and a question, then Run.</div>'
 THUMBNAIL_SIDE = 100  # pixels; drawn at half of that, for sharp screens
 
 _MARKUP = re.compile(r"(<loc_\d+>|<sep>|<and>|<poly>|</poly>)")

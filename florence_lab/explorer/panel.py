@@ -158,7 +158,7 @@ class Explorer(VBox):
             "Path or URL": HBox([self.source, self.open], layout=Layout(**WIDE)),
             "Scene": HBox([self.seed, self.dice], layout=Layout(**WIDE)),
         }
-        self.sources = ToggleButtons(options=SOURCES, style={"button_width": f"{SIDE_WIDTH // 4 - 6}px"})
+        self.sources = ToggleButtons(options=SOURCES, style={"button_width": "auto"}, layout=Layout(**WIDE))
         where = VBox([parts["Samples"]], layout=Layout(min_height="60px", justify_content="center", **WIDE))
         self.sources.observe(lambda change: self._choose_source(where, parts[change["new"]]), "value")
         self.preview = ImageWidget(format="png")
@@ -194,8 +194,10 @@ class Explorer(VBox):
     def _build_main(self) -> list[Widget]:
         self.status, self.note = HTML(), HTML()
         self.answers = Box(layout=Layout(display="flex", flex_flow="row wrap", grid_gap="18px", **WIDE))
-        self.answers.children = [HTML('<div class="fl-empty">Choose a picture and a question, then Run.</div>')]
-        self.past = GridBox(layout=Layout(grid_template_columns="repeat(auto-fill, minmax(200px, 1fr))", **WIDE))
+        self.answers.children = [HTML(markup.EMPTY, layout=Layout(**WIDE))]
+        self.past = GridBox(
+            layout=Layout(grid_template_columns="repeat(auto-fill, minmax(230px, 1fr))", grid_gap="4px", **WIDE)
+        )
         self.past_heading = HTML(markup.heading("History"), layout=Layout(display="none"))
         return [self.status, self.note, self.answers, self.past_heading, self.past]
 

@@ -24,7 +24,7 @@ class RegionPicker(VBox):
         selector: matplotlib's, on the picture as it is shown.
     """
 
-    def __init__(self, width: int = 320, height: int = 300) -> None:
+    def __init__(self, width: int = 320, height: int = 260) -> None:
         self._room = (width, height)
         self._syncing = False
         self._image: Image.Image | None = None
@@ -72,7 +72,7 @@ class RegionPicker(VBox):
         self.selector = RectangleSelector(
             axes,
             self._dragged,
-            useblit=True,
+            useblit=False,  # through ipympl, what is blitted is not always seen
             interactive=True,
             button=[1],
             props={"facecolor": COLOUR, "edgecolor": COLOUR, "alpha": 0.35, "fill": True},
