@@ -122,7 +122,11 @@ class Person:
         chooser.value.set_files(path)
 
     def asks(self):
+        """Presses Run and waits for one more answer in the history (of eight)."""
+        past = self.panel.locator(".fl-past")
+        count = past.count()
         self.presses("Run")
+        playwright.expect(past).to_have_count(count + 1, timeout=PATIENCE * 1000)
         self.waits_for(".fl-done", "Done.")
 
     def looks(self, what):
@@ -224,6 +228,7 @@ def test_in_jupyterlab(browser, shots, tmp_path):
     settings = tmp_path / "settings_dir" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (settings / "themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')  # Voilà's page is light
     port = free_port()
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="]
     with served(["jupyterlab", *options], f"http://127.0.0.1:{port}/api", tmp_path):
@@ -245,14 +250,11 @@ def test_in_jupyterlab(browser, shots, tmp_path):
         person.asks()  # and it goes on
 
         person.panel.get_by_label("compare with another").check()
+        playwright.expect(person.panel.locator("select:visible")).to_have_count(3)
         person.panel.locator("select:visible").last.select_option("florence-2-nano")
         person.asks()
+        playwright.expect(person.panel.locator(".fl-title:visible")).to_have_count(2)
         person.looks("compare")
-        page.get_by_role("menuitem", name="Settings").click()
-        page.locator(".lm-Menu-item", has_text="Theme").first.hover()
-        page.locator(".lm-Menu-item", has_text="JupyterLab Dark").click()
-        page.locator("body[data-jp-theme-light=false]").wait_for()
-        person.looks("dark")
         page.context.close()
 
 

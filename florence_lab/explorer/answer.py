@@ -43,8 +43,8 @@ class AnswerView(VBox):
         self._places = self.pages | {"title": self.title, "count": self.count, "overlay": self.overlay}
         first = VBox([self.threshold, self.count, self.pages["Answer"]])
         self.tabs = Tab([first, *list(self.pages.values())[1:]], titles=PAGES)
-        left = VBox([self.overlay], layout=Layout(flex="3 1 340px", min_width="0"))
-        right = VBox([self.tabs], layout=Layout(flex="2 1 340px", min_width="0"))
+        left = VBox([self.overlay], layout=Layout(flex="0 1 auto", min_width="0"))
+        right = VBox([self.tabs], layout=Layout(flex="1 1 340px", min_width="0"))
         body = Box([left, right], layout=Layout(display="flex", flex_flow="row wrap", grid_gap="12px", width="100%"))
         super().__init__([self.title, body], layout=Layout(flex="1 1 360px", min_width="0"))
 
@@ -66,7 +66,7 @@ class AnswerView(VBox):
         }
         if answer.whole:
             files = answer.files(threshold)
-            rendered |= {"Code": markup.code(answer.code(threshold)), "Download": markup.links(files)}
+            rendered |= {"Code": markup.code(answer, threshold), "Download": markup.links(files)}
             rendered["overlay"] = files[f"{answer.stem}.png"][1]
         else:
             rendered |= dict.fromkeys(("Code", "Download"), markup.hint("Comes with the whole answer."))

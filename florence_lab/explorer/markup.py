@@ -114,9 +114,11 @@ def coloured(text: str) -> str:
     return "".join(parts)
 
 
-def code(text: str) -> str:
+def code(answer: Answer, threshold: float) -> str:
     """Code that one click selects as a whole."""
-    return hint("One click selects it, for a cell of yours.") + f'<pre class="fl-code">{escape(text)}</pre>'
+    goes = " The picture's file goes when this kernel ends." if answer.question.picture.is_kept else ""
+    text = f'<pre class="fl-code">{escape(answer.code(threshold))}</pre>'
+    return hint(f"One click selects it, for a cell of yours.{goes}") + text
 
 
 def links(files: dict[str, tuple[str, bytes]]) -> str:

@@ -50,6 +50,7 @@ class Picture:
         name: what people call it; also the stem of downloads.
         code: the Python expression that gives it, for `Predictor.predict`.
         is_scene: whether it is of the cartoon world, the only one that the models that ship know.
+        is_kept: whether `code` names a file that goes with the panel.
         encoded: what each predictor's vision tower has made of it so far.
     """
 
@@ -57,6 +58,7 @@ class Picture:
     name: str
     code: str
     is_scene: bool = False
+    is_kept: bool = False
     encoded: WeakKeyDictionary[Predictor, EncodedImage] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @cached_property
@@ -109,7 +111,7 @@ def kept_picture(source: Any, name: str, folder: Path) -> Picture:
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).stem)[:40] or "picture"
     path = folder / f"{stem}-{mark}.png"
     image.save(path)
-    return Picture(image, stem, repr(str(path)))
+    return Picture(image, stem, repr(str(path)), is_kept=True)
 
 
 # ---------------------------------------------------------------------- questions and answers
