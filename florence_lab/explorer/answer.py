@@ -46,7 +46,7 @@ class AnswerView(VBox):
         left = VBox([self.overlay], layout=Layout(flex="0 1 auto", min_width="0"))
         right = VBox([self.tabs], layout=Layout(flex="1 1 340px", min_width="0"))
         body = Box([left, right], layout=Layout(display="flex", flex_flow="row wrap", grid_gap="12px", width="100%"))
-        super().__init__([self.title, body], layout=Layout(flex="1 1 360px", min_width="0"))
+        super().__init__([self.title, body], layout=Layout(flex="1 1 220px", min_width="0"))
 
     @property
     def shown(self) -> bytes:
