@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .attention import trace as trace
     from .catalog import available_models as available_models
     from .checkpoint import CheckpointError as CheckpointError
+    from .explorer import explore as explore
     from .hub import HubError as HubError
     from .images import ImageError as ImageError
     from .images import load_image as load_image
@@ -41,6 +42,7 @@ _PUBLIC = {
     "attention": ("Trace", "trace"),
     "catalog": ("available_models",),
     "checkpoint": ("CheckpointError",),
+    "explorer": ("explore",),
     "hub": ("HubError",),
     "images": ("ImageError", "load_image"),
     "predictor": ("EncodedImage", "Predictor", "load"),

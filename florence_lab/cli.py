@@ -113,6 +113,22 @@ def _run_demo(arguments: argparse.Namespace) -> None:
     run_demo(load(arguments.model_type, arguments.device, arguments.dtype, arguments.hub), arguments.out)
 
 
+def _add_explore_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model_type",
+        default="florence-2-nano",
+        help=f"{', '.join(available_models())}, a folder or a hub id; another can be chosen there (default: %(default)s)",
+    )
+    command.add_argument("--port", type=int, default=8866, help="of the page on this machine (default: %(default)s)")
+    command.add_argument("--no_browser", action="store_true", help="open no browser, only say where the page is")
+
+
+def _run_explore(arguments: argparse.Namespace) -> None:
+    from .explorer.page import serve
+
+    serve(arguments.model_type, arguments.port, not arguments.no_browser)
+
+
 def _add_scenes_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, default=1000, help="how many scenes (default: %(default)s)")
     command.add_argument("--out", required=True, metavar="DIR", help="a folder for pictures, COCO JSON and JSON lines")
@@ -198,6 +214,7 @@ def _no_arguments(command: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     "infer": ("ask a model about pictures: a session, or one answer", _run_infer, _add_infer_arguments),
     "demo": ("every task on a sample picture, with a gallery of overlays", _run_demo, _add_demo_arguments),
+    "explore": ("a page to ask a model about pictures, in the browser", _run_explore, _add_explore_arguments),
     "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
     "eval": ("how good a model is: every task on held-out scenes", _run_eval, _add_eval_arguments),
     "pretrain": ("train florence-2-nano from nothing", _run_pretrain, _add_pretrain_arguments),

@@ -6,6 +6,7 @@ Coordinates are float64 pixels of the image as it was given: x to the right, y d
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -133,9 +134,27 @@ class _Instances(Result):
 
     def head(self, count: int) -> Self:
         """The first `count` instances; `raw` stays as it is."""
-        per_instance = ("labels", "scores", "boxes", "quads", "polygons")
-        values = {name: getattr(self, name, None) for name in per_instance}
-        return replace(self, **{name: value[:count] for name, value in values.items() if value is not None})
+        return self._pick(range(min(count, len(self))))
+
+    def above(self, score: float) -> Self:
+        """The instances with at least this score (0..1); `raw` stays as it is.
+
+        Raises:
+            ValueError: if there are no scores.
+        """
+        if self.scores is None:
+            raise ValueError(f"this {type(self).__name__} has no scores to compare with {score:g}")
+        return self._pick(np.flatnonzero(self.scores >= score).tolist())
+
+    def _pick(self, which: Sequence[int]) -> Self:
+        """Some of the instances, by their indices."""
+        values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
+        picked = {
+            name: value[list(which)] if isinstance(value, np.ndarray) else tuple(value[i] for i in which)
+            for name, value in values.items()
+            if value is not None and (name == "labels" or len(value))
+        }
+        return replace(self, **picked)
 
     def _with_scores(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer if self.scores is None else answer | {"scores": self.scores.tolist()}

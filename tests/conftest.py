@@ -12,6 +12,7 @@ import skimage
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = Path(__file__).parent / "data" / "tiny-original"
+DEAD = "http://127.0.0.1:1"  # nobody listens there
 PHOTO = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 
@@ -43,6 +44,20 @@ def small(tmp_path_factory):
     folder = copy_of_tiny(tmp_path_factory.mktemp("small") / "checkpoint")
     edit_json(folder / "preprocessor_config.json", size={"height": 192, "width": 192}, image_seq_length=37)
     return load(folder, device="cpu")
+
+
+@pytest.fixture
+def hubs_are_dead(tmp_path, monkeypatch):
+    """No hub can be reached, and nothing lies in a cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", DEAD)
+    monkeypatch.delenv("FLORENCE_LAB_HUB", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", DEAD)
 
 
 def copy_of_tiny(folder):

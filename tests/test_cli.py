@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PHOTO, copy_of_tiny
+from conftest import DEAD, PHOTO, copy_of_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -18,7 +18,6 @@ from florence_lab.cli import main
 from florence_lab.scenes import sample_path
 from florence_lab.tasks import TASKS
 
-DEAD = "http://127.0.0.1:1"  # nobody listens there
 RULE = "-" * 50
 
 
@@ -51,19 +50,6 @@ def typed(monkeypatch):
         return waiting
 
     return person
-
-
-@pytest.fixture
-def hubs_are_dead(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", DEAD)
-    monkeypatch.delenv("FLORENCE_LAB_HUB", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", DEAD)
 
 
 @pytest.fixture

@@ -207,6 +207,24 @@ def test_head(task):
     assert read(task, raw).head(1).scores is None
 
 
+@pytest.mark.parametrize("task", ["<OD>", "<OCR_WITH_REGION>", "<REGION_TO_SEGMENTATION>", OPEN])
+def test_above(task):
+    raw = {"<REGION_TO_SEGMENTATION>": f"{TRIANGLE}<and>{SQUARE}", OPEN: BOTH}.get(task)
+    whole = read(task, raw)
+    whole = replace(whole, scores=np.arange(len(whole), 0, -1) / len(whole))  # so what stays is a beginning
+    for score in (0, *whole.scores.tolist(), 2):
+        kept = whole.above(score)
+        pd.testing.assert_frame_equal(
+            kept.to_dataframe(), whole.head(int((whole.scores >= score).sum())).to_dataframe()
+        )
+        assert (kept.raw, kept.task) == (whole.raw, whole.task)
+    last = replace(whole, scores=whole.scores[::-1].copy()).above(1)
+    assert last.labels == whole.labels[-1:]
+    np.testing.assert_array_equal(last.to_dataframe().iloc[0, 2:], whole.to_dataframe().iloc[-1, 2:])
+    with pytest.raises(ValueError, match="no scores"):
+        read(task, raw).above(0.5)
+
+
 def test_head_of_outlines_has_the_masks_of_its_own():
     whole = read(SEGMENTATION, f"{TRIANGLE}<and>{SQUARE}")
     assert whole.masks.sum(axis=(1, 2)).tolist() != whole.masks[:1].sum(axis=(1, 2)).tolist()
