@@ -225,7 +225,7 @@ class Predictor:
             warnings.warn(
                 f"{self.name} knows florence_lab's cartoon scenes and nothing else: "
                 "what it says about any other picture means nothing",
-                stacklevel=3,
+                stacklevel=4,  # the caller of encode_image, past its decorator
             )
 
     def _question(

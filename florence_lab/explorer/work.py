@@ -214,12 +214,12 @@ def ask(question: Question, model: str, predictor: Predictor, stop: threading.Ev
     encoded = question.picture.encoded
     with _COMPUTING, _stoppable(predictor, stop):
         image_seconds = None
-        if predictor not in encoded:
-            start = time.perf_counter()
-            encoded[predictor] = predictor.encode_image(question.picture.image)
-            image_seconds = time.perf_counter() - start
-        with warnings.catch_warnings():  # `Question.check` has told already
+        with warnings.catch_warnings():  # `Question.check` and `what_it_knows` have told already
             warnings.simplefilter("ignore")
+            if predictor not in encoded:
+                start = time.perf_counter()
+                encoded[predictor] = predictor.encode_image(question.picture.image)
+                image_seconds = time.perf_counter() - start
             growing = predictor.stream(encoded[predictor], question.task, question.text)
         seconds, result, whole = 0.0, None, False
         while not whole:
