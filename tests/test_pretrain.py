@@ -12,12 +12,14 @@ from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from florence_lab import load
 from florence_lab.layout import ADDED_TOKENS
-from florence_lab.scenes import CATEGORIES, draw_scene
+from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 from florence_lab.scenes.paint import PALETTE
 from florence_lab.tasks import TASKS
 from florence_lab.template import FlorenceTemplate
-from florence_lab.training import nano, pretrain
-from florence_lab.training.pretrain import PretrainArguments, Stage, Steps, answer_losses, forward
+from florence_lab.training import curriculum, nano, pretrain
+from florence_lab.training.arguments import PretrainArguments
+from florence_lab.training.curriculum import Stage, Steps
+from florence_lab.training.pretrain import answer_losses, forward
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +32,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return nano.build_tokenizer(nano.world_texts(scenes=40))
+    return nano.build_tokenizer(curriculum.world_texts(scenes=40))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def model(tokenizer):
 def small_run(tokenizer, tmp_path, monkeypatch):
     """Arguments of a run of four steps on small pictures, which grow after the third; no time goes into measuring."""
     tasks = {"<OD>": 1, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 1}
-    monkeypatch.setattr(pretrain, "CURRICULUM", (Stage(3, 48, 2, tasks), Stage(9, 64, 3, tasks)))
+    stages = Stage(3, 48, 2, tasks), Stage(9, 64, 3, tasks)
+    for module in (curriculum, pretrain):
+        monkeypatch.setattr(module, "CURRICULUM", stages)
 
     def arguments(name: str, **changes) -> PretrainArguments:
         tokenizer.save_pretrained(tmp_path / name / "tokenizer")
@@ -175,8 +179,8 @@ def test_a_question_is_answered_from_its_own_picture(small_run, tokenizer):
 
 
 def test_training_and_held_out_scenes_never_meet():
-    assert not set(pretrain.HELD_OUT_SEEDS[:1]) & set(pretrain.TRAIN_SEEDS[:10])
-    assert pretrain.HELD_OUT_SEEDS[-1] < pretrain.TRAIN_SEEDS[0]
+    assert not set(HELD_OUT_SEEDS[:1]) & set(TRAIN_SEEDS[:10])
+    assert HELD_OUT_SEEDS[-1] < TRAIN_SEEDS[0]
 
 
 def test_the_loss_falls(tokenizer, small_run):
@@ -218,10 +222,10 @@ def test_an_answer_that_is_right_has_no_loss(tokenizer):
 
 @pytest.mark.parametrize("side", [8, 12])
 def test_cells_say_what_is_where(side):
-    example = pretrain.draw_example(11, 6)
+    example = curriculum.draw_example(11, 6)
     seeds = range(1_000_088, 1_000_096)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = pretrain.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 9)
+    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 9)
     for thing in scene.objects:
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         here = cells[y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -237,13 +241,13 @@ def test_cells_say_what_is_where(side):
 
 def test_letters_are_where_the_word_is():
     """Read off the cells from left to right, they spell the words."""
-    numbers = [n for n in range(1, 80, 2) if len(pretrain.draw_example(n, 1).letters)][:8]
+    numbers = [n for n in range(1, 80, 2) if len(curriculum.draw_example(n, 1).letters)][:8]
     assert len(numbers) == 8
     for number in numbers:
-        example = pretrain.draw_example(number, 1)
-        cells = pretrain.cells_of(example.seen, example.things, example.letters, 12)
+        example = curriculum.draw_example(number, 1)
+        cells = curriculum.cells_of(example.seen, example.things, example.letters, 12)
         columns = cells.reshape(12, 12, 9)[..., 6:].transpose(1, 0, 2).reshape(-1)
-        spelled = "".join(pretrain._LETTERS[int(letter) - 1] for letter in columns if letter)
+        spelled = "".join(curriculum.LETTERS[int(letter) - 1] for letter in columns if letter)
         ((_, word),) = set(example.asked["<OCR>"])
         assert spelled == word
 

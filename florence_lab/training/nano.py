@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -24,7 +24,6 @@ from transformers import (
 
 from ..checkpoint import add_florence_tokens
 from ..layout import POST_PROCESSOR_CONFIG
-from ..tasks import TASKS
 
 IMAGE_SIZE = 192
 """Pixels a side. The tower shrinks them 16 times: 12 x 12 image tokens, and one more for the mean of all."""
@@ -32,38 +31,14 @@ IMAGE_SIZE = 192
 MAX_TOKENS = 512
 """The longest prompt (image tokens included) and the longest answer."""
 
+PAD, END = 1, 2
+"""BART's `<pad>` and `</s>`."""
+
 BASE_VOCABULARY = 1200
 """Tokens before the 1,024 added ones, at most: 5 special ones, 256 bytes, and the words of the world."""
 
 
 # ---------------------------------------------------------------------- the tokenizer
-
-
-def world_texts(scenes: int = 1000) -> Iterator[str]:
-    """Text of the cartoon world, for the tokenizer: prompts, inputs and answers, without location tokens.
-
-    Words on signs are left out, so that they are spelled: a model that reads letters can read a new word.
-    """
-    from ..scenes import TRAIN_SEEDS, draw_scene
-    from .pretrain import questions
-
-    for task in TASKS.values():
-        yield from [task.prompt.replace("{input}", "")] * scenes
-    for seed in TRAIN_SEEDS[-scenes:]:
-        scene = draw_scene(seed, 64)
-        signs = {thing.text for thing in scene.objects if thing.text}
-        for task in TASKS:
-            if "OCR" in task:
-                continue
-            for prompt, target in questions(scene, task, seed):
-                for text in (prompt, target):
-                    for mark in (*signs, "<sep>", "<and>", "<poly>", "</poly>"):
-                        text = text.replace(mark, "\n")
-                    yield from (part for line in text.split("\n") for part in _without_locations(line))
-
-
-def _without_locations(text: str) -> list[str]:
-    return [part.split(">")[-1] for part in text.split("<loc_") if part.split(">")[-1]]
 
 
 def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:

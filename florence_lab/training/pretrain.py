@@ -13,299 +13,32 @@ soon go to sleep, instead of spinning on a core that is needed.
 from __future__ import annotations
 
 import json
-import math
 import os
-import random
-import string
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration
 
 from ..draw import gallery
 from ..evaluation import Evaluation, evaluate, scene_questions
 from ..predictor import Predictor
-from ..scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, Scene, draw_scene
-from ..scenes.paint import PALETTE
-from ..scenes.scene import PLAN_SIDE, plan_scene
+from ..scenes import CATEGORIES, HELD_OUT_SEEDS
 from ..tasks import TASKS
 from . import nano
 from .arguments import PretrainArguments
-
-
-class Stage(NamedTuple):
-    """A part of the curriculum: up to which step, on which pictures, and how often each task is asked."""
-
-    until: float
-    image_size: int
-    max_objects: int
-    weights: dict[str, float]
-
-
-# One thing first: with several in the picture, a place is not found for thousands of steps. Then more, then larger.
-_PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
-# Reading is what takes longest.
-_ALL = {
-    "<CAPTION>": 2,
-    "<DETAILED_CAPTION>": 1,
-    "<MORE_DETAILED_CAPTION>": 1,
-    "<OD>": 2.5,
-    "<DENSE_REGION_CAPTION>": 2,
-    "<REGION_PROPOSAL>": 0.7,
-    "<CAPTION_TO_PHRASE_GROUNDING>": 2,
-    "<OPEN_VOCABULARY_DETECTION>": 2,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": 1.5,
-    "<REGION_TO_SEGMENTATION>": 1.5,
-    "<REGION_TO_CATEGORY>": 0.7,
-    "<REGION_TO_DESCRIPTION>": 1,
-    "<OCR>": 2.5,
-    "<OCR_WITH_REGION>": 2.5,
-    "<REGION_TO_OCR>": 2,
-}
-CURRICULUM = (
-    Stage(1_080, 128, 1, _PLACES),
-    Stage(2_500, 128, 3, _PLACES),
-    Stage(8_600, 128, 6, _ALL),
-    Stage(math.inf, nano.IMAGE_SIZE, 6, _ALL),
-)
-
-
-def stage_of(step: int) -> Stage:
-    """The stage of the curriculum to which a step belongs."""
-    return next(stage for stage in CURRICULUM if step < stage.until)
-
-
-# ---------------------------------------------------------------------- data: step k -> a batch
-
-
-def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[tuple[str, str]]:
-    """(prompt, target) pairs for a task about a scene, in varied wordings; none where the task makes no sense."""
-    dice = random.Random(seed)
-    inputs = list(scene.queries(task, dice))
-    # a task without an input has one question, but several wordings of the answer
-    chosen = dice.sample(inputs, min(at_most, len(inputs))) if inputs != [None] else [None] * at_most
-    pairs = []
-    for text in chosen:
-        answer = scene.answer(task, text, variant=dice.randrange(1000))
-        # "there is nothing" is an answer too, but most scenes have no text, and it is soon learnt
-        if answer.raw or dice.random() < 0.15:
-            pairs.append((answer.prompt, answer.raw))
-    return list(dict.fromkeys(pairs))
-
-
-# Larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
-_DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
-_MAP_SIDE = 96  # of the map of what is seen where; as many times any number of image tokens a side
-_COLORS = tuple(PALETTE)
-_LETTERS = string.digits + string.ascii_letters
-_LETTERS_AT_ONCE = 3  # in one image token
-
-
-class Example(NamedTuple):
-    """A training scene, ready to be asked about.
-
-    Attributes:
-        pixels: H x W x 3 uint8, at the largest size that the model sees.
-        seen: 96 x 96 uint8, which thing shows there: 1 for the first one, 0 for none.
-        things: n x 6 float32: the category's index in `CATEGORIES`, the colour's in the palette, -1 where colour says
-            nothing, and the box, x0, y0, x1, y1 in fractions of the picture.
-        letters: m x 3 float32, the middle, x and y in fractions of the picture, and the index in `_LETTERS`.
-        asked: task -> (prompt, target) pairs.
-    """
-
-    pixels: np.ndarray
-    seen: np.ndarray
-    things: np.ndarray
-    letters: np.ndarray
-    asked: dict[str, list]
-
-
-def draw_example(number: int, max_objects: int) -> Example:
-    """Training scene `number`, with at most so many things; every second one has something to read, if one in eight has."""
-    dice = random.Random(number)
-    seeds = TRAIN_SEEDS[8 * number : 8 * number + 8]
-    seed = next((seed for seed in seeds if number % 2 and _has_words(seed, max_objects)), seeds[0])
-    scene = draw_scene(seed, dice.choice(_DRAWN_SIZES), max_objects)
-    seen = np.zeros((_MAP_SIDE, _MAP_SIDE), np.uint8)
-    things = []
-    for i, thing in enumerate(scene.objects, 1):
-        mask = Image.fromarray(thing.mask.astype(np.float32))
-        seen[np.asarray(mask.resize(seen.shape, Image.Resampling.BOX)) > 0.5] = i
-        color = _COLORS.index(thing.color) if thing.color else -1
-        things.append((CATEGORIES.index(thing.label), color, *np.array(thing.box) / (scene.size * 2)))
-    asked = {task: questions(scene, task, number) for task in TASKS}
-    pixels = _shrunk(scene.image, nano.IMAGE_SIZE)
-    return Example(pixels, seen, np.array(things, np.float32), _letters_of(scene), asked)
-
-
-def _has_words(seed: int, max_objects: int) -> bool:
-    return any(item.word for item in plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).items)
-
-
-def _letters_of(scene: Scene) -> np.ndarray:
-    """See `Example`; the letters of a word share its length equally, which is nearly so."""
-    letters = []
-    for thing in scene.objects:
-        if thing.text:
-            left, right = thing.quad[[0, 3]].mean(0), thing.quad[[1, 2]].mean(0)
-            for i, letter in enumerate(thing.text):
-                middle = left + (right - left) * (i + 0.5) / len(thing.text)
-                letters.append((*(middle / scene.size), _LETTERS.index(letter)))
-    return np.array(letters, np.float32).reshape(-1, 3)
-
-
-def _shrunk(image: Image.Image, side: int) -> np.ndarray:
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
-
-
-def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: int) -> np.ndarray:
-    """What each of side x side image tokens shows: the thing that covers most of it, if it is a quarter or more.
-
-    Args:
-        seen, things, letters: see `Example`.
-
-    Returns:
-        side * side x 9 float32: 0 for background or 1 + the category, 0 or 1 + the colour, the thing's box, and up to
-        three letters from left to right, 0 or 1 + the index in `_LETTERS`.
-    """
-    blocks = seen.reshape(side, _MAP_SIDE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
-    covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
-    shown = things[covered.argmax(1)] + np.array([1, 1, 0, 0, 0, 0], np.float32)
-    shown = shown * (covered.max(1, keepdims=True) >= 0.25)
-    written = np.zeros((side * side, _LETTERS_AT_ONCE), np.float32)
-    for x, y, letter in letters[letters[:, 0].argsort(kind="stable")]:
-        cell = written[min(int(y * side), side - 1) * side + min(int(x * side), side - 1)]
-        cell[min(np.count_nonzero(cell), _LETTERS_AT_ONCE - 1)] = 1 + letter
-    return np.concatenate([shown, written], axis=1)
-
-
-class Questions(NamedTuple):
-    """N questions about the pictures of a batch.
-
-    Attributes:
-        picture: N int64, which picture each is about.
-        prompts: N x P int64, `<s> prompt </s>`, padded on the right.
-        targets: N x T int64, `<s> answer </s>`, padded on the right.
-        tasks: N task tokens.
-    """
-
-    picture: torch.Tensor
-    prompts: torch.Tensor
-    targets: torch.Tensor
-    tasks: list[str]
-
-    def to(self, device: torch.device) -> Questions:
-        return Questions(*(part.to(device) for part in self[:3]), self.tasks)
-
-
-class Batch(NamedTuple):
-    """What one step trains on: B pictures, several questions about each, those with answers of like length together.
-
-    Attributes:
-        pixels: B x 3 x H x W uint8.
-        cells: B x n x 9 float32, see `cells_of`.
-        groups: the questions, `_GROUP` at a time.
-    """
-
-    pixels: torch.Tensor
-    cells: torch.Tensor
-    groups: list[Questions]
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(self.pixels.to(device), self.cells.to(device), [group.to(device) for group in self.groups])
-
-
-_GROUP = 16  # outlines take ten times the tokens of a category: padded to one length, most would be padding
-
-
-class Steps(Dataset):
-    """Batch of step k, for any k: a function of the arguments and of k, of nothing else."""
-
-    def __init__(self, arguments: PretrainArguments, tokenizer):
-        self.arguments = arguments
-        self.tokenizer = tokenizer
-
-    def __len__(self) -> int:
-        return self.arguments.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        arguments = self.arguments
-        stage = stage_of(step)
-        dice = random.Random(f"{arguments.seed}/{step}")
-        first = arguments.new_scenes * step
-        last = first + arguments.new_scenes
-        numbers = list(range(first, last))
-        oldest = max(0, last - arguments.remembered)
-        numbers += [dice.randrange(oldest, last) for _ in range(arguments.batch_size - len(numbers))]
-        pixels, cells, asked = [], [], []
-        for i, number in enumerate(numbers):
-            example = self.example(number, stage.max_objects)
-            small = _shrunk(Image.fromarray(example.pixels), stage.image_size)
-            pixels.append(torch.tensor(small).permute(2, 0, 1))
-            shown = cells_of(example.seen, example.things, example.letters, stage.image_size // 16)
-            cells.append(torch.from_numpy(shown))
-            for task in _pick_tasks({t: w for t, w in stage.weights.items() if example.asked[t]}, arguments, dice):
-                asked.append((i, task, *self.encode(*dice.choice(example.asked[task]))))
-        asked.sort(key=lambda question: len(question[-1]))
-        groups = [_group(asked[start : start + _GROUP]) for start in range(0, len(asked), _GROUP)]
-        return Batch(torch.stack(pixels), torch.stack(cells), groups)
-
-    def example(self, number: int, max_objects: int) -> Example:
-        """A scene as drawn the first time it was met: later it is read from the run's folder."""
-        folder = Path(self.arguments.out, "drawn", f"{max_objects}")
-        path = folder / f"{number}.npz"
-        try:
-            with np.load(path) as saved:
-                parts = [saved[name] for name in ("pixels", "seen", "things", "letters")]
-                return Example(*parts, json.loads(saved["asked"].tobytes()))
-        except FileNotFoundError:
-            example = draw_example(number, max_objects)
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f"{number}.{os.getpid()}.tmp"
-            with temporary.open("wb") as file:
-                np.savez(
-                    file, **example._asdict() | {"asked": np.frombuffer(json.dumps(example.asked).encode(), np.uint8)}
-                )
-            temporary.replace(path)
-            (folder / f"{number - self.arguments.remembered}.npz").unlink(missing_ok=True)
-            return example
-
-    def encode(self, *texts: str) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
-
-
-def _group(asked: list[tuple]) -> Questions:
-    """(picture, task, prompt's ids, target's ids) of each question -> tensors."""
-    pictures, tasks, prompts, targets = zip(*asked, strict=True)
-    return Questions(torch.tensor(pictures), _padded(prompts), _padded(targets), list(tasks))
-
-
-def _padded(rows: Sequence[list[int]]) -> torch.Tensor:
-    """Ids, padded to a multiple of 8, so that there are few shapes."""
-    length = math.ceil(max(map(len, rows)) / 8) * 8
-    return torch.tensor([row + [_PAD] * (length - len(row)) for row in rows])
-
-
-def _pick_tasks(weights: dict[str, float], arguments: PretrainArguments, dice: random.Random) -> list[str]:
-    """As many tasks as are asked per picture: different ones as long as there are enough, the heavier the likelier."""
-    keys = {task: dice.random() ** (1 / weight) for task, weight in weights.items()}
-    ranked = sorted(keys, key=keys.get, reverse=True)
-    return [ranked[i % len(ranked)] for i in range(arguments.tasks_per_image)]
-
+from .curriculum import COLORS, CURRICULUM, LETTERS, LETTERS_AT_ONCE, Batch, Steps, stage_of, world_texts
 
 # ---------------------------------------------------------------------- one step
 
@@ -317,7 +50,7 @@ class Helper(torch.nn.Linear):
     see before the decoder knows where to look, and the other way round. Every token's own task cuts that knot.
     """
 
-    PARTS = (1 + len(CATEGORIES), 1 + len(_COLORS), 4, *[1 + len(_LETTERS)] * _LETTERS_AT_ONCE)
+    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, *[1 + len(LETTERS)] * LETTERS_AT_ONCE)
 
     def __init__(self, width: int):
         super().__init__(width, sum(self.PARTS))
@@ -369,8 +102,10 @@ def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> Output:
         here = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
         said = model.model.language_model(
             inputs_embeds=torch.cat([seen, words], dim=1),
-            attention_mask=torch.cat([here, (group.prompts != _PAD).long()], dim=1),
-            decoder_input_ids=torch.cat([torch.full_like(group.targets[:, :1], _END), group.targets[:, :-1]], dim=1),
+            attention_mask=torch.cat([here, (group.prompts != nano.PAD).long()], dim=1),
+            decoder_input_ids=torch.cat(
+                [torch.full_like(group.targets[:, :1], nano.END), group.targets[:, :-1]], dim=1
+            ),
             use_cache=False,
         )
         output.hidden.append(said.last_hidden_state)
@@ -408,7 +143,6 @@ def answer_losses(
     return losses.masked_scatter(is_place, expected - entropy)
 
 
-_PAD, _END = 1, 2
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -511,7 +245,7 @@ class _Run:
         self.see(image_size)
         arguments = self.arguments
         batch = batch.to(self.device)
-        real = [group.targets != _PAD for group in batch.groups]
+        real = [group.targets != nano.PAD for group in batch.groups]
         targets = torch.cat([group.targets[mask] for group, mask in zip(batch.groups, real, strict=True)])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             output = forward(self.model, batch)
@@ -603,7 +337,7 @@ def _tokenizer(out: Path):
     """The run's tokenizer: read from its folder, or made and put there."""
     folder = out / "tokenizer"
     if not folder.exists():
-        nano.build_tokenizer(nano.world_texts()).save_pretrained(folder)
+        nano.build_tokenizer(world_texts()).save_pretrained(folder)
     tokenizer = nano.BartTokenizer.from_pretrained(folder)
     for note in ("is_local", "local_files_only"):  # where it was read from is no part of it
         tokenizer.init_kwargs.pop(note, None)
