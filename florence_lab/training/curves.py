@@ -36,7 +36,7 @@ def draw_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
     """
     steps, losses = np.array([(line["step"], line["loss"]) for line in lines], float).reshape(-1, 2).T
     width = max(1, len(steps) // 30)
-    smooth = pd.Series(losses).rolling(width).mean()
+    smooth = pd.Series(losses).rolling(width, center=True, min_periods=1).mean()
     ax.plot(steps, losses, color="C0", alpha=0.25, linewidth=0.8)
     ax.plot(steps, smooth, color="C0", linewidth=1.8)
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
