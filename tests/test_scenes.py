@@ -446,3 +446,14 @@ def test_a_scene_says_where_it_comes_from(tmp_path):
     for source in (scene.image, scene.image.resize((32, 32)), scene.image.copy(), *files):
         assert load_image(source).info["Source"].startswith(SCENE_SOURCE)
     assert "Source" not in load_image(Image.new("RGB", (8, 8))).info
+
+
+def test_a_scene_can_be_limited_to_some_kinds_of_things():
+    for seed in range(12):
+        assert {thing.label for thing in draw_scene(seed, 64, categories=("cat", "tree")).objects} <= {"cat", "tree"}
+        assert draw_scene(seed, 64, categories=CATEGORIES).objects == draw_scene(seed, 64).objects
+    signs = [draw_scene(seed, 128, categories=["sign"]).objects for seed in range(12)]
+    assert all(thing.label == "sign" and thing.text for objects in signs for thing in objects)
+    assert max(map(len, signs)) >= 4
+    with pytest.raises(ValueError, match="unknown category 'cats'; did you mean 'cat'"):
+        draw_scene(0, 64, categories=["cats"])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
+from ..catalog import unknown_name
 from ..images import SCENE_SOURCE as SOURCE
 from .backgrounds import BACKGROUNDS_TABLE, Background, Board
 from .paint import FONTS, PALETTE, Color, Dice, Pen, darker
@@ -164,24 +165,36 @@ class Scene:
         return queries(self, task, rng)
 
 
-def draw_scene(seed: int, size: int | tuple[int, int] = 512, max_objects: int = 6) -> Scene:
+def draw_scene(
+    seed: int, size: int | tuple[int, int] = 512, max_objects: int = 6, categories: Sequence[str] | None = None
+) -> Scene:
     """Draw the scene of a seed: the same one every time, everywhere, at any size of the same proportions.
 
     Args:
         seed: any whole number; see `TRAIN_SEEDS` and `HELD_OUT_SEEDS`.
         size: pixels; a number is a square, a pair is (width, height).
         max_objects: at most this many things, 1 to 6.
+        categories: which kinds of things, of `CATEGORIES`; all by default. With other kinds it is another scene.
+
+    Raises:
+        ValueError: for an unknown category.
     """
+    for name in categories or ():
+        if name not in SPRITES:
+            raise ValueError(unknown_name("category", name, SPRITES))
     width, height = (size, size) if isinstance(size, int) else size
     unit = min(width, height)
-    plan = plan_scene(seed, (round(PLAN_SIDE * width / unit), round(PLAN_SIDE * height / unit)), max_objects)
+    raster = round(PLAN_SIDE * width / unit), round(PLAN_SIDE * height / unit)
+    plan = plan_scene(seed, raster, max_objects, tuple(categories or CATEGORIES))
     return render(plan, (width, height))
 
 
 # ---------------------------------------------------------------- planning
 
 
-def plan_scene(seed: int, raster: tuple[int, int], max_objects: int = 6) -> Plan:
+def plan_scene(
+    seed: int, raster: tuple[int, int], max_objects: int = 6, categories: tuple[str, ...] = CATEGORIES
+) -> Plan:
     """Decide everything about a scene; `raster` is the size of the pictures on which visibility is judged."""
     dice = Dice(seed)
     name = dice.pick(BACKGROUNDS)
@@ -189,7 +202,7 @@ def plan_scene(seed: int, raster: tuple[int, int], max_objects: int = 6) -> Plan
     wanted = dice.weighted({n: w for n, w in COUNTS.items() if n <= max_objects})
     crowd = _crowd(wanted) * dice.uniform(0.88, 1.14)
     planned: list[Placed] = []
-    for label, color, word in _cast(place, wanted, dice):
+    for label, color, word in _cast(place, wanted, categories, dice):
         own = Dice(dice.seed())
         for _ in range(14):
             item = _item(place, label, color, word, crowd, raster, own)
@@ -205,14 +218,20 @@ def _crowd(count: int) -> float:
     return {1: 1.55, 2: 1.34, 3: 1.18, 4: 1.08, 5: 1.0, 6: 0.95}[count]
 
 
-def _cast(place: Background, wanted: int, dice: Dice) -> list[tuple[str, str | None, str | None]]:
-    """(label, colour, word) of the things of a scene, in the order in which they find their places."""
+def _cast(
+    place: Background, wanted: int, categories: tuple[str, ...], dice: Dice
+) -> list[tuple[str, str | None, str | None]]:
+    """(label, colour, word) of the things of a scene, in the order in which they find their places.
+
+    Of kinds that have no home here, or are used up, there are none: a scene may hold less than is wanted.
+    """
     cast: list[tuple[str, str | None, str | None]] = []
-    if dice.chance(WITH_TEXT):
-        for _ in range(min(wanted, dice.weighted({1: 0.7, 2: 0.25, 3: 0.05}))):
-            cast.append(("sign", dice.weighted(SPRITES["sign"].colors), _word(dice)))
-    weights, herd = dict(_weights(place.name)), dice.chance(HERD)
-    while len(cast) < wanted:
+    signs = "sign" in categories and dice.chance(WITH_TEXT) and dice.weighted({1: 0.7, 2: 0.25, 3: 0.05})
+    for _ in range(wanted if categories == ("sign",) else min(wanted, signs)):
+        cast.append(("sign", dice.weighted(SPRITES["sign"].colors), _word(dice)))
+    weights = {label: weight for label, weight in _weights(place.name) if label in categories}
+    herd = dice.chance(HERD)
+    while len(cast) < wanted and weights:
         label = dice.weighted(weights)
         kind = SPRITES[label]
         count = 1
