@@ -32,8 +32,8 @@ _NANO = ModelInfo(
     modelscope_id=None,
     hf_id=None,
     description=(
-        "Ships with florence_lab and needs no network; it only knows this package's cartoon scenes, and so far neither "
-        "segmentation nor reading (OCR)."
+        "Ships with florence_lab and needs no network; it only knows this package's cartoon scenes, and can't read words (OCR) "
+        "yet."
     ),
     path=Path(__file__).parent / "assets" / "florence-2-nano",
 )

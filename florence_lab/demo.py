@@ -11,35 +11,33 @@ from .draw import gallery
 from .predictor import Predictor
 from .scenes import sample_path, sample_scene
 from .swift import Response
-from .tasks import TASKS, Task
+from .tasks import TASKS
 
-PHRASES = {
-    "<CAPTION_TO_PHRASE_GROUNDING>": "four sheep standing in a field",
-    "<REFERRING_EXPRESSION_SEGMENTATION>": "the cat",
-    "<OPEN_VOCABULARY_DETECTION>": "sheep",
+# most questions are about the sheep; the others need something that the sheep have not
+ASKED = {
+    "<OCR>": ("snow", None),
+    "<OCR_WITH_REGION>": ("snow", None),
+    "<CAPTION_TO_PHRASE_GROUNDING>": ("sheep", "four sheep standing in a field"),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": ("street", "the ball"),
+    "<OPEN_VOCABULARY_DETECTION>": ("sheep", "sheep"),
+    "<REGION_TO_SEGMENTATION>": ("street", "ball"),
+    "<REGION_TO_CATEGORY>": ("street", "balloon"),
+    "<REGION_TO_DESCRIPTION>": ("street", "balloon"),
+    "<REGION_TO_OCR>": ("snow", "sign"),
 }
-# most questions are about the sheep; these need something that the sheep have not
-PICTURES = {
-    "<OCR>": "snow",
-    "<OCR_WITH_REGION>": "snow",
-    "<REGION_TO_OCR>": "snow",
-    "<REFERRING_EXPRESSION_SEGMENTATION>": "street",
-    "<REGION_TO_SEGMENTATION>": "street",
-    "<REGION_TO_CATEGORY>": "street",
-    "<REGION_TO_DESCRIPTION>": "street",
-}
+"""Task -> the sample picture, and the phrase, or the thing whose box is the region."""
 
 
 def run_demo(predictor: Predictor, folder: str | Path) -> Path:
     """Answers every task, prints the answers, and writes `gallery.png` into a folder; returns its path."""
     if predictor.name in MODELS:
         print(f"{predictor.name}: {MODELS[predictor.name].description}\n")
-    encoded = {name: predictor.encode_image(sample_path(name)) for name in {"sheep", *PICTURES.values()}}
+    encoded = {name: predictor.encode_image(sample_path(name)) for name in {question(task)[0] for task in TASKS}}
     panels = []
-    for task in tqdm(TASKS.values(), desc=predictor.name, unit="task"):
-        name = PICTURES.get(task.token, "sheep")
-        result = predictor.predict(encoded[name], task.token, _input(task, name))
-        tqdm.write(f"{task.token} {result.phrase}".rstrip() + f"\n  {Response(result)}")
+    for task in tqdm(TASKS, desc=predictor.name, unit="task"):
+        name, text = question(task)
+        result = predictor.predict(encoded[name], task, text)
+        tqdm.write(f"{task} {result.phrase}".rstrip() + f"\n  {Response(result)}")
         panels.append((encoded[name].image, result))
 
     path = Path(folder) / "gallery.png"
@@ -53,9 +51,9 @@ def run_demo(predictor: Predictor, folder: str | Path) -> Path:
     return path
 
 
-def _input(task: Task, name: str) -> str | tuple[float, float, float, float] | None:
-    """What the task is asked with: a phrase from the table, or the box of the largest thing (for text: with a word)."""
-    if task.input != "region":
-        return PHRASES.get(task.token)
-    wanted = [o for o in sample_scene(name).objects if task.token != "<REGION_TO_OCR>" or o.text]
-    return max(wanted, key=lambda o: (o.box[2] - o.box[0]) * (o.box[3] - o.box[1])).box
+def question(task: str) -> tuple[str, str | tuple[float, float, float, float] | None]:
+    """What a task token is demonstrated with: the name of a sample picture, and the input of a task that takes one."""
+    name, text = ASKED.get(task, ("sheep", None))
+    if TASKS[task].input == "region":
+        return name, next(thing.box for thing in sample_scene(name).objects if thing.label == text)
+    return name, text

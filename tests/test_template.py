@@ -559,10 +559,10 @@ def certain(template: FlorenceTemplate, ids: list[int], chosen: dict[str, float]
     return probabilities
 
 
-BINS = (100, 200, 300, 600)  # 200 wide, 400 high: within 30 bins sideways and 60 up and down
+BINS = (100, 200, 300, 600)  # 200 wide, 400 high: within 50 bins sideways and 100 up and down
 ROWS = (
-    {100: 0.5, 70: 0.1, 130: 0.2, 69: 0.1, 131: 0.1},  # 0.8 of it near
-    {200: 0.25, 140: 0.125, 260: 0.125, 139: 0.3, 261: 0.2},  # 0.5
+    {100: 0.5, 50: 0.1, 150: 0.2, 49: 0.1, 151: 0.1},  # 0.8 of it near
+    {200: 0.25, 100: 0.125, 300: 0.125, 99: 0.3, 301: 0.2},  # 0.5
     {300: 1.0},
     {600: 0.0, 601: 0.9},  # not the likeliest, as when sampled: 0.9 all the same
 )
