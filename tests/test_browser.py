@@ -196,20 +196,23 @@ def drags_the_first_sheep(person):
     canvas.wait_for()
     x1 = person.panel.get_by_label("x1", exact=True)
     place = canvas.bounding_box()
-    for _ in range(3):  # the first of a canvas' events may come before its picture
+    for attempt in range(3):  # the first of a canvas' events may come before its picture, and a busy kernel drops some
         scale = place["width"] / 512
         (x, y), (to_x, to_y) = [(place["x"] + u * scale, place["y"] + v * scale) for u, v in ((35, 237), (157, 337))]
         person.page.mouse.move(x, y)
         person.page.mouse.down()
         person.page.mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=4)
         person.page.mouse.move(to_x, to_y, steps=4)
+        person.page.wait_for_timeout(300)
         person.page.mouse.up()
         try:
-            playwright.expect(x1).not_to_have_value("0", timeout=15_000)
-            break
+            playwright.expect(x1).to_have_value(
+                re.compile(r"^1(49|5\d|6[0-5])$"), timeout=15_000
+            )  # 157, give or take 8
+            return
         except AssertionError:
-            continue
-    assert abs(int(x1.input_value()) - 157) <= 8
+            if attempt == 2:
+                raise
 
 
 def opened(browser, url):

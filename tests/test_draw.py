@@ -468,6 +468,7 @@ def test_to_png_uses_no_pyplot():
 def test_figures_of_pyplot():
     from matplotlib import pyplot
 
+    pyplot.switch_backend("agg")  # whatever was chosen by what ran before
     pyplot.close("all")
     draw.to_png(canvas(), parsed(BOXES))
     draw.gallery([(canvas(), parsed(BOXES))])

@@ -35,9 +35,6 @@ from florence_lab.tasks import TASKS
 SHEEP = (35, 237, 157, 337)
 INPUTS = {"none": None, "phrase": "four sheep in a field", "region": SHEEP}
 
-# photographs are what many of these tests are about
-pytestmark = pytest.mark.filterwarnings("ignore:florence-2-nano knows")
-
 
 @pytest.fixture(scope="module")
 def nano():
