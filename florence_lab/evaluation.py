@@ -196,7 +196,7 @@ Answers = Sequence[Any]
 
 
 def mean_average_precision(answers: Answers, truths: Answers) -> dict[str, float]:
-    """COCO's mAP, at an IoU of 0.5 and averaged over 0.5 to 0.95, and the recall at 0.5.
+    """COCO's mAP, at an IoU of 0.5 and averaged over 0.5 to 0.95.
 
     Instances without a score count as certain. As in COCO, a label that occurs in no truth is left out.
     """

@@ -73,7 +73,7 @@ def test_answers_about_other_pictures_score_next_to_nothing(questions):
         assert max(values.values()) <= least.get(task, 0.12), (task, values)
 
 
-def test_a_box_in_ten_too_low_is_seen(questions):
+def test_losing_one_object_in_ten_is_seen(questions):
     """Losing one object in ten costs a tenth of recall and none of precision."""
     answers, truths = [], []
     dice = random.Random(0)

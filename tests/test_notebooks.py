@@ -110,7 +110,8 @@ def test_it_holds_no_function_of_its_own(path):
 @every_notebook
 def test_it_names_no_place_of_one_machine(path):
     text = path.read_text(encoding="utf-8")
-    assert re.findall(r"(?:/home/|/Users/|/tmp/|/root/|/work/|/opt/|[A-Z]:\\\\)[^\s\"]*", text) == []
+    assert str(FOLDER.parent) not in text
+    assert re.findall(r"(?:/home/|/Users/|/tmp/|/root/|/opt/|[A-Z]:\\\\)[^\s\"]*", text) == []
 
 
 def test_the_folder_is_small():
