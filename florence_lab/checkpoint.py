@@ -31,6 +31,7 @@ from transformers import (
 from transformers.models.clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
+from .hub import resolve
 from .layout import (
     ADDED_TOKENS,
     EMBEDDINGS,
@@ -47,8 +48,11 @@ from .layout import (
 from .vision import DAVIT_ATTENTION
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 JSON_FILES = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
@@ -68,17 +72,22 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(
-    folder: str | Path, dtype: torch.dtype = torch.float32
+    folder: str | Path, dtype: torch.dtype = torch.float32, hub: str | None = None
 ) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    """The model (in eval mode, on the CPU) and the processor of a checkpoint folder in either layout.
+    """The model (in eval mode, on the CPU) and the processor of a checkpoint folder in either layout, or of an adapter.
 
     The published layout gives what its authors' code gives: the same pixels, the same logits, the same tokens. Weights
     are read from `model.safetensors` (sharded too), or from `pytorch_model.bin` with `torch.load(weights_only=True)`.
+    An adapter of fine-tuning works beside the weights of the model that it belongs to, which `hub` is asked for.
 
     Raises:
         CheckpointError: if the folder lacks something, holds half a download or another model, or a pickle with code.
+        HubError: if the model of an adapter can't be had.
     """
     folder = Path(folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        adapted, processor = load_adapter(folder, dtype, hub)
+        return adapted.get_base_model(), processor  # with the adapter's layers in it
     config = read_config(folder)
     weights = weight_files(folder)
     for name in JSON_FILES:
@@ -102,6 +111,37 @@ def load_checkpoint(
         raise CheckpointError(f"{folder} can't be read as Florence-2: {_first_line(error)}") from error
     model.set_attn_implementation({"vision_config": DAVIT_ATTENTION})
     return model.eval(), processor
+
+
+def load_adapter(
+    folder: Path, dtype: torch.dtype = torch.float32, hub: str | None = None
+) -> tuple[PeftModel, Florence2Processor]:
+    """An adapter beside the weights that it belongs to, in eval mode, and their processor. Raises as `load_checkpoint`."""
+    from peft import PeftModel
+
+    base = read_adapter_config(folder)["base_model_name_or_path"]
+    model, processor = load_checkpoint(resolve(base, hub), dtype)
+    try:
+        adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+    except Exception as error:  # a broken file, or layers that the model has not
+        raise CheckpointError(f"{folder} can't be read as an adapter of {base}: {_first_line(error)}") from error
+    return adapted.to(dtype).eval(), processor
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The folder's `adapter_config.json`, which names the model that the adapter belongs to.
+
+    Raises:
+        CheckpointError: if there is none, or no weights beside it.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds no adapter: it has no {ADAPTER_CONFIG}")
+    config = _read_json(folder / ADAPTER_CONFIG)
+    if not config.get("base_model_name_or_path"):
+        raise CheckpointError(f"{folder}/{ADAPTER_CONFIG} names no base_model_name_or_path")
+    if not (folder / ADAPTER_WEIGHTS).is_file():  # a pickle of weights, as PEFT once wrote, is not read
+        raise CheckpointError(f"{folder} has no {ADAPTER_WEIGHTS}")
+    return config
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .catalog import MODELS, available_models
-from .training.arguments import PretrainArguments
+from .training.arguments import PretrainArguments, SftArguments
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
 
 GENERATION = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k")
 
@@ -62,13 +67,28 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
 
 
-def _add_infer_arguments(command: argparse.ArgumentParser) -> None:
-    _add_model_arguments(command)
+def _add_which_model(command: argparse.ArgumentParser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--model_id_or_path", help="a checkpoint folder or the id of a model on a hub")
     which.add_argument("--ckpt_dir", help="a checkpoint folder that fine-tuning wrote")
+
+
+def _load(arguments: argparse.Namespace) -> Predictor:
+    from .predictor import load
+
+    which = vars(arguments)
+    model = which.get("ckpt_dir") or which.get("model_id_or_path") or arguments.model_type
+    return load(model, arguments.device, arguments.dtype, arguments.hub)
+
+
+def _add_infer_arguments(command: argparse.ArgumentParser) -> None:
+    _add_model_arguments(command)
+    _add_which_model(command)
     command.add_argument("--query", help="one question, without a session; needs --images")
     command.add_argument("--images", nargs="+", metavar="IMAGE", help="paths or URLs for --query")
+    command.add_argument(
+        "--val_dataset", nargs="+", help="answers all rows of these datasets instead; needs --result_dir"
+    )
     command.add_argument("--stream", type=_boolean, default=False, help="show the answer as it grows (default: false)")
     command.add_argument("--max_new_tokens", type=int, help="the longest answer, in tokens (default: 1024)")
     command.add_argument("--num_beams", type=int, help="1 is greedy (default: the checkpoint's)")
@@ -84,18 +104,24 @@ def _add_infer_arguments(command: argparse.ArgumentParser) -> None:
 def _run_infer(arguments: argparse.Namespace) -> None:
     if (arguments.query is None) != (arguments.images is None):
         raise ValueError("--query and --images go together; without both, infer opens a session")
+    if arguments.val_dataset and not arguments.result_dir:
+        raise ValueError("--val_dataset needs --result_dir, a folder for the answers")
+    generation = {name: v for name in GENERATION if (v := getattr(arguments, name)) is not None}
+    predictor = _load(arguments)
+    if arguments.val_dataset:
+        from .training.answers import answer_all
+
+        print(answer_all(predictor, arguments.val_dataset, arguments.result_dir, **generation))
+        return
     from .session import Session
 
     Session(
-        arguments.ckpt_dir or arguments.model_id_or_path or arguments.model_type,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        hub=arguments.hub,
+        predictor,
         stream=arguments.stream,
         seed=arguments.seed,
         overlay_dir=arguments.overlay,
         result_dir=arguments.result_dir,
-        generation={name: v for name in GENERATION if (v := getattr(arguments, name)) is not None},
+        generation=generation,
     ).run(arguments.query, arguments.images)
 
 
@@ -108,9 +134,8 @@ def _add_demo_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_demo(arguments: argparse.Namespace) -> None:
     from .demo import run_demo
-    from .predictor import load
 
-    run_demo(load(arguments.model_type, arguments.device, arguments.dtype, arguments.hub), arguments.out)
+    run_demo(_load(arguments), arguments.out)
 
 
 def _add_explore_arguments(command: argparse.ArgumentParser) -> None:
@@ -148,8 +173,12 @@ def _run_scenes(arguments: argparse.Namespace) -> None:
 
 def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
     _add_model_arguments(command)
-    command.add_argument("--model_id_or_path", help="a checkpoint folder or the id of a model on a hub")
-    command.add_argument("--dataset", default="scenes", help="scenes, or scenes:COUNT (default: 500 held-out scenes)")
+    _add_which_model(command)
+    command.add_argument(
+        "--dataset",
+        default="scenes",
+        help="scenes, scenes:COUNT, or a dataset as for sft (default: 500 held-out scenes)",
+    )
     command.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, as <OD> or OD (default: all)")
     command.add_argument("--batch_size", type=int, default=16, help="pictures asked together (default: %(default)s)")
     command.add_argument(
@@ -159,14 +188,19 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_eval(arguments: argparse.Namespace) -> None:
     from .evaluation import evaluate, held_out, scene_questions
-    from .predictor import load
     from .tasks import get_task
 
-    seeds = held_out(arguments.dataset)
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    model = arguments.model_id_or_path or arguments.model_type
-    predictor = load(model, arguments.device, arguments.dtype, arguments.hub)
-    evaluation = evaluate(predictor, scene_questions(seeds, tasks), arguments.batch_size)
+    if arguments.dataset.startswith("scenes"):
+        seeds = held_out(arguments.dataset)
+        predictor = _load(arguments)
+        questions = scene_questions(seeds, tasks)
+    else:
+        from .training.dataset import read_questions
+
+        predictor = _load(arguments)
+        questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
+    evaluation = evaluate(predictor, questions, arguments.batch_size)
     print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
     print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
 
@@ -181,16 +215,67 @@ def _run_pretrain(arguments: argparse.Namespace) -> None:
     print(pretrain(PretrainArguments(**_fields_of(arguments, PretrainArguments))))
 
 
+def _add_sft_arguments(command: argparse.ArgumentParser) -> None:
+    _add_fields(command, SftArguments)
+
+
+def _run_sft(arguments: argparse.Namespace) -> None:
+    if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
+        _start_processes()
+    from .training.sft import sft
+
+    print(sft(SftArguments(**_fields_of(arguments, SftArguments))))
+
+
+def _start_processes() -> None:
+    """Become torchrun, which starts this very command once per device, as ms-swift does for NPROC_PER_NODE."""
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    for option in ("nproc_per_node", "nnodes", "node_rank", "master_addr", "master_port"):
+        if os.environ.get(option.upper()):
+            launcher += [f"--{option}", os.environ[option.upper()]]
+    os.execv(sys.executable, [*launcher, "-m", "florence_lab.cli", *sys.argv[1:]])
+
+
+def _add_export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--ckpt_dir", required=True, help="a checkpoint that fine-tuning with LoRA wrote")
+    command.add_argument(
+        "--merge_lora", type=_boolean, default=True, help="add the adapter to the weights (default: true)"
+    )
+    command.add_argument("--output_dir", metavar="DIR", help="the new folder (default: CKPT_DIR-merged)")
+
+
+def _run_export(arguments: argparse.Namespace) -> None:
+    if not arguments.merge_lora:
+        raise ValueError(
+            "--merge_lora false: there is nothing else to export; an adapter is used as it is, with --ckpt_dir"
+        )
+    from .training.adapters import merge_lora
+
+    print(merge_lora(arguments.ckpt_dir, arguments.output_dir))
+
+
 def _add_fields(command: argparse.ArgumentParser, arguments: type) -> None:
     """An option for every field of a dataclass of arguments."""
     types = get_type_hints(arguments)
     for field in dataclasses.fields(arguments):
-        help = f"{field.metadata['help']} (default: %(default)s)"
-        command.add_argument(f"--{field.name}", type=types[field.name], default=field.default, help=help)
+        kind, many = types[field.name], typing.get_origin(types[field.name]) is tuple
+        # of `float | None` and `tuple[str, ...]`, the first
+        kind = typing.get_args(kind)[0] if typing.get_args(kind) else kind
+        default = " ".join(field.default) if many else field.default
+        command.add_argument(
+            f"--{field.name}",
+            type=_boolean if kind is bool else kind,
+            default=field.default,
+            choices=field.metadata["choices"],
+            nargs="+" if many else None,
+            metavar=kind.__name__.upper() if many else None,
+            help=field.metadata["help"] + ("" if default in ("", None) else f" (default: {default})"),
+        )
 
 
 def _fields_of(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
-    return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _run_models(arguments: argparse.Namespace) -> None:
@@ -218,6 +303,8 @@ COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
     "eval": ("how good a model is: every task on held-out scenes", _run_eval, _add_eval_arguments),
     "pretrain": ("train florence-2-nano from nothing", _run_pretrain, _add_pretrain_arguments),
+    "sft": ("fine-tune a model on your own data", _run_sft, _add_sft_arguments),
+    "export": ("make a whole model of an adapter", _run_export, _add_export_arguments),
     "models": ("the models there are", _run_models, _no_arguments),
     "tasks": ("the tasks of Florence-2", _run_tasks, _no_arguments),
 }

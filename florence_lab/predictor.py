@@ -68,7 +68,7 @@ def load(
     """
     device = _pick_device(device)
     dtype = _pick_dtype(dtype, device)
-    model, processor = load_checkpoint(resolve(model_type_or_path, hub), dtype)
+    model, processor = load_checkpoint(resolve(model_type_or_path, hub), dtype, hub)
     return Predictor(model.to(device), processor, name=str(model_type_or_path))
 
 
@@ -88,15 +88,17 @@ def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype == "auto":
-        # PyTorch emulates bf16 on older processors, at a loss
-        if device.type == "cpu":
-            has_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        else:
-            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bf16 else torch.float32
+        return torch.bfloat16 if is_good_at_bf16(device) else torch.float32
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
     return DTYPES[dtype]
+
+
+def is_good_at_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; PyTorch emulates it on older ones, at a loss."""
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class Predictor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .predictor import Predictor, load
+from .predictor import Predictor
 from .results import Result, Text
 from .swift import Response, seed_everything
 
@@ -23,7 +23,7 @@ class Session:
     """How `florence-lab infer` was called.
 
     Attributes:
-        model: a model type, a folder or a hub id; `device`, `dtype`, `hub` as for `load`.
+        predictor: the model that is asked.
         stream: whether answers are printed as they grow.
         seed: for sampling; set again for each answer, so that an answer does not depend on those before it.
         overlay_dir: a folder for pictures with overlays, if wanted.
@@ -31,10 +31,7 @@ class Session:
         generation: settings for `generate`.
     """
 
-    model: str
-    device: str = "auto"
-    dtype: str = "fp32"
-    hub: str | None = None
+    predictor: Predictor
     stream: bool = False
     seed: int = 42
     overlay_dir: str | None = None
@@ -43,14 +40,13 @@ class Session:
 
     def run(self, query: str | None = None, images: Sequence[str] | None = None) -> None:
         """Answers one query about some images, or opens a session until the person leaves."""
-        predictor = load(self.model, self.device, self.dtype, self.hub)
         if query is not None:
             for image in images or ():
-                self.answer(predictor, query, image)
+                self.answer(query, image)
             return
         while (asked := self._ask()) is not None:
             try:
-                self.answer(predictor, *asked)
+                self.answer(*asked)
             except KeyboardInterrupt:
                 return
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -70,13 +66,13 @@ class Session:
             return None
         return None if image.lower() in GOODBYES else (query, image)
 
-    def answer(self, predictor: Predictor, query: str, image: str) -> None:
+    def answer(self, query: str, image: str) -> None:
         """One answer: printed, and kept where that was asked for."""
         seed_everything(self.seed)
         if self.stream:
-            result = self._print_growing(predictor, query, image)
+            result = self._print_growing(query, image)
         else:
-            result = predictor.predict(image, query, **self.generation)
+            result = self.predictor.predict(image, query, **self.generation)
             print(Response(result))
         if not isinstance(result, Text):
             print(_table(result))
@@ -87,10 +83,10 @@ class Session:
         if self.result_dir:
             _append(Path(self.result_dir) / "answers.jsonl", query, image, result)
 
-    def _print_growing(self, predictor: Predictor, query: str, image: str) -> Result:
+    def _print_growing(self, query: str, image: str) -> Result:
         """The same line as without a stream, piece by piece."""
         written = ""
-        for result in predictor.stream(image, query, **self.generation):
+        for result in self.predictor.stream(image, query, **self.generation):
             line = str(Response(result))[:-2]  # without the closing quote and brace, which come when all is said
             print(line[len(written) :], end="", flush=True)
             written += line[len(written) :]

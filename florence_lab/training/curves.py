@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,39 @@ def draw_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
+def draw_run(log: str | Path, folder: str | Path) -> None:
+    """Pictures of a fine-tuning run: `loss.png`, and a `metrics.png` of what was measured besides, if anything was.
+
+    Args:
+        log: JSON lines, each with `step`; those of training have `loss`, those of a measurement `eval_loss` and more.
+        folder: for the pictures.
+    """
+    lines = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    measured = [line for line in lines if "eval_loss" in line]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    draw_loss([line for line in lines if "loss" in line], axes)
+    axes.plot(*_series(measured, "eval_loss"), "o-", color="C1", label="eval_loss")
+    if measured:
+        axes.legend(handles=axes.lines[-1:])
+    Path(folder).mkdir(exist_ok=True)
+    figure.savefig(Path(folder, "loss.png"), dpi=100)
+    names = [name for name in dict.fromkeys(n for line in measured for n in line) if "/" in name]
+    if names:
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for name in names:
+            axes.plot(*_series(measured, name), "o-", markersize=3, label=name.removeprefix("eval_"))
+        axes.set(xlabel="step", ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside right upper", fontsize=7)
+        figure.savefig(Path(folder, "metrics.png"), dpi=100)
+
+
+def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    return [line["step"] for line in lines], [line[name] for line in lines]
+
+
 class LiveCurve:
     """A run's loss curve in a notebook, drawn anew every few seconds; call it with each line of the log.
 
@@ -80,8 +114,6 @@ class LiveCurve:
 
     def _curve(self) -> bytes:
         from io import BytesIO
-
-        from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         draw_loss(self.lines, figure.subplots())

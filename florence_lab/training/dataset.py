@@ -7,6 +7,7 @@
 | `rows.jsonl`, `rows.json` | rows `{"query", "response", "images"}` of ms-swift, with `"objects"` or without, or `{"image", "prefix", "suffix"}` of Roboflow |
 | `coco:FILE` | a COCO file; `?images=DIR` for its pictures, `?tasks=OD,REGION_TO_CATEGORY` for what is asked |
 | `scenes:COUNT` | that many scenes of the cartoon world, every task about each |
+| `hf:ID`, `ms:ID` | a dataset of Hugging Face or ModelScope; `?split=train&query=<CAPTION>&response=text` maps columns |
 
 Behind any of them, `#500` takes a sample of 500 rows.
 """
@@ -18,6 +19,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -27,6 +29,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from ..evaluation import Question
 from ..images import load_image
 from ..scenes import TRAIN_SEEDS, draw_scene
 from ..scenes.dataset import rows as scene_rows
@@ -103,8 +106,17 @@ def open_picture(image: Any) -> Image.Image:
     return draw_scene(*image).image if isinstance(image, ScenePicture) else load_image(image)
 
 
+def identity(image: Any) -> Any:
+    """What is the same for the questions about one picture: its path or its seed; or the object, which the rows share."""
+    return image if isinstance(image, (str, Path, tuple, bytes)) else id(image)
+
+
 def read_examples(
-    datasets: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 1024, seed: int = 42
+    datasets: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 1024,
+    seed: int = 42,
+    answered: bool = True,
 ) -> tuple[list[Example], list[Problem]]:
     """Read datasets, and check every row: its picture, its question, its boxes, its answer.
 
@@ -113,6 +125,7 @@ def read_examples(
         tokenizer: to count the tokens of answers.
         max_length: the longest answer, in tokens, with `<s>` and `</s>`.
         seed: for samples.
+        answered: whether a row without an answer is faulty; to be asked, it needs none.
 
     Returns:
         The examples, in the order of their rows, and the rows that are none.
@@ -126,12 +139,51 @@ def read_examples(
         numbered = list(enumerate(_records(name), start=1))
         if count:
             numbered = _sample(numbered, count, dataset, seed)
-        check = _Check(name, FlorenceTemplate(tokenizer), max_length)
+        check = _Check(name, FlorenceTemplate(tokenizer), max_length, answered)
         for found in thread_map(check, numbered, desc=f"checking {name}", unit="row", chunksize=16):
             kept, problem = found
             examples += kept
             problems += [problem] if problem else []
     return examples, problems
+
+
+def as_questions(examples: Iterable[Example]) -> list[Question]:
+    """Examples as evaluation asks them, with their responses as the truth; free questions have no measure.
+
+    Each picture is opened once for the questions about it that follow one another, and kept in memory.
+    """
+    questions: list[Question] = []
+    shown: Any = None
+    template = FlorenceTemplate()
+    for example in examples:
+        if example.task:
+            if not questions or identity(example.image) != shown:
+                shown, picture = identity(example.image), open_picture(example.image)
+            truth = template.parse_text(example.response, example.task, picture.size, phrase=example.text)
+            questions.append(Question(picture, example.task, example.text or None, truth, example.source))
+    return questions
+
+
+def read_questions(
+    dataset: str, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str] | None = None
+) -> list[Question]:
+    """A dataset as `evaluate` asks it.
+
+    Args:
+        dataset: see the top of this file.
+        tokenizer: of the model that is asked.
+        tasks: task tokens; all by default.
+
+    Raises:
+        DatasetError: for a dataset that can't be read, for faulty rows, or if nothing is asked.
+    """
+    examples, problems = read_examples([dataset], tokenizer)
+    if problems:
+        raise DatasetError(f"{len(problems)} faulty rows: {describe(problems)}")
+    questions = as_questions(example for example in examples if not tasks or example.task in tasks)
+    if not questions:
+        raise DatasetError(f"{dataset} asks nothing of {', '.join(tasks or ['any task'])}")
+    return questions
 
 
 def describe(problems: Sequence[Problem], shown: int = 5) -> str:
@@ -167,6 +219,7 @@ class _Check(NamedTuple):
     dataset: str
     template: FlorenceTemplate
     max_length: int
+    answered: bool
 
     def __call__(self, numbered: tuple[int, Record | str]) -> tuple[list[Example], Problem | None]:
         number, record = numbered
@@ -194,7 +247,7 @@ class _Check(NamedTuple):
             task, text, prompt = self.template.prompt(query, image_size=size)
         except ValueError as error:
             raise _Bad(f"no question for a task: {error}") from error
-        if not answer.strip():
+        if self.answered and not answer.strip():
             raise _Bad("the answer is empty")
         length = len(self.template.tokenizer(answer)["input_ids"])
         if length > self.max_length:
@@ -308,7 +361,7 @@ def _record(row: Any, folder: Path) -> Record | str:
         return f"no row: a row is an object with names, but this is {str(row)[:60]!r}"
     if {"image", "prefix", "suffix"} <= row.keys():
         return Record(_place(row["image"], folder), str(row["prefix"]), str(row["suffix"]))
-    if not {"query", "response"} <= row.keys():
+    if "query" not in row:
         return f"unknown columns: {', '.join(row)}; give query, response and images, or image, prefix and suffix"
     images = row.get("images", row.get("image", []))
     images = [images] if isinstance(images, (str, dict)) else images
@@ -321,7 +374,7 @@ def _record(row: Any, folder: Path) -> Record | str:
         objects = json.loads(objects) if isinstance(objects, str) else objects
     except ValueError as error:
         return f"no objects: {error}"
-    return Record(_place(images[0], folder), str(row["query"]), str(row["response"]), list(objects))
+    return Record(_place(images[0], folder), str(row["query"]), str(row.get("response") or ""), list(objects))
 
 
 def _place(image: Any, folder: Path) -> Any:
@@ -338,10 +391,61 @@ def _read_scenes(count: str, options: dict[str, str]) -> Iterator[Record]:
         raise DatasetError(f"scenes:{count} is no dataset: give how many, as in scenes:500")
     # from the far end: florence-2-nano was trained on those in front
     for seed in tqdm(TRAIN_SEEDS[-int(count) :], desc=f"drawing scenes:{count}", unit="scene"):
-        scene = draw_scene(seed, SCENE_SIZE)
+        scene, picture = draw_scene(seed, SCENE_SIZE), ScenePicture(seed, SCENE_SIZE)
         for row in scene_rows(scene, "", tuple(TASKS)):
             if row["response"]:  # most scenes have nothing to read
-                yield Record(ScenePicture(seed, SCENE_SIZE), row["query"], row["response"])
+                yield Record(picture, row["query"], row["response"])
+
+
+HUB_COLUMNS = ("query", "response", "image", "objects")
+
+
+def _read_hub(fetch: Callable[[str], str], dataset_id: str, options: dict[str, str]) -> Iterator[Record | str]:
+    """A dataset of a hub, read by `datasets`, which runs no code from it.
+
+    Args:
+        fetch: an id -> what `datasets.load_dataset` takes.
+        dataset_id: as the hub knows it, or a folder.
+        options: `split` and `subset`; and where a column has another name than `HUB_COLUMNS`, that. What begins as a task
+            token does, as in `query=<CAPTION>`, is not a column but the query of every row.
+    """
+    from datasets import Image as Pictures
+    from datasets import load_dataset
+
+    unknown = options.keys() - {"split", "subset", *HUB_COLUMNS}
+    if unknown:
+        known = ", ".join(("split", "subset", *HUB_COLUMNS))
+        raise DatasetError(f"{dataset_id}?{'&'.join(unknown)}=…: only {known} can be given")
+    try:
+        table = load_dataset(fetch(dataset_id), options.get("subset"), split=options.get("split", "train"))
+    except Exception as error:  # of the network, of a hub, of a file: there are dozens
+        raise DatasetError(f"the dataset {dataset_id} can't be had: {str(error).splitlines()[0][:300]}") from error
+    columns = {name: options.get(name, name) for name in HUB_COLUMNS}
+    constant = {name: value for name, value in columns.items() if value.startswith("<")}
+    missing = [
+        value
+        for name, value in columns.items()
+        if value not in table.column_names and name not in constant and (name in options or name in ("image", "query"))
+    ]
+    if missing:
+        have = ", ".join(table.column_names)
+        raise DatasetError(
+            f"{dataset_id} has no column {', '.join(missing)}, but {have}: name them, as in ?image=picture"
+        )
+    for name, feature in table.features.items():
+        if isinstance(feature, Pictures):  # opened when its row is met, and by us
+            table = table.cast_column(name, Pictures(decode=False))
+    for row in table:
+        named = {name: row[value] for name, value in columns.items() if value in table.column_names}
+        yield _record(named | constant, Path())
+
+
+def _modelscope_folder(dataset_id: str) -> str:
+    if Path(dataset_id).is_dir():
+        return dataset_id
+    from modelscope import dataset_snapshot_download
+
+    return dataset_snapshot_download(dataset_id)
 
 
 def _read_coco(place: str, options: dict[str, str]) -> Iterator[Record | str]:
@@ -418,5 +522,7 @@ FILES: dict[str, Callable[[Path], Iterator[Record | str]]] = {".jsonl": _read_li
 READERS: dict[str, Callable[[str, dict[str, str]], Iterator[Record | str]]] = {
     "coco": _read_coco,
     "scenes": _read_scenes,
+    "hf": partial(_read_hub, str),
+    "ms": partial(_read_hub, _modelscope_folder),
 }
 """What stands before the colon -> its reader, which gets what stands behind it and the options."""

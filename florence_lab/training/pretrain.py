@@ -33,7 +33,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..draw import gallery
 from ..evaluation import Evaluation, evaluate, scene_questions
-from ..predictor import Predictor
+from ..predictor import Predictor, is_good_at_bf16
 from ..scenes import CATEGORIES, HELD_OUT_SEEDS
 from ..tasks import TASKS
 from . import nano
@@ -240,7 +240,7 @@ class _Run:
     def __init__(self, arguments: PretrainArguments, tokenizer):
         self.arguments = arguments
         self.device = device = _device(arguments.device)
-        self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and _is_good_at_bfloat16(device))
+        self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and is_good_at_bf16(device))
         self.first_location = tokenizer.convert_tokens_to_ids("<loc_0>")
         self.step = 0
         self.image_size = CURRICULUM[0].image_size
@@ -368,12 +368,6 @@ def _tokenizer(out: Path):
 
 def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
-def _is_good_at_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _mean_per_task(losses: torch.Tensor, lengths: torch.Tensor, tasks: list[str]) -> dict[str, float]:
