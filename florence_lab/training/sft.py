@@ -264,7 +264,7 @@ def _rows(
     processor: Florence2Processor,
     state: PartialState,
 ) -> list[Row]:
-    if not arguments.cache_image_features:
+    if not examples or not arguments.cache_image_features:
         return [Row(example) for example in examples]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[_dtype(arguments, state.device)]
     with state.main_process_first():  # the others find what it made
@@ -335,6 +335,7 @@ def _training_arguments(arguments: SftArguments, run: Path, has_val: bool) -> Se
         "metric_for_best_model": arguments.metric_for_best_model,
         "greater_is_better": not arguments.metric_for_best_model.endswith(("loss", "ECE")),
     }
+    checkpointed = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     return Seq2SeqTrainingArguments(
         output_dir=str(run),
         num_train_epochs=arguments.num_train_epochs,
@@ -347,8 +348,6 @@ def _training_arguments(arguments: SftArguments, run: Path, has_val: bool) -> Se
         warmup_steps=arguments.warmup_ratio,  # below 1 it is a share
         weight_decay=arguments.weight_decay,
         max_grad_norm=arguments.max_grad_norm,
-        gradient_checkpointing=arguments.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if arguments.gradient_checkpointing else None,
         bf16=dtype == "bf16",
         fp16=dtype == "fp16",
         use_cpu=device.type == "cpu",
@@ -364,6 +363,7 @@ def _training_arguments(arguments: SftArguments, run: Path, has_val: bool) -> Se
         report_to="tensorboard",
         seed=arguments.seed,
         **(measured if has_val else {"eval_strategy": "no"}),
+        **(checkpointed if arguments.gradient_checkpointing else {}),
     )
 
 
