@@ -17,6 +17,7 @@ from .scene import (
     SceneObject,
     draw_scene,
 )
+from .sprites import sprite
 
 __all__ = [
     "BACKGROUNDS",
@@ -31,5 +32,6 @@ __all__ = [
     "object_counts",
     "sample_path",
     "sample_scene",
+    "sprite",
     "write_dataset",
 ]

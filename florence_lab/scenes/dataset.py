@@ -17,6 +17,7 @@ def write_dataset(
     size: int | tuple[int, int] = 512,
     tasks: Sequence[str] | None = None,
     max_objects: int = 6,
+    categories: Sequence[str] = CATEGORIES,
 ) -> Path:
     """Draw scenes into a folder, with everything true about them.
 
@@ -30,6 +31,7 @@ def write_dataset(
         size: pixels, a number or (width, height).
         tasks: task tokens to write rows for; all by default.
         max_objects: at most this many things in a scene.
+        categories: which kinds of things, see `draw_scene`.
 
     Returns:
         The folder.
@@ -38,16 +40,20 @@ def write_dataset(
 
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    coco = {"images": [], "annotations": [], "categories": coco_categories()}
+    coco = {"images": [], "annotations": [], "categories": coco_categories(categories)}
     with (folder / "train.jsonl").open("w", encoding="utf-8") as lines:
         for image_id, seed in enumerate(tqdm(seeds, desc="drawing scenes", unit="scene"), start=1):
-            scene = draw_scene(seed, size, max_objects)
+            scene = draw_scene(seed, size, max_objects, categories)
             name = f"images/scene_{seed:08d}.png"
             save_picture(scene, folder / name)
             width, height = scene.size
             coco["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
             for thing in scene.objects:
-                record = {"id": len(coco["annotations"]) + 1, "image_id": image_id, **coco_annotation(thing)}
+                record = {
+                    "id": len(coco["annotations"]) + 1,
+                    "image_id": image_id,
+                    **coco_annotation(thing, categories),
+                }
                 coco["annotations"].append(record)
             for row in rows(scene, name, tasks or tuple(TASKS)):
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -65,15 +71,15 @@ def rows(scene: Scene, image: str, tasks: Sequence[str]) -> Iterator[dict]:
             yield {"query": task + (asked[0] or ""), "response": response, "images": [image]}
 
 
-def coco_categories() -> list[dict]:
-    return [{"id": i, "name": name, "supercategory": "cartoon"} for i, name in enumerate(CATEGORIES, start=1)]
+def coco_categories(categories: Sequence[str] = CATEGORIES) -> list[dict]:
+    return [{"id": i, "name": name, "supercategory": "cartoon"} for i, name in enumerate(categories, start=1)]
 
 
-def coco_annotation(thing: SceneObject) -> dict:
+def coco_annotation(thing: SceneObject, categories: Sequence[str] = CATEGORIES) -> dict:
     """A thing as COCO has it, but for the ids: box as (x, y, width, height), polygons as flat lists, pixels."""
     x0, y0, x1, y1 = thing.box
     record = {
-        "category_id": CATEGORIES.index(thing.label) + 1,
+        "category_id": categories.index(thing.label) + 1,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": int(thing.attributes["area"]),
         "segmentation": [[round(float(v), 2) for v in polygon.ravel()] for polygon in thing.polygons],

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .paint import PALETTE
@@ -147,23 +148,31 @@ def _choice(words: Sequence[str]) -> str:
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
-_NOUNS: dict[str, tuple[str, bool]] = {word: (label, word.endswith("s")) for word, label in SYNONYMS.items()}
-_NOUNS |= {plural(label): (label, True) for label in SPRITES}
-_NOUNS |= {label: (label, False) for label in SPRITES}
 _NUMBER_WORDS = {word: n for n, word in enumerate(NUMBERS)} | {"a couple of": 2, "a pair of": 2}
 
-_PHRASE = re.compile(
-    rf"""\b(?:(?P<number>{_choice(tuple(_NUMBER_WORDS))}|\d+)\s+
-          |(?P<article>an?|the|all(?:\s+the)?|both|another|every)\s+)?
-    (?:(?P<of_these>{_choice(NUMBERS)})\s+)?
-    (?:(?P<superlative>{_choice(tuple(SUPERLATIVES))})\s+)?
-    (?:(?P<color>{_choice((*PALETTE, "grey"))})\s+)?
-    (?P<noun>{_choice(tuple(_NOUNS))})\b
-    (?:\s+in\s+(?P<clothes>{_choice((*PALETTE, "grey"))})\b)?
-    (?:\s+(?:that\s+(?:says?|reads?)|saying|reading|with\s+the\s+word)\s+["'“]?(?P<word>\w+)["'”]?)?
-    (?:\s+(?P<position>{_choice([p.words for p in POSITIONS])})\b)?""",
-    re.IGNORECASE | re.VERBOSE,
-)
+
+@lru_cache
+def _nouns(labels: tuple[str, ...]) -> dict[str, tuple[str, bool]]:
+    """Noun -> the category that it names, and whether it is a plural."""
+    nouns = {word: (label, word.endswith("s")) for word, label in SYNONYMS.items()}
+    return nouns | {plural(label): (label, True) for label in labels} | {label: (label, False) for label in labels}
+
+
+@lru_cache
+def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Of a noun phrase that names one of these categories."""
+    return re.compile(
+        rf"""\b(?:(?P<number>{_choice(tuple(_NUMBER_WORDS))}|\d+)\s+
+              |(?P<article>an?|the|all(?:\s+the)?|both|another|every)\s+)?
+        (?:(?P<of_these>{_choice(NUMBERS)})\s+)?
+        (?:(?P<superlative>{_choice(tuple(SUPERLATIVES))})\s+)?
+        (?:(?P<color>{_choice((*PALETTE, "grey"))})\s+)?
+        (?P<noun>{_choice(tuple(_nouns(labels)))})\b
+        (?:\s+in\s+(?P<clothes>{_choice((*PALETTE, "grey"))})\b)?
+        (?:\s+(?:that\s+(?:says?|reads?)|saying|reading|with\s+the\s+word)\s+["'“]?(?P<word>\w+)["'”]?)?
+        (?:\s+(?P<position>{_choice([p.words for p in POSITIONS])})\b)?""",
+        re.IGNORECASE | re.VERBOSE,
+    )
 
 
 @dataclass(frozen=True)
@@ -204,12 +213,12 @@ class Phrase:
 
 def phrases(text: str) -> list[Phrase]:
     """All noun phrases of a text that name a category, in order."""
-    return [_phrase(match) for match in _PHRASE.finditer(text)]
+    return [_phrase(match) for match in _pattern(tuple(SPRITES)).finditer(text)]
 
 
 def _phrase(match: re.Match[str]) -> Phrase:
     part = {name: value.lower() if value else None for name, value in match.groupdict().items()}
-    label, many = _NOUNS[part["noun"]]
+    label, many = _nouns(tuple(SPRITES))[part["noun"]]
     color = part["color"] or part["clothes"]
     number = part["number"] or part["of_these"]
     article = part["article"].split()[0] if part["article"] else None

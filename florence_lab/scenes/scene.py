@@ -174,7 +174,8 @@ def draw_scene(
         seed: any whole number; see `TRAIN_SEEDS` and `HELD_OUT_SEEDS`.
         size: pixels; a number is a square, a pair is (width, height).
         max_objects: at most this many things, 1 to 6.
-        categories: which kinds of things, of `CATEGORIES`; all by default. With other kinds it is another scene.
+        categories: which kinds of things, of `CATEGORIES` or drawn by a `sprite` of your own; by default the former. With
+            other kinds it is another scene.
 
     Raises:
         ValueError: for an unknown category.
@@ -229,7 +230,7 @@ def _cast(
     signs = "sign" in categories and dice.chance(WITH_TEXT) and dice.weighted({1: 0.7, 2: 0.25, 3: 0.05})
     for _ in range(wanted if categories == ("sign",) else min(wanted, signs)):
         cast.append(("sign", dice.weighted(SPRITES["sign"].colors), _word(dice)))
-    weights = {label: weight for label, weight in _weights(place.name) if label in categories}
+    weights = {label: weight for label, weight in _weights(place.name).items() if label in categories}
     herd = dice.chance(HERD)
     while len(cast) < wanted and weights:
         label = dice.weighted(weights)
@@ -246,14 +247,13 @@ def _cast(
     return cast
 
 
-@lru_cache
-def _weights(background: str) -> tuple[tuple[str, float], ...]:
+def _weights(background: str) -> dict[str, float]:
     """Categories that belong in a place; those with few homes are likelier there, so that none is rare."""
     weights = {}
     for label, kind in SPRITES.items():
         if label != "sign" and (not kind.homes or background in kind.homes):
             weights[label] = (len(kind.homes) or len(BACKGROUNDS)) ** -0.7 / (1 + 0.17 * kind.group)
-    return tuple(weights.items())
+    return weights
 
 
 def _word(dice: Dice) -> str:

@@ -54,7 +54,24 @@ def sprite(
     stretch: float = 0.08,
     flip: bool = True,
 ) -> Callable:
-    """Register the drawing function below under `label`."""
+    """Make a kind of thing of the drawing function below.
+
+    It belongs to the cartoon world only where it is asked for: `draw_scene(seed, categories=["robot", "sheep"])`.
+
+    Args:
+        label: what it is called.
+        size: width and height of the drawing in units of its own.
+        tall: its height in the foreground, as a fraction of the picture's shorter side.
+        colors: names of the palette -> how frequent; `{None: 1}` where the colour says nothing.
+        zone: where it stands or hangs: ground, sky, top (of the sky) or water.
+        homes: the backgrounds that it is seen in, with spaces between; all by default.
+        group: how willingly it comes in numbers.
+        stretch: how much its proportions vary.
+        flip: whether it may be drawn the other way round.
+
+    The function gets a `Pen`, whose units those are, with its origin top left; a `Dice` for what varies; and the colour,
+    (red, green, blue).
+    """
 
     def register(draw: Callable[[Pen, Dice, Color], None]) -> Callable[[Pen, Dice, Color], None]:
         SPRITES[label] = Sprite(label, draw, size, tall, colors, zone, tuple(homes.split()), group, stretch, flip)
