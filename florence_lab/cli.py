@@ -196,8 +196,9 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         predictor = _load(arguments)
         questions = scene_questions(seeds, tasks)
     else:
-        from .training.dataset import read_questions
+        from .training.dataset import check_datasets, read_questions
 
+        check_datasets([arguments.dataset])
         predictor = _load(arguments)
         questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
     evaluation = evaluate(predictor, questions, arguments.batch_size)

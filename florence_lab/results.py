@@ -146,6 +146,10 @@ class _Instances(Result):
             raise ValueError(f"this {type(self).__name__} has no scores to compare with {score:g}")
         return self._pick(np.flatnonzero(self.scores >= score).tolist())
 
+    def called(self, label: str) -> Self:
+        """The instances with this very label, maybe none; `raw` stays as it is."""
+        return self._pick([i for i, name in enumerate(self.labels) if name == label])
+
     def _pick(self, which: Sequence[int]) -> Self:
         """Some of the instances, by their indices."""
         values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}

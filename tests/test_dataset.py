@@ -220,8 +220,8 @@ def test_problems_are_counted_by_kind():
 @pytest.mark.parametrize(
     ("dataset", "reason"),
     [
-        ("gone.jsonl", "gone.jsonl can't be read: No such file"),
-        ("rows.csv", "'rows.csv' is no dataset: it ends or begins with none of .jsonl, .json, coco:, scenes:"),
+        ("gone.jsonl", "gone.jsonl can't be read: there is no such file"),
+        ("rows.csv", "unknown dataset 'rows.csv': it ends or begins with none of .jsonl, .json, coco:, scenes:"),
         ("scenes:many", "scenes:many is no dataset"),
         ("scenes:0", "scenes:0 is no dataset"),
         ("scenes:3#x", "behind # stands how many rows"),
@@ -245,3 +245,53 @@ def test_a_file_of_another_kind_is_an_error(write, tmp_path, tokenizer):
     (tmp_path / "bad.json").write_text("[{")
     with pytest.raises(DatasetError, match="is no JSON"):
         read_examples([str(tmp_path / "bad.json")], tokenizer)
+
+
+# ---------------------------------------------------------------------- hubs
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A folder that `datasets` reads as it reads what it fetched from a hub: a picture and two columns of text."""
+    import datasets
+
+    pictures = [Image.new("RGB", SIZE, color) for color in ("red", "green", "blue")]
+    columns = {"photo": pictures, "says": ["a cat", "a dog", ""], "ask": ["<CAPTION>", "<OD>", "<CAPTION>"]}
+    made = datasets.Dataset.from_dict(columns).cast_column("photo", datasets.Image())
+    (tmp_path / "table").mkdir()
+    made.to_parquet(tmp_path / "table" / "train.parquet")
+    return tmp_path / "table"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("hub", ["hf", "ms"])
+def test_columns_of_a_hub_are_mapped(tokenizer, table, hub):
+    found, problems = read_examples([f"{hub}:{table}?image=photo&response=says&query=ask"], tokenizer)
+    assert [(example.task, example.response) for example in found] == [("<CAPTION>", "a cat"), ("<OD>", "a dog")]
+    assert open_picture(found[1].image).getpixel((0, 0)) == (0, 128, 0)
+    assert [(problem.row, problem.reason) for problem in problems] == [(3, "the answer is empty")]
+
+
+def test_one_task_may_be_asked_of_every_row(tokenizer, table):
+    found, _ = read_examples([f"hf:{table}?image=photo&response=says&query=<DETAILED_CAPTION>"], tokenizer)
+    assert [example.task for example in found] == ["<DETAILED_CAPTION>"] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("", "has no column query, image, but photo, says, ask: name them"),
+        ("?image=photo&query=ask&response=said", "has no column said, but photo, says, ask"),
+        ("?picture=photo", "only split, subset, query, response, image, objects can be given"),
+        ("?image=photo&query=ask&split=test", "can't be had: .*test"),
+    ],
+)
+def test_a_hubs_dataset_that_does_not_fit_is_an_error(tokenizer, table, options, reason):
+    with pytest.raises(DatasetError, match=reason):
+        read_examples([f"hf:{table}{options}"], tokenizer)

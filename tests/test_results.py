@@ -225,6 +225,16 @@ def test_above(task):
         read(task, raw).above(0.5)
 
 
+@pytest.mark.parametrize("task", ["<OD>", "<OCR_WITH_REGION>"])
+def test_called(task):
+    whole = read(task)
+    for label in {*whole.labels}:
+        table = whole.to_dataframe()
+        kept = whole.called(label)
+        pd.testing.assert_frame_equal(kept.to_dataframe(), table[table.label == label].reset_index(drop=True))
+    assert len(whole.called("unicorn")) == 0
+
+
 def test_head_of_outlines_has_the_masks_of_its_own():
     whole = read(SEGMENTATION, f"{TRIANGLE}<and>{SQUARE}")
     assert whole.masks.sum(axis=(1, 2)).tolist() != whole.masks[:1].sum(axis=(1, 2)).tolist()

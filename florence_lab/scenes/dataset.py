@@ -23,7 +23,7 @@ def write_dataset(
 
     Writes `images/scene_<seed>.png`; `annotations.json` in COCO's form (boxes, segmentation of what is visible,
     and beyond COCO each thing's `color` and `text`); `train.jsonl` with a row `{"query", "response", "images"}`
-    for each scene and task, paths relative to the folder.
+    for each scene and each task that has an answer there, paths relative to the folder.
 
     Args:
         folder: made if it isn't there.
@@ -62,12 +62,15 @@ def write_dataset(
 
 
 def rows(scene: Scene, image: str, tasks: Sequence[str]) -> Iterator[dict]:
-    """A fine-tuning row for each task that can be asked about a scene; phrasings and inputs vary with its seed."""
+    """A fine-tuning row for each task that has an answer here; phrasings and inputs vary with the seed.
+
+    Where nothing is written there is nothing to read: an empty answer teaches nothing, and fine-tuning takes it for a fault.
+    """
     rng = random.Random(scene.seed)
     for task in tasks:
         asked, variant = scene.queries(task, rng), int(rng.random() * 6)
-        if asked:
-            response = scene.answer(task, asked[0], variant).raw
+        response = scene.answer(task, asked[0], variant).raw if asked else ""
+        if response:
             yield {"query": task + (asked[0] or ""), "response": response, "images": [image]}
 
 

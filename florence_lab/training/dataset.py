@@ -106,6 +106,12 @@ def open_picture(image: Any) -> Image.Image:
     return draw_scene(*image).image if isinstance(image, ScenePicture) else load_image(image)
 
 
+def check_datasets(datasets: Sequence[str]) -> None:
+    """Refuse what is no dataset, or isn't there, before anything large is loaded. Raises `DatasetError`."""
+    for dataset in datasets:
+        _records(dataset.partition("#")[0])
+
+
 def identity(image: Any) -> Any:
     """What is the same for the questions about one picture: its path or its seed; or the object, which the rows share."""
     return image if isinstance(image, (str, Path, tuple, bytes)) else id(image)
@@ -319,7 +325,9 @@ def _records(dataset: str) -> Iterator[Record | str]:
     path = Path(dataset).expanduser()
     if path.suffix not in FILES:
         known = ", ".join([*FILES, *(f"{kind}:" for kind in READERS)])
-        raise DatasetError(f"{dataset!r} is no dataset: it ends or begins with none of {known}")
+        raise DatasetError(f"unknown dataset {dataset!r}: it ends or begins with none of {known}")
+    if not path.is_file():
+        raise DatasetError(f"{path} can't be read: there is no such file")
     return FILES[path.suffix](path)
 
 
@@ -393,8 +401,7 @@ def _read_scenes(count: str, options: dict[str, str]) -> Iterator[Record]:
     for seed in tqdm(TRAIN_SEEDS[-int(count) :], desc=f"drawing scenes:{count}", unit="scene"):
         scene, picture = draw_scene(seed, SCENE_SIZE), ScenePicture(seed, SCENE_SIZE)
         for row in scene_rows(scene, "", tuple(TASKS)):
-            if row["response"]:  # most scenes have nothing to read
-                yield Record(picture, row["query"], row["response"])
+            yield Record(picture, row["query"], row["response"])
 
 
 HUB_COLUMNS = ("query", "response", "image", "objects")

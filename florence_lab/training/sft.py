@@ -38,7 +38,7 @@ from ..predictor import Predictor, is_good_at_bf16
 from .adapters import add_lora, freeze_vision
 from .arguments import SftArguments
 from .curves import draw_run
-from .dataset import Example, as_questions, describe, identity, open_picture, read_examples
+from .dataset import Example, as_questions, check_datasets, describe, identity, open_picture, read_examples
 from .features import FeatureCache, read_features
 
 ARGUMENTS = "args.json"
@@ -208,6 +208,7 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
         HubError, CheckpointError: as `load`.
     """
     _check(arguments)
+    check_datasets([*arguments.dataset, *arguments.val_dataset])
     state = PartialState(cpu=arguments.device == "cpu")
     source = arguments.model_id_or_path or arguments.model_type
     folder = resolve(source, arguments.hub or None)
