@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from .swift import seed_everything as seed_everything
     from .tasks import available_tasks as available_tasks
     from .template import FlorenceTemplate as FlorenceTemplate
+    from .training.adapters import merge_lora as merge_lora
+    from .training.arguments import SftArguments as SftArguments
+    from .training.sft import sft as sft
 
 _PUBLIC = {
     "attention": ("Trace", "trace"),
@@ -57,6 +60,9 @@ _PUBLIC = {
     ),
     "tasks": ("available_tasks",),
     "template": ("FlorenceTemplate",),
+    "training.adapters": ("merge_lora",),
+    "training.arguments": ("SftArguments",),
+    "training.sft": ("sft",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 _MODULES = ("attention", "draw", "scenes", "tasks", "vision")

@@ -11,6 +11,7 @@ import json
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,7 +123,8 @@ def load_adapter(
     base = read_adapter_config(folder)["base_model_name_or_path"]
     model, processor = load_checkpoint(resolve(base, hub), dtype)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+        with quiet():
+            adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
     except Exception as error:  # a broken file, or layers that the model has not
         raise CheckpointError(f"{folder} can't be read as an adapter of {base}: {_first_line(error)}") from error
     return adapted.to(dtype).eval(), processor
@@ -242,7 +244,7 @@ def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    with _quiet():
+    with quiet():
         model, report = Florence2ForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
         )
@@ -253,13 +255,15 @@ def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditio
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' own report and progress bar say what our errors say, in many lines."""
+def quiet() -> Iterator[None]:
+    """transformers' own report and progress bar say what our errors say, in many lines; what PEFT uses of it is renamed."""
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if has_bars:

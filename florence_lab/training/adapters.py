@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from ..checkpoint import load_adapter, read_adapter_config
+from ..checkpoint import load_adapter, quiet, read_adapter_config
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 """The linear layers of attention: the first four in the language model, the others in the vision tower."""
@@ -64,7 +64,8 @@ def add_lora(
 ) -> PeftModel:
     """LoRA (Hu et al., 2021) in place; only its matrices are trained from now on. See `lora_targets`."""
     targets = lora_targets(model, chosen)
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets))
+    with quiet():
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets))
 
 
 def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
