@@ -226,7 +226,7 @@ def test_cells_say_what_is_where(side):
     example = curriculum.draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 10)
+    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 30)
     for thing in scene.objects:
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         here = cells[y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -235,6 +235,10 @@ def test_cells_say_what_is_where(side):
         assert (cells[y0:y1, x0:x1, 1][here] == color).any()
     something = cells[..., 0] > 0
     assert not cells[~something][:, :6].any()
+    assert (cells[something][:, 14:].mean(-1) >= 0.1).all()
+    assert 0.5 < cells[something][:, 14:].mean() < 1, "at the edges a thing fills a part of the square"
+    quarters, kinds = cells[something][:, 10:14], cells[something][:, :1]
+    assert 0.5 < (quarters == kinds).mean() < 1
     inside = cells[something][:, 2:6]
     assert (inside[:, 2:] > inside[:, :2]).all()
     assert inside.max() <= 1
@@ -242,7 +246,7 @@ def test_cells_say_what_is_where(side):
 
 def test_letters_are_where_the_word_is():
     """Followed along the middle of a sign's word, the letters of the map spell it."""
-    for number in (3, 7, 11, 15, 19):
+    for number in (3, 11, 19, 27, 35):
         example = curriculum.draw_example(number, 6)
         size = random.Random(number).choice(curriculum._DRAWN_SIZES)
         scene = draw_scene(TRAIN_SEEDS[8 * number], size, 6, ["sign"])
@@ -262,10 +266,11 @@ def test_tokens_and_the_finer_map_are_told_the_same_letters(side):
     fine = np.arange(4 * side * side).reshape(2 * side, 2 * side) % 60
     letters[:] = fine.repeat(96 // side // 2, 0).repeat(96 // side // 2, 1)
     cells = curriculum.cells_of(np.zeros((96, 96), np.uint8), np.zeros((1, 6), np.float32), letters, side)
-    assert cells[1, 6:].tolist() == fine[:2, 2:4].flatten().tolist()
+    assert cells[1, 6:10].tolist() == fine[:2, 2:4].flatten().tolist()
     helper = pretrain.Helper(8, 63)
-    helper.fine.weight.data = 50 * torch.eye(63)
+    helper.fine.weight.data = 50 * torch.eye(*helper.fine.weight.shape)
     helper.fine.bias.data.zero_()
+    helper.fine.bias.data[63] = 50  # no thing anywhere
     maps = torch.nn.functional.one_hot(torch.tensor(fine), 63).float().permute(2, 0, 1)[None]
     cells = torch.from_numpy(cells)[None]
     assert helper.fine_loss(maps, cells) < 1e-3

@@ -38,23 +38,23 @@ class Stage(NamedTuple):
 
 # One thing first: with several in the picture, a place is not found for thousands of steps. Then more, then larger.
 _PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
-# Captions, outlines and reading are what takes longest.
+# Counting for captions and drawing outlines are what takes longest.
 _ALL = {
-    "<CAPTION>": 3,
-    "<DETAILED_CAPTION>": 1.5,
-    "<MORE_DETAILED_CAPTION>": 1.5,
-    "<OD>": 2,
-    "<DENSE_REGION_CAPTION>": 1.5,
+    "<CAPTION>": 4,
+    "<DETAILED_CAPTION>": 2.5,
+    "<MORE_DETAILED_CAPTION>": 2.5,
+    "<OD>": 3,
+    "<DENSE_REGION_CAPTION>": 1,
     "<REGION_PROPOSAL>": 0.5,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.5,
-    "<OPEN_VOCABULARY_DETECTION>": 1.5,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": 3,
-    "<REGION_TO_SEGMENTATION>": 2.5,
-    "<REGION_TO_CATEGORY>": 0.5,
-    "<REGION_TO_DESCRIPTION>": 1,
-    "<OCR>": 2,
-    "<OCR_WITH_REGION>": 3,
-    "<REGION_TO_OCR>": 1.5,
+    "<OPEN_VOCABULARY_DETECTION>": 1,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": 4,
+    "<REGION_TO_SEGMENTATION>": 4,
+    "<REGION_TO_CATEGORY>": 0.3,
+    "<REGION_TO_DESCRIPTION>": 0.5,
+    "<OCR>": 1,
+    "<OCR_WITH_REGION>": 1.5,
+    "<REGION_TO_OCR>": 0.5,
 }
 CURRICULUM = (
     Stage(1_080, 128, 1, _PLACES),
@@ -92,7 +92,6 @@ _DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400
 _MAP_SIDE = 96  # of the maps of what is where; as many times any number of image tokens a side
 COLORS = tuple(PALETTE)
 LETTERS = string.digits + string.ascii_letters
-LETTERS_AT_ONCE = 4  # in one image token: those in the middle of its quarters
 
 
 class Example(NamedTuple):
@@ -118,12 +117,12 @@ def draw_example(number: int, max_objects: int) -> Example:
     """Training scene `number`, with at most so many things.
 
     There are words in less than half of all scenes, which would make reading the last thing to be learnt. So one in
-    four is chosen for having one, if one of its eight seeds has, and another one in four shows nothing but signs.
+    four is chosen for having one, if one of its eight seeds has, and one in eight shows nothing but signs.
     """
     dice = random.Random(number)
     seeds = TRAIN_SEEDS[8 * number : 8 * number + 8]
     seed = next((seed for seed in seeds if number % 4 == 1 and _has_words(seed, max_objects)), seeds[0])
-    scene = draw_scene(seed, dice.choice(_DRAWN_SIZES), max_objects, ["sign"] if number % 4 == 3 else None)
+    scene = draw_scene(seed, dice.choice(_DRAWN_SIZES), max_objects, ["sign"] if number % 8 == 3 else None)
     seen = np.zeros((_MAP_SIDE, _MAP_SIDE), np.uint8)
     things = []
     for i, thing in enumerate(scene.objects, 1):
@@ -168,17 +167,25 @@ def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: in
         seen, things, letters: see `Example`.
 
     Returns:
-        side * side x 10 float32: 0 for background or 1 + the category, 0 or 1 + the colour, the thing's box, and what is
-        written in the middle of its four quarters, row by row, as in `Example.letters`.
+        side * side x 30 float32: 0 for background or 1 + the category, 0 or 1 + the colour, the thing's box; of the middles
+        of its four quarters, row by row, the letters as in `Example.letters`, and 0 or 1 + the category of what shows; and
+        of the middles of its sixteen sixteenths whether that thing shows.
     """
     blocks = seen.reshape(side, _MAP_SIDE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
     covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
-    shown = things[covered.argmax(1)] + np.array([1, 1, 0, 0, 0, 0], np.float32)
+    most = covered.argmax(1)
+    shown = things[most] + np.array([1, 1, 0, 0, 0, 0], np.float32)
     shown = shown * (covered.max(1, keepdims=True) >= 0.25)
-    quarter = _MAP_SIDE // side // 2
-    written = letters[quarter // 2 :: quarter, quarter // 2 :: quarter]
-    written = written.reshape(side, 2, side, 2).swapaxes(1, 2).reshape(side * side, LETTERS_AT_ONCE)
-    return np.concatenate([shown, written], axis=1).astype(np.float32)
+    kinds = np.concatenate([[0], things[:, 0] + 1])[seen]
+    own = _parts(seen, side, 4) == 1 + most[:, None]
+    return np.concatenate([shown, _parts(letters, side, 2), _parts(kinds, side, 2), own], axis=1).astype(np.float32)
+
+
+def _parts(values: np.ndarray, side: int, parts: int) -> np.ndarray:
+    """A map of what is where -> its values in the middles of parts x parts places of each of side x side image tokens."""
+    step = _MAP_SIDE // (side * parts)
+    middles = values[step // 2 :: step, step // 2 :: step]
+    return middles.reshape(side, parts, side, parts).swapaxes(1, 2).reshape(side * side, parts * parts)
 
 
 class Questions(NamedTuple):
@@ -205,7 +212,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: B x 3 x H x W uint8.
-        cells: B x n x 10 float32, see `cells_of`.
+        cells: B x n x 30 float32, see `cells_of`.
         groups: the questions, `_GROUP` at a time.
     """
 

@@ -38,7 +38,7 @@ from ..scenes import CATEGORIES, HELD_OUT_SEEDS
 from ..tasks import TASKS
 from . import nano
 from .arguments import PretrainArguments
-from .curriculum import COLORS, CURRICULUM, LETTERS, LETTERS_AT_ONCE, Batch, Steps, stage_of, world_texts
+from .curriculum import COLORS, CURRICULUM, LETTERS, Batch, Steps, stage_of, world_texts
 
 # ---------------------------------------------------------------------- one step
 
@@ -48,51 +48,59 @@ class Helper(torch.nn.Module):
 
     From answers alone the model learns for a thousand steps nothing but what is frequent: the tower isn't told what to
     see before the decoder knows where to look, and the other way round. A task of their own for the encoder's image
-    tokens cuts that knot. Letters are told twice, first by the tower's last but one map, which is twice as fine: there
-    each has a place of its own, and is learnt five times as fast.
+    tokens cuts that knot. Letters and categories are told twice, first by the tower's last but one map, which is twice as
+    fine: there each letter has a place of its own, and is learnt five times as fast. Which part of a token's square
+    its thing fills is what outlines are made of.
     """
 
-    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, LETTERS_AT_ONCE * (1 + len(LETTERS)))
+    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, 4 * (1 + len(LETTERS)), 16)
+    FINE_PARTS = (1 + len(LETTERS), 1 + len(CATEGORIES))
 
     def __init__(self, width: int, fine_width: int):
         super().__init__()
         self.tokens = torch.nn.Linear(width, sum(self.PARTS))
-        self.fine = torch.nn.Linear(fine_width, 1 + len(LETTERS))
+        self.fine = torch.nn.Linear(fine_width, sum(self.FINE_PARTS))
 
     def loss(self, tokens: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Cross-entropies of category, colour and letters, and five times the mean error of the sides of the box.
+        """Cross-entropies of category, colour, letters and outline, and five times the mean error of the box's sides.
 
         Args:
             tokens: B x n x width, the encoder's output for the image tokens.
-            cells: B x n x 10, see `cells_of`.
+            cells: B x n x 30, see `cells_of`.
         """
-        label, color, box, letters = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
+        label, color, box, letters, own = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
         cells = cells.flatten(0, 1)
         kind = cells[:, 0].long()
         off = (box - cells[:, 2:6]).abs().mean(-1) * (kind > 0)
         # colour counts where there is a thing: elsewhere it is the category over again
         colors = F.cross_entropy(color, cells[:, 1].long(), reduction="none") * (kind > 0)
+        filled = cells[:, 14:]
+        edge = (kind > 0) & (filled.mean(-1) < 1)  # within a thing there is nothing to learn
+        outline = F.binary_cross_entropy_with_logits(own, filled, reduction="none").mean(-1) * edge
         return (
             F.cross_entropy(label, kind)
             + (colors + 5 * off).sum() / (kind > 0).sum().clamp(min=1)
-            + _letters_loss(letters.unflatten(-1, (LETTERS_AT_ONCE, -1)), cells[:, 6:])
+            + outline.sum() / edge.sum().clamp(min=1)
+            + _letters_loss(letters.unflatten(-1, (4, -1)), cells[:, 6:10])
         )
 
     def fine_loss(self, maps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the letters.
+        """Cross-entropies of letters and categories.
 
         Args:
             maps: B x width x 2s x 2s, the tower's last but one map.
-            cells: B x s*s x 10, see `cells_of`.
+            cells: B x s*s x 30, see `cells_of`.
         """
         fine = maps.unfold(2, 2, 2).unfold(3, 2, 2)  # B x width x s x s x 2 x 2: the quarters of the tokens
-        return _letters_loss(self.fine(fine.permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1])), cells[..., 6:])
+        read = self.fine(fine.permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1])).float()
+        letters, kinds = read.split(self.FINE_PARTS, dim=-1)
+        return _letters_loss(letters, cells[..., 6:10]) + F.cross_entropy(kinds, cells[..., 10:14].flatten().long())
 
 
 def _letters_loss(logits: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, its mean where there is a letter and its mean where there is none: there are few letters."""
     letters = letters.flatten().long()
-    losses = F.cross_entropy(logits.float().reshape(len(letters), -1), letters, reduction="none")
+    losses = F.cross_entropy(logits.reshape(len(letters), -1), letters, reduction="none")
     return sum((losses * there).sum() / there.sum().clamp(min=1) for there in (letters > 0, letters == 0))
 
 
@@ -255,7 +263,6 @@ class _Run:
         self.scheduler = CosineLRScheduler(
             self.optimizer,
             t_initial=arguments.steps,
-            lr_min=arguments.lr / 50,
             warmup_t=arguments.warmup,
             warmup_lr_init=arguments.lr / 100,
             t_in_epochs=False,
