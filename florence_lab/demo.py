@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -32,13 +33,17 @@ def run_demo(predictor: Predictor, folder: str | Path) -> Path:
     """Answers every task, prints the answers, and writes `gallery.png` into a folder; returns its path."""
     if predictor.name in MODELS:
         print(f"{predictor.name}: {MODELS[predictor.name].description}\n")
-    encoded = {name: predictor.encode_image(sample_path(name)) for name in {question(task)[0] for task in TASKS}}
-    panels = []
-    for task in tqdm(TASKS, desc=predictor.name, unit="task"):
+    about = defaultdict(list)
+    for task in TASKS:
         name, text = question(task)
-        result = predictor.predict(encoded[name], task, text)
-        tqdm.write(f"{task} {result.phrase}".rstrip() + f"\n  {Response(result)}")
-        panels.append((encoded[name].image, result))
+        about[name].append((task, text))
+    answers = {}
+    for name, questions in tqdm(about.items(), desc=predictor.name, unit="picture"):
+        results = predictor.predict_many(sample_path(name), questions)
+        answers |= {task: result for (task, _), result in zip(questions, results, strict=True)}
+    for task in TASKS:
+        print(f"{task} {answers[task].phrase}".rstrip() + f"\n  {Response(answers[task])}")
+    panels = [(answers[task].image, answers[task]) for task in TASKS]
 
     path = Path(folder) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -188,9 +188,45 @@ class Predictor:
         pictures = [image if isinstance(image, EncodedImage) else load_image(image) for image in images]
         questions = [self._question(p, task, t) for p, t in zip(pictures, texts, strict=True)]
 
+        return self._in_batches(pictures, questions, settings, batch_size)
+
+    def predict_many(
+        self,
+        image: Any,
+        questions: Sequence[str | tuple[str, str | Region | None]],
+        batch_size: int = 16,
+        **generation: Any,
+    ) -> list[Result]:
+        """The answers to many questions about one image, equal to asking one by one.
+
+        The image is encoded once, and the answers are decoded together, which costs little more than the longest of them.
+
+        Args:
+            image: as in `predict`.
+            questions: N tasks, each as in `predict`, alone or as (task, text).
+            batch_size: how many are decoded together.
+            generation: as in `predict`.
+
+        Raises:
+            ValueError, ImageError: as in `predict`.
+        """
+        settings = self._settings(generation)
+        picture = image if isinstance(image, EncodedImage) else load_image(image)
+        asked = [(question, None) if isinstance(question, str) else question for question in questions]
+        prompts = [self._question(picture, task, text) for task, text in asked]
+        return self._in_batches([self.encode_image(picture)] * len(asked), prompts, settings, batch_size)
+
+    def _in_batches(
+        self,
+        pictures: Sequence[Image.Image | EncodedImage],
+        questions: Sequence[tuple[Task, str, str]],
+        settings: dict[str, Any],
+        batch_size: int,
+    ) -> list[Result]:
         results: list[Result] = []
         starts = range(0, len(pictures), batch_size)
-        for start in tqdm(starts, desc=task, unit="batch", disable=len(starts) < 2):
+        tasks = " ".join(dict.fromkeys(task.token for task, _, _ in questions))
+        for start in tqdm(starts, desc=tasks[:60], unit="batch", disable=len(starts) < 2):
             encoded = [self.encode_image(p) for p in pictures[start : start + batch_size]]
             results += self._answer(encoded, questions[start : start + batch_size], settings)
         return results

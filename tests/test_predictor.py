@@ -137,6 +137,23 @@ def test_texts_that_do_not_match(small, pictures):
         small.predict_batch(pictures, "<OPEN_VOCABULARY_DETECTION>", ["a cat", "an ear"])
 
 
+@pytest.mark.parametrize("generation", [{}, {"num_beams": 3}])
+def test_many_questions_are_answered_as_one_by_one(small, cat, generation, monkeypatch):
+    questions = [token if task.input == "none" else (token, INPUTS[task.input]) for token, task in TASKS.items()]
+    alone = [small.predict(cat, *([q] if isinstance(q, str) else q), **SHORT, **generation) for q in questions]
+    monkeypatch.setattr(small.model, "get_image_features", None)  # `cat` is encoded already
+    together = small.predict_many(cat, questions, batch_size=7, **SHORT, **generation)
+    for result, one in zip(together, alone, strict=True):
+        assert_same(result, one)
+    assert small.predict_many(cat, []) == []
+
+
+def test_a_wrong_question_among_many_is_found_before_any_is_asked(small, monkeypatch):
+    monkeypatch.setattr(small.model, "get_image_features", None)
+    with pytest.raises(ValueError, match="<OPEN_VOCABULARY_DETECTION>"):
+        small.predict_many(Image.new("RGB", (9, 9)), ["<OD>", "<OPEN_VOCABULARY_DETECTION>"])
+
+
 # ---------------------------------------------------------------------- streams
 
 
