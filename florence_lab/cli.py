@@ -21,13 +21,16 @@ GENERATION = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 2 with one line on standard error if it was asked for something that can't be."""
+    """Runs one command; 0, or 2 with the reason on standard error if it was asked for something that can't be."""
     arguments = _parser().parse_args(argv)
     warnings.showwarning = _show_warning
     try:
         arguments.run(arguments)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        print(f"florence-lab: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        said = str(error) or type(error).__name__
+        if not type(error).__module__.startswith("florence_lab"):  # libraries write pages; ours are lists of rows
+            said = " ".join(said.split())
+        print(f"florence-lab: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -16,6 +16,17 @@ DEAD = "http://127.0.0.1:1"  # nobody listens there
 PHOTO = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Results to the last bit, for tests that compare training runs; in another process it is so by OMP_NUM_THREADS."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def expected():
     """What the published modelling code computed from `tiny` and `PHOTO`."""

@@ -22,13 +22,7 @@ from florence_lab.training.arguments import PretrainArguments
 from florence_lab.training.curriculum import Stage, Steps
 from florence_lab.training.pretrain import answer_losses, forward
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

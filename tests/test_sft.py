@@ -30,12 +30,7 @@ from florence_lab.training.sft import Collator, Row, TrainingError
 NANO = "florence-2-nano"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -241,15 +236,19 @@ def test_the_tower_is_trained_with_the_rest(arguments, nano):
 # ---------------------------------------------------------------------- rows and arguments that won't do
 
 
-def test_faulty_rows_stop_the_run_before_it_starts(arguments, data, tmp_path):
+def test_faulty_rows_stop_the_run_before_it_starts(arguments, data, tmp_path, capsys):
     rows = (data / "train.jsonl").read_text()
     bad = json.dumps({"query": "<OD>", "response": "", "images": [str(data / f"{HELD_OUT_SEEDS[0]}.png")]})
     lost = json.dumps({"query": "<OD>", "response": "cat<loc_1>", "images": ["nowhere.png"]})
     (data / "bad.jsonl").write_text(f"{rows}{bad}\n{lost}\n")
     chosen = arguments(dataset=(str(data / "bad.jsonl"),), max_steps=1)
-    with pytest.raises(TrainingError, match=r"2 faulty rows(?s:.*)row 9: the answer is empty(?s:.*)--skip_bad_rows"):
+    with pytest.raises(TrainingError, match=r"2 faulty rows; .*--skip_bad_rows(?s:.*)row 9: the answer is empty"):
         sft.sft(chosen)
     assert not (tmp_path / "output").exists()
+    assert main(command_of(chosen)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()[-4:]
+    assert lines[0] == "1 x the answer is empty"
+    assert "bad.jsonl, row 10: no picture: " in lines[3]
     run = sft.sft(dataclasses.replace(chosen, skip_bad_rows=True)).parent
     listed = (run / "bad_rows.txt").read_text().splitlines()
     assert [line.split(", ")[1].split(":")[0] for line in listed] == ["row 9", "row 10"]

@@ -34,11 +34,11 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..checkpoint import ADAPTER_CONFIG, load_checkpoint
 from ..evaluation import METRICS, Question, evaluate
 from ..hub import resolve
-from ..predictor import Predictor, is_good_at_bf16
+from ..predictor import DTYPES, Predictor, is_good_at_bf16
 from .adapters import add_lora, freeze_vision
 from .arguments import SftArguments
 from .curves import draw_run
-from .dataset import Example, as_questions, check_datasets, describe, identity, open_picture, read_examples
+from .dataset import Example, Problem, as_questions, check_datasets, describe, identity, open_picture, read_examples
 from .features import FeatureCache, read_features
 
 ARGUMENTS = "args.json"
@@ -219,22 +219,14 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
     set_seed(arguments.seed)  # LoRA's matrices begin at random
     model, processor = load_checkpoint(folder)
     longest = min(arguments.max_length, model.config.text_config.max_position_embeddings)
-    train, faulty = read_examples(arguments.dataset, processor.tokenizer, longest, arguments.seed)
-    val, faulty_too = read_examples(arguments.val_dataset, processor.tokenizer, longest, arguments.seed)
-    bad = [*faulty, *faulty_too]
-    if bad and not arguments.skip_bad_rows:
-        raise TrainingError(
-            f"{len(bad)} faulty rows\n{describe(bad)}\nMend them, or leave them out: --skip_bad_rows true"
-        )
-    if not train:
-        raise TrainingError(f"nothing to train on: no good row in {', '.join(arguments.dataset)}")
+    train, val, bad = _read(arguments, processor, longest)
     questions = as_questions(val) if _generates(arguments) else []
     _check_metric(arguments, questions)
 
     run, resumed = _run_folder(arguments, state)
-    if bad:
+    if bad and state.is_main_process:
         (run / "bad_rows.txt").write_text("".join(f"{problem}\n" for problem in bad), encoding="utf-8")
-    if arguments.freeze_vision if arguments.freeze_vision is not None else arguments.sft_type == "lora":
+    if _is_vision_frozen(arguments):
         freeze_vision(model)
     rows, val_rows = (_rows(examples, arguments, model, processor, state) for examples in (train, val))
     trained = model
@@ -258,6 +250,22 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
     return Path(best) if best else last_checkpoint(run)
 
 
+def _read(
+    arguments: SftArguments, processor: Florence2Processor, longest: int
+) -> tuple[list[Example], list[Example], list[Problem]]:
+    """The examples to train on, those to measure on, and the faulty rows, if there may be any."""
+    train, faulty = read_examples(arguments.dataset, processor.tokenizer, longest, arguments.seed)
+    val, faulty_too = read_examples(arguments.val_dataset, processor.tokenizer, longest, arguments.seed)
+    bad = [*faulty, *faulty_too]
+    if bad and not arguments.skip_bad_rows:
+        raise TrainingError(
+            f"{len(bad)} faulty rows; mend them, or leave them out: --skip_bad_rows true\n{describe(bad)}"
+        )
+    if not train:
+        raise TrainingError(f"nothing to train on: no good row in {', '.join(arguments.dataset)}")
+    return train, val, bad
+
+
 def _rows(
     examples: list[Example],
     arguments: SftArguments,
@@ -267,7 +275,7 @@ def _rows(
 ) -> list[Row]:
     if not examples or not arguments.cache_image_features:
         return [Row(example) for example in examples]
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[_dtype(arguments, state.device)]
+    dtype = DTYPES[_dtype(arguments, state.device)]
     with state.main_process_first():  # the others find what it made
         cache = FeatureCache(model.to(state.device), processor, dtype, arguments.feature_dir or None)
         distinct = {identity(example.image): example.image for example in examples}
@@ -277,12 +285,11 @@ def _rows(
 
 def _check(arguments: SftArguments) -> None:
     """What doesn't go together, said before anything is loaded."""
-    frozen = arguments.freeze_vision if arguments.freeze_vision is not None else arguments.sft_type == "lora"
     faults = {
         "--dataset: give at least one, as in --dataset train.jsonl": not arguments.dataset,
         f"--sft_type {arguments.sft_type}: give lora or full": arguments.sft_type not in ("lora", "full"),
         "--cache_image_features true wants a vision tower that stays as it is: --freeze_vision true": (
-            arguments.cache_image_features and not frozen
+            arguments.cache_image_features and not _is_vision_frozen(arguments)
         ),
         "--early_stopping_patience wants a --val_dataset to measure on": (
             arguments.early_stopping_patience > 0 and not arguments.val_dataset
@@ -294,6 +301,10 @@ def _check(arguments: SftArguments) -> None:
     for fault, is_so in faults.items():
         if is_so:
             raise ValueError(fault)
+
+
+def _is_vision_frozen(arguments: SftArguments) -> bool:
+    return arguments.sft_type == "lora" if arguments.freeze_vision is None else arguments.freeze_vision
 
 
 def _generates(arguments: SftArguments) -> bool:
