@@ -56,6 +56,8 @@ def draw_run(log: str | Path, folder: str | Path) -> None:
         log: JSON lines, each with `step`; those of training have `loss`, those of a measurement `eval_loss` and more.
         folder: for the pictures.
     """
+    if not Path(log).exists():  # a checkpoint may come before the first line
+        return
     lines = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
     measured = [line for line in lines if "eval_loss" in line]
     figure = Figure(figsize=(8, 4), layout="constrained")
