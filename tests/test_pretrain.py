@@ -215,6 +215,12 @@ def test_an_answer_that_is_right_has_no_loss(tokenizer):
     assert (losses > 1).tolist() == [False, True, False, False, False]
 
 
+def test_the_first_corner_of_an_outline_counts_as_an_answer():
+    tasks = ["<CAPTION>", "<REGION_TO_SEGMENTATION>", "<REFERRING_EXPRESSION_SEGMENTATION>"]
+    weights = pretrain.token_weights(torch.tensor([4, 9, 16]), tasks)
+    assert weights.tolist() == pytest.approx([0.5] * 4 + [1 / 3, 1, 1] + [1 / 3] * 6 + [0.25, 1, 1] + [0.25] * 13)
+
+
 @pytest.mark.parametrize("side", [8, 12])
 def test_cells_say_what_is_where(side):
     example = curriculum.draw_example(9, 6)

@@ -172,6 +172,27 @@ def answer_losses(
     return losses.masked_scatter(is_place, expected - entropy)
 
 
+def token_weights(lengths: torch.Tensor, tasks: list[str]) -> torch.Tensor:
+    """What the loss of every token of the answers counts for.
+
+    A long answer counts for more than a short one, but not by its whole length: there are thirty corners to an outline and
+    one word to a category. Of an outline the first corner, behind `<s>`, says which thing is meant; it counts as a whole
+    answer would, or the model outlines well what nobody asked for.
+
+    Args:
+        lengths: N int64, the tokens of each answer.
+        tasks: N task tokens.
+
+    Returns:
+        float32, one for each token of all answers.
+    """
+    weights = lengths.float().rsqrt().repeat_interleave(lengths)
+    outlines = torch.tensor([TASKS[task].result == "polygons" for task in tasks], device=lengths.device)
+    first = (lengths.cumsum(0) - lengths)[outlines & (lengths > 2)]
+    weights[first + 1] = weights[first + 2] = 1.0
+    return weights
+
+
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -282,10 +303,9 @@ class _Run:
             losses = answer_losses(hidden, targets, self.model.lm_head, self.first_location, arguments.location_sigma)
             cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
             helper = self.helper.loss(torch.cat(output.tokens), cells) + self.helper.fine_loss(output.maps, batch.cells)
-        # a long answer counts for more than a short one, but not by its whole length: there are thirty corners to an
-        # outline and one word to a category
         lengths = torch.cat([mask.sum(1) for mask in real])
-        weights = lengths.float().rsqrt().repeat_interleave(lengths)
+        tasks = [task for group in batch.groups for task in group.tasks]
+        weights = token_weights(lengths, tasks)
         loss = (losses * weights).sum() / weights.sum()
         (loss + arguments.helper * helper).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), arguments.clip)
@@ -296,7 +316,6 @@ class _Run:
         self.ema.update(self.model, self.step)
         line = {"step": self.step, "loss": loss.item(), "helper": helper.item(), "norm": norm.item()}
         line["lr"] = self.optimizer.param_groups[0]["lr"]
-        tasks = [task for group in batch.groups for task in group.tasks]
         return line | {"tasks": _mean_per_task(losses.detach(), lengths, tasks)}
 
     def see(self, image_size: int) -> None:
