@@ -31,10 +31,7 @@ _NANO = ModelInfo(
     "florence-2-nano",
     modelscope_id=None,
     hf_id=None,
-    description=(
-        "Ships with florence_lab and needs no network; it only knows this package's cartoon scenes, and can't read words (OCR) "
-        "yet."
-    ),
+    description="Ships with florence_lab and needs no network; it only knows this package's cartoon scenes.",
     path=Path(__file__).parent / "assets" / "florence-2-nano",
 )
 

@@ -18,7 +18,7 @@ from .tasks import TASKS
 ASKED = {
     "<OCR>": ("snow", None),
     "<OCR_WITH_REGION>": ("snow", None),
-    "<CAPTION_TO_PHRASE_GROUNDING>": ("sheep", "four sheep standing in a field"),
+    "<CAPTION_TO_PHRASE_GROUNDING>": ("sheep", "Four sheep standing in a field."),
     "<REFERRING_EXPRESSION_SEGMENTATION>": ("street", "the ball"),
     "<OPEN_VOCABULARY_DETECTION>": ("sheep", "sheep"),
     "<REGION_TO_SEGMENTATION>": ("street", "ball"),

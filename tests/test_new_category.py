@@ -61,14 +61,14 @@ def taught(folder, train: int, **changes):
     seeds = seeds_with_a_rocket(TRAIN_SEEDS[500_000], train)
     write_dataset(folder / "train", seeds, 384, categories=KINDS)
     chosen = {
-        "dataset": (str(folder / "train" / "train.jsonl"), f"scenes:{train}"),
+        "dataset": (str(folder / "train" / "train.jsonl"), f"scenes:{2 * train}"),
         "output_dir": str(folder / "output"),
         "feature_dir": str(folder / "features"),
         "cache_image_features": True,
         "lora_target_modules": ("ALL",),
         "lora_rank": 16,
         "lora_dropout": 0.0,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "batch_size": 16,
         "device": "cpu",
         "eval_steps": 1000,
@@ -79,7 +79,7 @@ def taught(folder, train: int, **changes):
 def test_a_short_lesson_is_a_beginning(tmp_path):
     write_dataset(tmp_path / "test", seeds_with_a_rocket(HELD_OUT_SEEDS[50_000], 16), 384, ["<OD>"], categories=KINDS)
     before = precision_of_rockets(load(NANO), tmp_path / "test")
-    after = precision_of_rockets(load(taught(tmp_path, 24, max_steps=60)), tmp_path / "test")
+    after = precision_of_rockets(load(taught(tmp_path, 24, max_steps=60, learning_rate=3e-3)), tmp_path / "test")
     assert before < 0.05
     assert after > 0.2
 
@@ -90,7 +90,7 @@ def test_it_learns_a_new_thing_in_ten_minutes_and_forgets_little(tmp_path):
     torch.set_num_threads(2)
     write_dataset(tmp_path / "test", seeds_with_a_rocket(HELD_OUT_SEEDS[50_000], 100), 384, ["<OD>"], categories=KINDS)
     start = time.perf_counter()
-    checkpoint = taught(tmp_path, 150, max_steps=240)
+    checkpoint = taught(tmp_path, 150, max_steps=300)
     minutes = (time.perf_counter() - start) / 60
     before, after, merged = load(NANO), load(checkpoint), load(merge_lora(checkpoint))
     rockets = [precision_of_rockets(predictor, tmp_path / "test") for predictor in (before, after)]

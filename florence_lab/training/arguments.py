@@ -19,7 +19,7 @@ class PretrainArguments:
     """Pretraining from nothing. One step is `batch_size` pictures, each with `tasks_per_image` questions."""
 
     out: str = option("runs/nano", "folder of the run; one that is already there is continued")
-    steps: int = option(13_000, "how long it trains; the learning rate falls to nothing at the end")
+    steps: int = option(17_000, "how long it trains; the learning rate falls to nothing at the end")
     batch_size: int = option(16, "pictures a step")
     tasks_per_image: int = option(6, "questions about each picture, on different tasks")
     new_scenes: int = option(4, "pictures of a step that are drawn for it; the others are met again")
