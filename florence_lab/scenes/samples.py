@@ -8,7 +8,7 @@ from ..catalog import unknown_name
 from .scene import Scene, draw_scene, save_picture
 
 SAMPLES = {"sheep": 34106, "street": 92, "snow": 297, "beach": 109, "night": 53, "field": 14}
-"""Name -> the held-out seed it was drawn from: scenes that florence-2-nano captions, finds, grounds and reads rightly. `"sheep"` is four."""
+"""Name -> the held-out seed it was drawn from: scenes whose things florence-2-nano counts, finds, grounds and reads rightly. `"sheep"` is four."""
 
 SAMPLE_SIZE = 512
 FOLDER = Path(__file__).parent.parent / "assets" / "scenes"

@@ -83,6 +83,6 @@ class SftArguments:
     eval_steps: int = option(100, "steps between checkpoints, each measured on val_dataset")
     save_total_limit: int = option(2, "how many checkpoints are kept; the best is always one of them")
     predict_with_generate: bool = option(False, "measure answers too, not the loss alone")
-    metric_for_best_model: str = option("loss", "loss, or a task's metric, as in 'OD mAP@0.5'")
+    metric_for_best_model: str = option("loss", "loss, or a task's metric, as in OD/mAP@0.5")
     early_stopping_patience: int = option(0, "end after so many measurements without a better one; 0 never does")
     seed: int = option(42, "of everything random")

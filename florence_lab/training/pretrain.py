@@ -49,7 +49,7 @@ class Helper(torch.nn.Module):
     From answers alone the model learns for a thousand steps nothing but what is frequent: the tower isn't told what to
     see before the decoder knows where to look, and the other way round. A task of their own for the encoder's image
     tokens cuts that knot. Letters and categories are told twice, first by the tower's last but one map, which is twice as
-    fine: there each letter has a place of its own, and is learnt five times as fast. Which part of a token's square
+    fine: there each letter has a place of its own, and is learnt much faster. Which part of a token's square
     its thing fills is what outlines are made of.
     """
 
