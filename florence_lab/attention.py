@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from .draw import DARK, LIGHT, PALETTE, Sheet, _font, _tidy
 from .images import load_image
-from .predictor import EncodedImage
+from .predictor import EncodedImage, size_of
 from .results import Result
 from .tasks import get_task
 from .template import BINS, Piece, Region, from_bins
@@ -198,7 +198,7 @@ def trace(
         raise ValueError(f"top={top}: keep at least 1 choice for every token")
     settings = predictor._settings(generation)
     picture = image if isinstance(image, EncodedImage) else load_image(image)
-    question = predictor._question(picture, task, text)
+    question = predictor._question(size_of(picture), task, text)
     encoded = predictor.encode_image(picture)
     read = predictor._read([encoded], [question[2]])
     states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]

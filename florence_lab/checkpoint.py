@@ -32,6 +32,7 @@ from transformers import (
 from transformers.models.clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
+from .decoding import LANGUAGE_ATTENTION
 from .hub import resolve
 from .layout import (
     ADDED_TOKENS,
@@ -110,7 +111,7 @@ def load_checkpoint(
         ) from error
     except Exception as error:  # broken files make the libraries below raise nearly anything
         raise CheckpointError(f"{folder} can't be read as Florence-2: {_first_line(error)}") from error
-    model.set_attn_implementation({"vision_config": DAVIT_ATTENTION})
+    model.set_attn_implementation({"vision_config": DAVIT_ATTENTION, "text_config": LANGUAGE_ATTENTION})
     return model.eval(), processor
 
 

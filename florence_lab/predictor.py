@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import queue
+import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, StoppingCriteriaList
+from transformers.generation import GenerationMode
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
 from .catalog import MODELS
 from .checkpoint import load_checkpoint
+from .decoding import Thoughts, greedy
 from .hub import resolve
-from .images import SCENE_SOURCE, load_image
+from .images import SCENE_SOURCE, ImageError, load_image
 from .results import Result, Text
 from .tasks import Task
 from .template import BINS, FlorenceTemplate, Region, TokenProbabilities
@@ -33,6 +41,8 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 NOT_ONE_ANSWER = ("num_return_sequences", "return_dict_in_generate")
 """What makes transformers' `generate` return something else than one sequence per question."""
 
+_ANY_SIZE = (10**9, 10**9)  # pixels: a region that no picture has is wrong for all
+_READERS = 2  # threads that open pictures
 _SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32
 
 
@@ -49,8 +59,19 @@ class EncodedImage:
     tokens: torch.Tensor = field(repr=False)
 
 
+class _Prepared(NamedTuple):
+    """A picture on its way to the tower: upright RGB, and 1 x 3 x H x W float32."""
+
+    image: Image.Image
+    pixels: torch.Tensor
+
+
 def load(
-    model_type_or_path: str | Path, device: str = "auto", dtype: str | torch.dtype = "fp32", hub: str | None = None
+    model_type_or_path: str | Path,
+    device: str = "auto",
+    dtype: str | torch.dtype = "fp32",
+    hub: str | None = None,
+    compile: bool = False,
 ) -> Predictor:
     """A predictor for a model of the catalogue, a checkpoint folder, or the id of a model on a hub.
 
@@ -58,8 +79,10 @@ def load(
         model_type_or_path: as in `available_models()`, a folder in the published or in transformers' layout, or `org/name`.
         device: `"cuda"`, `"cpu"` …; `"auto"` is the first of CUDA, MPS and CPU that is there.
         dtype: `"fp32"` (the default, exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 where the device
-            computes in it, else fp32) or a `torch.dtype`.
+            computes in it, else fp32; says which) or a `torch.dtype`.
         hub: `"modelscope"` or `"hf"`; by default the environment's `FLORENCE_LAB_HUB`, else ModelScope.
+        compile: answer faster, for a minute's wait once on each machine and the memory of the weights once more. Needs a
+            C++ compiler; without one, a warning says so, and the rest of the gain is there.
 
     Raises:
         ValueError: for an unknown name, hub or dtype.
@@ -67,9 +90,18 @@ def load(
         CheckpointError: if what is there is no whole Florence-2.
     """
     device = _pick_device(device)
-    dtype = _pick_dtype(dtype, device)
-    model, processor = load_checkpoint(resolve(model_type_or_path, hub), dtype, hub)
-    return Predictor(model.to(device), processor, name=str(model_type_or_path))
+    picked = _pick_dtype(dtype, device)
+    model, processor = load_checkpoint(resolve(model_type_or_path, hub), picked, hub)
+    model.to(device)
+    if dtype == "auto":
+        print(f"{model_type_or_path}: computes in {str(picked).removeprefix('torch.')} on {device}", file=sys.stderr)
+    tower = None
+    if compile:
+        from .compiled import compile_model
+
+        size = processor.image_processor.size
+        tower = compile_model(model, (size["height"], size["width"]))
+    return Predictor(model, processor, str(model_type_or_path), tower)
 
 
 def _pick_device(device: str) -> torch.device:
@@ -112,12 +144,18 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
+        self,
+        model: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        name: str = "florence-2",
+        tower: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
+        """`tower`, from pixels to image tokens, is used in place of the model's own."""
         self.model = model
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
+        self._tower = tower or (lambda pixels: self.model.get_image_features(pixels).pooler_output)
         self._knows_scenes_only = name in MODELS and MODELS[name].path is not None
 
     def __repr__(self) -> str:
@@ -137,11 +175,7 @@ class Predictor:
         """
         if isinstance(image, EncodedImage):
             return image
-        image = load_image(image)
-        self._say_what_it_knows(image)
-        pixels = self.processor.image_processor(image, return_tensors="pt")["pixel_values"]
-        pixels = pixels.to(self.model.device, self.model.dtype)
-        return EncodedImage(image, self.model.get_image_features(pixels).pooler_output)
+        return self._look(self._prepare(image))
 
     def predict(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Result:
         """The answer to one question about one image.
@@ -157,38 +191,59 @@ class Predictor:
             ValueError: for an unknown task, or an input that it can't take; before any model runs.
             ImageError: if the image can't be read.
         """
-        return self.predict_batch([image], task, [text], **generation)[0]
+        settings = self._settings(generation)
+        picture = image if isinstance(image, EncodedImage) else load_image(image)
+        question = self._question(size_of(picture), task, text)
+        return self._answer([self.encode_image(picture)], [question], settings)[0]
 
     def predict_batch(
         self,
-        images: Sequence[Any],
+        images: str | Path | Iterable[Any],
         task: str,
         text: str | Region | Sequence[str | Region] | None = None,
         batch_size: int = 8,
         **generation: Any,
-    ) -> list[Result]:
-        """The answers to one question about many images, equal to asking one by one.
+    ) -> list[Result | ImageError | ValueError]:
+        """The answers to one question about many images, equal to asking one by one; `predict_each` as a list.
+
+        Args, raises: as `predict_each`.
+        """
+        return list(self.predict_each(images, task, text, batch_size, **generation))
+
+    def predict_each(
+        self,
+        images: str | Path | Iterable[Any],
+        task: str,
+        text: str | Region | Sequence[str | Region] | None = None,
+        batch_size: int = 8,
+        **generation: Any,
+    ) -> Iterator[Result | ImageError | ValueError]:
+        """The answers to one question about any number of images, in their order, as they come.
+
+        Pictures are opened in the background, no more than a few batches ahead, and none is kept here. What can't be opened,
+        or has not the region that is asked about, has its error in place of an answer, and the others go on.
 
         Args:
-            images: N pictures or encoded images.
+            images: a folder, whose pictures are taken by name, or N pictures or encoded images, or an iterator of them.
             task: as in `predict`.
-            text: one phrase or region for all of them, or a list of N (a list of four numbers is one region).
+            text: one phrase or region for all of them, or a list of one each (a list of four numbers is one region).
             batch_size: how many are decoded together.
             generation: as in `predict`.
 
         Raises:
-            ValueError, ImageError: as in `predict`.
+            ValueError: for an unknown task, an input that it can't take, a folder without pictures, or another number of
+                texts than of images; before any picture is opened.
         """
-        one_each = isinstance(text, list) and not (len(text) == 4 and all(isinstance(t, Real) for t in text))
-        texts = text if one_each else [text] * len(images)
-        if len(texts) != len(images):
-            raise ValueError(f"{len(images)} images, but {len(texts)} texts: give one for all, or one each")
-        # all questions are read before the first model runs, so that a mistake costs nothing
         settings = self._settings(generation)
-        pictures = [image if isinstance(image, EncodedImage) else load_image(image) for image in images]
-        questions = [self._question(p, task, t) for p, t in zip(pictures, texts, strict=True)]
-
-        return self._in_batches(pictures, questions, settings, batch_size)
+        sources = _pictures_in(images) if isinstance(images, (str, Path)) else images
+        total = len(sources) if isinstance(sources, Sequence) else None
+        one_each = isinstance(text, list) and not (len(text) == 4 and all(isinstance(t, Real) for t in text))
+        if one_each and total is not None and len(text) != total:
+            raise ValueError(f"{total} images, but {len(text)} texts: give one for all, or one each")
+        for one in text if one_each else [text]:
+            self._question(_ANY_SIZE, task, one)  # what is wrong with it for pictures of any size
+        asked = zip(sources, text, strict=True) if one_each else ((source, text) for source in sources)
+        return self._each(asked, task, settings, batch_size, total)
 
     def predict_many(
         self,
@@ -213,22 +268,12 @@ class Predictor:
         settings = self._settings(generation)
         picture = image if isinstance(image, EncodedImage) else load_image(image)
         asked = [(question, None) if isinstance(question, str) else question for question in questions]
-        prompts = [self._question(picture, task, text) for task, text in asked]
-        return self._in_batches([self.encode_image(picture)] * len(asked), prompts, settings, batch_size)
-
-    def _in_batches(
-        self,
-        pictures: Sequence[Image.Image | EncodedImage],
-        questions: Sequence[tuple[Task, str, str]],
-        settings: dict[str, Any],
-        batch_size: int,
-    ) -> list[Result]:
+        prompts = [self._question(size_of(picture), task, text) for task, text in asked]
+        encoded = self.encode_image(picture)
         results: list[Result] = []
-        starts = range(0, len(pictures), batch_size)
-        tasks = " ".join(dict.fromkeys(task.token for task, _, _ in questions))
-        for start in tqdm(starts, desc=tasks[:60], unit="batch", disable=len(starts) < 2):
-            encoded = [self.encode_image(p) for p in pictures[start : start + batch_size]]
-            results += self._answer(encoded, questions[start : start + batch_size], settings)
+        for start in range(0, len(prompts), batch_size):
+            some = prompts[start : start + batch_size]
+            results += self._answer([encoded] * len(some), some, settings)
         return results
 
     def stream(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Iterator[Result]:
@@ -243,7 +288,7 @@ class Predictor:
             raise ValueError(f"an answer can't be streamed with num_beams={generation['num_beams']}, only with 1")
         settings = self._settings(generation)
         picture = image if isinstance(image, EncodedImage) else load_image(image)
-        return self._stream(picture, self._question(picture, task, text), settings)
+        return self._stream(picture, self._question(size_of(picture), task, text), settings)
 
     def save(self, folder: str | Path) -> None:
         """Writes transformers' layout, which plain `from_pretrained` of transformers reads back.
@@ -256,6 +301,44 @@ class Predictor:
 
     # ------------------------------------------------------------------ inside
 
+    def _prepare(self, image: Any) -> _Prepared:
+        """Opened, and made into pixels for the tower."""
+        image = load_image(image)
+        return _Prepared(image, self.processor.image_processor(image, return_tensors="pt")["pixel_values"])
+
+    @torch.inference_mode()
+    def _look(self, prepared: _Prepared) -> EncodedImage:
+        self._say_what_it_knows(prepared.image)
+        return EncodedImage(prepared.image, self._tower(prepared.pixels.to(self.model.device, self.model.dtype)))
+
+    def _each(
+        self,
+        asked: Iterable[tuple[Any, str | Region | None]],
+        task: str,
+        settings: dict[str, Any],
+        batch_size: int,
+        total: int | None,
+    ) -> Iterator[Result | ImageError | ValueError]:
+        """See `predict_each`; `asked` are pictures with their texts."""
+
+        def ready(pair: tuple[Any, str | Region | None]) -> tuple[Any, tuple[Task, str, str]] | ValueError:
+            try:
+                picture = pair[0] if isinstance(pair[0], EncodedImage) else self._prepare(pair[0])
+                return picture, self._question(picture.image.size, task, pair[1])
+            except ValueError as error:  # an ImageError is one
+                return error
+
+        bar = tqdm(total=total, desc=task[:60], unit="picture", disable=total is not None and total <= batch_size)
+        with bar, ThreadPoolExecutor(_READERS) as readers:
+            coming = _ahead(readers, ready, asked, 2 * batch_size)
+            while rows := list(islice(coming, batch_size)):
+                good = [row for row in rows if not isinstance(row, ValueError)]
+                encoded = [p if isinstance(p, EncodedImage) else self._look(p) for p, _ in good]
+                answers = iter(self._answer(encoded, [question for _, question in good], settings) if good else ())
+                for row in rows:
+                    bar.update()
+                    yield row if isinstance(row, ValueError) else next(answers)
+
     def _say_what_it_knows(self, image: Image.Image) -> None:
         """A model that ships is a small one, of which people may expect too much; said once."""
         if self._knows_scenes_only and not str(image.info.get("Source")).startswith(SCENE_SOURCE):
@@ -263,16 +346,13 @@ class Predictor:
             warnings.warn(
                 f"{self.name} knows florence_lab's cartoon scenes and nothing else: "
                 "what it says about any other picture means nothing",
-                stacklevel=4,  # the caller of encode_image, past its decorator
+                stacklevel=5,  # the caller of encode_image, past a decorator
             )
 
-    def _question(
-        self, picture: Image.Image | EncodedImage, task: str, text: str | Region | None
-    ) -> tuple[Task, str, str]:
-        """Task, phrase and prompt; whatever is wrong with a question is said here, before any model runs."""
+    def _question(self, size: tuple[int, int], task: str, text: str | Region | None) -> tuple[Task, str, str]:
+        """Task, phrase and prompt; whatever is wrong with a question about a picture of that size is said here."""
         if not isinstance(task, str):
             raise ValueError(f"a task is a string such as '<OD>', but got {task!r}")
-        size = picture.image.size if isinstance(picture, EncodedImage) else picture.size
         question = self.template.prompt(task, text, size)
         length = len(self.processor.tokenizer(question[2]).input_ids)
         longest = self.model.config.text_config.max_position_embeddings - self.processor.num_image_tokens
@@ -320,19 +400,28 @@ class Predictor:
         settings: dict[str, Any],
     ) -> list[Result]:
         read = self._read(encoded, [prompt for _, _, prompt in questions])
-        states = read["encoder_outputs"].last_hidden_state
-        sequences = self._generate(states, read["attention_mask"], settings)
+        states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
+        watched = {row for row, (task, _, _) in enumerate(questions) if task.result != "text"}
+        thoughts = Thoughts(watched, self.template.first_location_id, self.model.config.image_token_id)
+        sequences = self._generate(states, mask, settings, thoughts)
         results = []
         for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
             only = slice(row, row + 1)
-            results.append(self._result(sequence, picture, question, states[only], read["attention_mask"][only]))
+            results.append(self._result(sequence, picture, question, states[only], mask[only], thoughts.of(row)))
         return results
 
-    def _generate(self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
-        """One sequence per question, start token and all, padded to one length."""
+    def _generate(
+        self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any], thoughts: Thoughts | None = None
+    ) -> torch.Tensor:
+        """One sequence per question, start token and all, padded to one length; `thoughts` are filled if it is greedy."""
+        config = copy.deepcopy(self.model.generation_config)
+        config.update(**settings)
+        own = {}
+        if config.get_generation_mode() is GenerationMode.GREEDY_SEARCH:
+            own = {"custom_generate": partial(greedy, watch=thoughts)}
         # generate repeats the states for its beams in place, so it gets a wrapper of its own
         encoder_outputs = BaseModelOutput(last_hidden_state=states)
-        return self.model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **settings)
+        return self.model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **own, **settings)
 
     def _up_to_its_end(self, sequence: torch.Tensor) -> torch.Tensor:
         """A sequence without what follows its `</s>`; the start token is the same token, and no end."""
@@ -346,11 +435,13 @@ class Predictor:
         question: tuple[Task, str, str],
         states: torch.Tensor,
         mask: torch.Tensor,
+        scores: TokenProbabilities | None = None,
     ) -> Result:
-        """One generated sequence, start token and all, as a result."""
+        """One generated sequence, start token and all, as a result; `scores` if they are known already."""
         task, phrase, _ = question
         sequence = self._up_to_its_end(sequence)
-        scores = None if task.result == "text" else self._probabilities(sequence, states, mask)
+        if scores is None and task.result != "text":
+            scores = self._probabilities(sequence, states, mask)
         return self.template.parse(
             sequence[1:].tolist(), task, picture.image.size, phrase=phrase, probabilities=scores, image=picture.image
         )
@@ -437,6 +528,37 @@ class Predictor:
         finally:  # the caller left the loop, or all is out
             stop.set()
             worker.join()
+
+
+def size_of(picture: Image.Image | EncodedImage) -> tuple[int, int]:
+    return picture.image.size if isinstance(picture, EncodedImage) else picture.size
+
+
+def _pictures_in(folder: str | Path) -> list[Path]:
+    """The files of a folder whose names are those of pictures, by name."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give a folder, or a list of pictures")
+    known = Image.registered_extensions()
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures, by the names of its files")
+    return paths
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def _ahead(workers: Executor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+    """`map(work, items)` that is done by others, but never further ahead than so many items."""
+    started: deque[Future[U]] = deque()
+    for item in items:
+        started.append(workers.submit(work, item))
+        if len(started) > ahead:
+            yield started.popleft().result()
+    while started:
+        yield started.popleft().result()
 
 
 class _TokenQueue(BaseStreamer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,21 @@ def davit_attention(
 
 
 AttentionInterface.register(DAVIT_ATTENTION, davit_attention)
+
+
+def vision_parts(model: Florence2ForConditionalGeneration) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The vision tower, and the projector behind it."""
+    return model.model.vision_tower, model.model.multi_modal_projector
+
+
+def tower_fingerprint(model: Florence2ForConditionalGeneration, *more: Any) -> str:
+    """32 hexadecimal digits of a picture's way to tokens: number format, names and weights, and `more` that it depends on."""
+    digest = hashlib.sha256(repr((model.dtype, *more)).encode())
+    for part in vision_parts(model):
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 def stage_grids(model: Florence2ForConditionalGeneration, size: tuple[int, int]) -> list[tuple[int, int]]:

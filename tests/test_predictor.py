@@ -10,7 +10,7 @@ import torch
 from conftest import PHOTO
 from PIL import Image
 
-from florence_lab import ImageError
+from florence_lab import ImageError, load_image
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
 from florence_lab.tasks import TASKS
@@ -126,6 +126,45 @@ def test_one_region_each(small, pictures):
     results = small.predict_batch(pictures, "<REGION_TO_CATEGORY>", regions, max_new_tokens=4)
     assert results[1].phrase == "<loc_0><loc_0><loc_166><loc_110>"
     assert results[2].phrase == "<loc_1><loc_2><loc_3><loc_4>"
+
+
+def test_a_folder_is_answered_by_name(small, tmp_path):
+    for name, angle in (("b.png", 90), ("a.jpg", 0), ("c.PNG", 180)):
+        load_image(PHOTO).rotate(angle).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    answers = small.predict_batch(tmp_path, "<OD>", batch_size=2, **SHORT)
+    assert len(answers) == 3
+    for answer, name in zip(answers, ("a.jpg", "b.png", "c.PNG"), strict=True):
+        assert_same(answer, small.predict(tmp_path / name, "<OD>", **SHORT))
+
+
+def test_a_folder_without_pictures(small, tmp_path):
+    with pytest.raises(ValueError, match="holds no pictures"):
+        small.predict_batch(tmp_path, "<OD>")
+    with pytest.raises(ValueError, match="is no folder"):
+        small.predict_batch(tmp_path / "missing", "<OD>")
+
+
+def test_pictures_are_opened_only_a_little_ahead(small, cat):
+    """Of an endless stream of pictures no more is in memory than a few batches."""
+    given = []
+
+    def endless():
+        while True:
+            given.append(None)
+            yield cat.image
+
+    answers = small.predict_each(endless(), "<CAPTION>", batch_size=2, **SHORT)
+    for number in range(1, 8):
+        next(answers)
+        assert number <= len(given) <= number + 2 + 2 * 2 + 1
+    answers.close()
+
+
+def test_texts_of_an_iterator(small, pictures):
+    texts = ["cat", "an ear", "a very sleepy cat"]
+    answers = small.predict_batch(iter(pictures), "<OPEN_VOCABULARY_DETECTION>", texts, **SHORT)
+    assert [answer.phrase for answer in answers] == texts
 
 
 def test_an_empty_batch(small):
@@ -470,16 +509,37 @@ def test_a_length_of_nothing(small, cat):
         small.predict(cat, "<OD>", max_new_tokens=0)
 
 
-def test_one_bad_picture_in_a_batch(small, tower_runs, tmp_path):
-    with pytest.raises(ImageError, match=r"missing\.png does not exist"):
-        small.predict_batch([PHOTO, tmp_path / "missing.png"], "<OD>")
-    assert tower_runs == []
+def test_one_bad_picture_in_a_batch(small, tmp_path):
+    """It has its error in its own row; the others are answered as if it were not there."""
+    rows = small.predict_batch([PHOTO, tmp_path / "missing.png", PHOTO], "<OD>", batch_size=2, **SHORT)
+    assert isinstance(rows[1], ImageError)
+    assert "missing.png does not exist" in str(rows[1])
+    for row in (rows[0], rows[2]):
+        assert_same(row, small.predict(PHOTO, "<OD>", **SHORT))
 
 
-def test_one_bad_region_in_a_batch(small, tower_runs):
-    with pytest.raises(ValueError, match="which is 9 x 9"):
-        small.predict_batch([PHOTO, Image.new("RGB", (9, 9))], "<REGION_TO_OCR>", (0, 0, 10, 10))
-    assert tower_runs == []
+def test_one_bad_region_in_a_batch(small):
+    rows = small.predict_batch([PHOTO, Image.new("RGB", (9, 9))], "<REGION_TO_OCR>", (0, 0, 10, 10), **SHORT)
+    assert "which is 9 x 9" in str(rows[1])
+    assert_same(rows[0], small.predict(PHOTO, "<REGION_TO_OCR>", (0, 0, 10, 10), **SHORT))
+
+
+def test_nothing_but_bad_pictures(small, tmp_path):
+    rows = small.predict_batch([tmp_path / "a.png", tmp_path / "b.png"], "<OD>")
+    assert [type(row) for row in rows] == [ImageError] * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "reason"),
+    [("<OO>", None, "<OD>"), ("<REGION_TO_OCR>", (1, 2), "region"), ("<OD>", "a cat", "takes no")],
+)
+def test_a_mistake_in_the_question_is_told_before_a_picture_is_opened(small, task, text, reason):
+    def never():
+        raise AssertionError("a picture was asked for")
+        yield
+
+    with pytest.raises(ValueError, match=reason):
+        small.predict_each(never(), task, text)
 
 
 def test_how_a_predictor_looks(small):

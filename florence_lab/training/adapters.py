@@ -10,6 +10,7 @@ from torch import nn
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..checkpoint import load_adapter, quiet, read_adapter_config
+from ..vision import vision_parts
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 """The linear layers of attention: the first four in the language model, the others in the vision tower."""
@@ -23,11 +24,6 @@ def freeze_vision(model: Florence2ForConditionalGeneration) -> None:
             # they drop paths in training mode, into which the trainer puts the whole model at every step
             if hasattr(module, "drop_prob"):
                 module.drop_prob = 0.0
-
-
-def vision_parts(model: Florence2ForConditionalGeneration) -> tuple[nn.Module, nn.Module]:
-    """The vision tower, and the projector behind it."""
-    return model.model.vision_tower, model.model.multi_modal_projector
 
 
 def linear_layers(model: Florence2ForConditionalGeneration) -> list[str]:

@@ -19,6 +19,9 @@ class PretrainArguments:
     """Pretraining from nothing. One step is `batch_size` pictures, each with `tasks_per_image` questions."""
 
     out: str = option("runs/nano", "folder of the run; one that is already there is continued")
+    init_from: str = option(
+        "", "weights to start from, in the last stage of the curriculum: a model or a folder; empty is from nothing"
+    )
     steps: int = option(17_000, "how long it trains; the learning rate falls to nothing at the end")
     batch_size: int = option(16, "pictures a step")
     tasks_per_image: int = option(6, "questions about each picture, on different tasks")
@@ -35,7 +38,7 @@ class PretrainArguments:
     measure_every: int = option(500, "steps between looks at held-out scenes, with a picture of the answers")
     measured: int = option(32, "how many held-out scenes are looked at then")
     workers: int = option(1, "processes that draw scenes")
-    seed: int = option(0, "of everything random")
+    seed: int = option(0, "of everything random; with another one other scenes are drawn")
     dtype: str = option("auto", "float32, bfloat16, or auto: bfloat16 where the machine computes in it")
     device: str = option("auto", "cpu, cuda …; auto is CUDA where it is")
 

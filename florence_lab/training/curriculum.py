@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
 from ..scenes.paint import PALETTE, load_font
-from ..scenes.scene import PLAN_SIDE, plan_scene
+from ..scenes.scene import PLAN_SIDE, Item, plan_scene
 from ..tasks import TASKS
 from .arguments import PretrainArguments
 from .nano import IMAGE_SIZE, PAD
@@ -45,11 +45,11 @@ _ALL = {
     "<MORE_DETAILED_CAPTION>": 2.5,
     "<OD>": 3,
     "<DENSE_REGION_CAPTION>": 1,
-    "<REGION_PROPOSAL>": 0.5,
+    "<REGION_PROPOSAL>": 1,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.5,
     "<OPEN_VOCABULARY_DETECTION>": 1,
     "<REFERRING_EXPRESSION_SEGMENTATION>": 4,
-    "<REGION_TO_SEGMENTATION>": 4,
+    "<REGION_TO_SEGMENTATION>": 2,
     "<REGION_TO_CATEGORY>": 0.3,
     "<REGION_TO_DESCRIPTION>": 0.5,
     "<OCR>": 1,
@@ -60,13 +60,14 @@ CURRICULUM = (
     Stage(1_080, 128, 1, _PLACES),
     Stage(2_500, 128, 3, _PLACES),
     Stage(8_600, 128, 6, _ALL),
+    Stage(17_000, 192, 6, _ALL),
     Stage(math.inf, IMAGE_SIZE, 6, _ALL),
 )
 
 
-def stage_of(step: int) -> Stage:
-    """The stage of the curriculum to which a step belongs."""
-    return next(stage for stage in CURRICULUM if step < stage.until)
+def stage_of(step: int, arguments: PretrainArguments) -> Stage:
+    """The stage of the curriculum to which a step belongs; who starts with weights is in the last one."""
+    return CURRICULUM[-1] if arguments.init_from else next(stage for stage in CURRICULUM if step < stage.until)
 
 
 # ---------------------------------------------------------------------- data: step k -> a batch
@@ -89,7 +90,7 @@ def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[tupl
 
 # Larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
 _DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
-_MAP_SIDE = 96  # of the maps of what is where; as many times any number of image tokens a side
+_MAP_SIDE = 192  # of the maps of what is where; as many times any number of image tokens a side
 COLORS = tuple(PALETTE)
 LETTERS = string.digits + string.ascii_letters
 
@@ -99,10 +100,10 @@ class Example(NamedTuple):
 
     Attributes:
         pixels: H x W x 3 uint8, at the largest size that the model sees.
-        seen: 96 x 96 uint8, which thing shows there: 1 for the first one, 0 for none.
+        seen: 192 x 192 uint8, which thing shows there: 1 for the first one, 0 for none.
         things: n x 6 float32: the category's index in `CATEGORIES`, the colour's in the palette, -1 where colour says
             nothing, and the box, x0, y0, x1, y1 in fractions of the picture.
-        letters: 96 x 96 uint8, 0 or 1 + the index in `LETTERS` of the letter that is there.
+        letters: 192 x 192 uint8, 0 or 1 + the index in `LETTERS` of the letter that is there.
         asked: task -> (prompt, target) pairs.
     """
 
@@ -117,11 +118,16 @@ def draw_example(number: int, max_objects: int) -> Example:
     """Training scene `number`, with at most so many things.
 
     There are words in less than half of all scenes, which would make reading the last thing to be learnt. So one in
-    four is chosen for having one, if one of its eight seeds has, and one in eight shows nothing but signs.
+    four is chosen for having one, if one of its eight seeds has, and one in eight shows nothing but signs. And what goes
+    wrong goes wrong where there are many things: every other scene is the fullest of its first three seeds.
     """
     dice = random.Random(number)
     seeds = TRAIN_SEEDS[8 * number : 8 * number + 8]
-    seed = next((seed for seed in seeds if number % 4 == 1 and _has_words(seed, max_objects)), seeds[0])
+    seed = seeds[0]
+    if number % 2 == 0:
+        seed = max(seeds[:3], key=lambda seed: len(_items(seed, max_objects)))
+    elif number % 4 == 1:
+        seed = next((seed for seed in seeds if any(item.word for item in _items(seed, max_objects))), seed)
     scene = draw_scene(seed, dice.choice(_DRAWN_SIZES), max_objects, ["sign"] if number % 8 == 3 else None)
     seen = np.zeros((_MAP_SIDE, _MAP_SIDE), np.uint8)
     things = []
@@ -135,8 +141,8 @@ def draw_example(number: int, max_objects: int) -> Example:
     return Example(pixels, seen, np.array(things, np.float32), _letters_of(scene), asked)
 
 
-def _has_words(seed: int, max_objects: int) -> bool:
-    return any(item.word for item in plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).items)
+def _items(seed: int, max_objects: int) -> tuple[Item, ...]:
+    return plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).items
 
 
 def _letters_of(scene: Scene) -> np.ndarray:
@@ -224,6 +230,7 @@ class Batch(NamedTuple):
         return Batch(self.pixels.to(device), self.cells.to(device), [group.to(device) for group in self.groups])
 
 
+_SCENES_OF_A_SEED = 1_000_000
 _GROUP = 16  # outlines take ten times the tokens of a category: padded to one length, most would be padding
 
 
@@ -239,12 +246,13 @@ class Steps(Dataset):
 
     def __getitem__(self, step: int) -> Batch:
         arguments = self.arguments
-        stage = stage_of(step)
+        stage = stage_of(step, arguments)
         dice = random.Random(f"{arguments.seed}/{step}")
-        first = arguments.new_scenes * step
+        begin = arguments.seed * _SCENES_OF_A_SEED
+        first = begin + arguments.new_scenes * step
         last = first + arguments.new_scenes
         numbers = list(range(first, last))
-        oldest = max(0, last - arguments.remembered)
+        oldest = max(begin, last - arguments.remembered)
         numbers += [dice.randrange(oldest, last) for _ in range(arguments.batch_size - len(numbers))]
         pixels, cells, asked = [], [], []
         for i, number in enumerate(numbers):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from .adapters import vision_parts
+from ..vision import tower_fingerprint
 from .dataset import open_picture
 
 _AT_ONCE = 4  # pictures; more are no faster on a CPU, and want memory
@@ -55,13 +55,8 @@ class FeatureCache:
         self.folder = Path(root or default_folder()) / self._fingerprint()
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(str(self.dtype).encode())
-        digest.update(json.dumps(self.processor.image_processor.to_dict(), sort_keys=True, default=str).encode())
-        for part in vision_parts(self.model):
-            for name, tensor in part.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()[:32]
+        settings = json.dumps(self.processor.image_processor.to_dict(), sort_keys=True, default=str)
+        return tower_fingerprint(self.model, self.dtype, settings)
 
     def path(self, picture: Image.Image) -> Path:
         """The file of a picture, be it there or not."""

@@ -25,8 +25,8 @@ from transformers import (
 from ..checkpoint import add_florence_tokens
 from ..layout import POST_PROCESSOR_CONFIG
 
-IMAGE_SIZE = 192
-"""Pixels a side. The tower shrinks them 16 times: 12 x 12 image tokens, and one more for the mean of all."""
+IMAGE_SIZE = 256
+"""Pixels a side. The tower shrinks them 16 times: 16 x 16 image tokens, and one more for the mean of all."""
 
 MAX_TOKENS = 512
 """The longest prompt (image tokens included) and the longest answer."""

@@ -33,12 +33,12 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..draw import gallery
 from ..evaluation import Evaluation, evaluate, scene_questions
-from ..predictor import Predictor, is_good_at_bf16
+from ..predictor import Predictor, is_good_at_bf16, load
 from ..scenes import CATEGORIES, HELD_OUT_SEEDS
 from ..tasks import TASKS
 from . import nano
 from .arguments import PretrainArguments
-from .curriculum import COLORS, CURRICULUM, LETTERS, Batch, Steps, stage_of, world_texts
+from .curriculum import COLORS, LETTERS, Batch, Steps, stage_of, world_texts
 
 # ---------------------------------------------------------------------- one step
 
@@ -233,7 +233,7 @@ def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], Non
     """
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(out)
+    tokenizer = _tokenizer(out, arguments.init_from)
     run = _Run(arguments, tokenizer)
     run.load(out / "last.pt")
     loader = DataLoader(
@@ -247,7 +247,7 @@ def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], Non
     bar = tqdm(loader, initial=run.step, total=arguments.steps, unit="step", smoothing=0.05)
     for batch in bar:
         started = time.perf_counter()
-        line = run.learn(batch, stage_of(run.step).image_size)
+        line = run.learn(batch, stage_of(run.step, arguments).image_size)
         line["images_per_s"] = arguments.batch_size / (time.perf_counter() - started)
         _log(out / "log.jsonl", line)
         bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{line['images_per_s']:.0f}/s")
@@ -272,8 +272,13 @@ class _Run:
         self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and is_good_at_bf16(device))
         self.first_location = tokenizer.convert_tokens_to_ids("<loc_0>")
         self.step = 0
-        self.image_size = CURRICULUM[0].image_size
-        self.model = _build(tokenizer, self.image_size, arguments.seed).to(device).train()
+        self.image_size = stage_of(0, arguments).image_size
+        model = _build(tokenizer, self.image_size, arguments.seed)
+        if arguments.init_from:
+            start = load(arguments.init_from, "cpu")
+            model.load_state_dict(start.model.state_dict())
+            resize(model, start.processor.image_processor.size["height"], self.image_size)
+        self.model = model.to(device).train()
         config = self.model.config
         self.helper = Helper(config.text_config.d_model, config.vision_config.embed_dim[-2]).to(device)
         self.learner = torch.nn.ModuleDict({"model": self.model, "helper": self.helper})
@@ -381,11 +386,12 @@ def _build(tokenizer, image_size: int, seed: int) -> Florence2ForConditionalGene
     return model
 
 
-def _tokenizer(out: Path):
-    """The run's tokenizer: read from its folder, or made and put there."""
+def _tokenizer(out: Path, init_from: str = ""):
+    """The run's tokenizer: read from its folder, or put there, from what the run starts with or made anew."""
     folder = out / "tokenizer"
     if not folder.exists():
-        nano.build_tokenizer(world_texts()).save_pretrained(folder)
+        made = load(init_from, "cpu").processor.tokenizer if init_from else nano.build_tokenizer(world_texts())
+        made.save_pretrained(folder)
     tokenizer = nano.BartTokenizer.from_pretrained(folder)
     for note in ("is_local", "local_files_only"):  # where it was read from is no part of it
         tokenizer.init_kwargs.pop(note, None)
