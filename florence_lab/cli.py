@@ -68,6 +68,9 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     command.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)")
     command.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
+    command.add_argument(
+        "--compile", type=_boolean, default=False, help="answer faster, after a minute's wait once (default: false)"
+    )
 
 
 def _add_which_model(command: argparse.ArgumentParser) -> None:
@@ -81,7 +84,7 @@ def _load(arguments: argparse.Namespace) -> Predictor:
 
     which = vars(arguments)
     model = which.get("ckpt_dir") or which.get("model_id_or_path") or arguments.model_type
-    return load(model, arguments.device, arguments.dtype, arguments.hub)
+    return load(model, arguments.device, arguments.dtype, arguments.hub, arguments.compile)
 
 
 def _add_infer_arguments(command: argparse.ArgumentParser) -> None:
@@ -258,6 +261,29 @@ def _run_export(arguments: argparse.Namespace) -> None:
     print(merge_lora(arguments.ckpt_dir, arguments.output_dir))
 
 
+def _add_benchmark_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model_type",
+        default="florence-2-base",
+        help="a model, a folder or a hub id; random weights of its size, if it is not at hand (default: %(default)s)",
+    )
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    command.add_argument(
+        "--against", default="transformers", choices=("transformers", "nothing"), help="what it is compared with"
+    )
+    command.add_argument("--repeats", type=int, default=5, help="measurements of each (default: %(default)s)")
+    command.add_argument(
+        "--out", default="florence-lab-benchmark.json", metavar="FILE", help="for the figures (default: %(default)s)"
+    )
+
+
+def _run_benchmark(arguments: argparse.Namespace) -> None:
+    from .benchmark import benchmark
+
+    measured = benchmark(arguments.model_type, arguments.device, arguments.repeats, arguments.against)
+    print(f"{measured}\n\n{measured.save(arguments.out).resolve()}")
+
+
 def _add_fields(command: argparse.ArgumentParser, arguments: type) -> None:
     """An option for every field of a dataclass of arguments."""
     types = get_type_hints(arguments)
@@ -306,6 +332,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
     "explore": ("a page to ask a model about pictures, in the browser", _run_explore, _add_explore_arguments),
     "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
     "eval": ("how good a model is: every task on held-out scenes", _run_eval, _add_eval_arguments),
+    "benchmark": ("how fast a model answers here, beside transformers", _run_benchmark, _add_benchmark_arguments),
     "pretrain": ("train florence-2-nano from nothing", _run_pretrain, _add_pretrain_arguments),
     "sft": ("fine-tune a model on your own data", _run_sft, _add_sft_arguments),
     "export": ("make a whole model of an adapter", _run_export, _add_export_arguments),

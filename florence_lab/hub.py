@@ -63,6 +63,14 @@ def resolve(model_id_or_path: str | Path, hub: str | None = None) -> Path:
     hub = hub or os.environ.get("FLORENCE_LAB_HUB") or "modelscope"
     if hub not in HUBS:
         raise ValueError(unknown_name("hub", hub, HUBS))
+    return at_hand(model_id_or_path, hub) or _download(_hub_ids(model_id_or_path), hub)
+
+
+def at_hand(model_id_or_path: str | Path, hub: str = "modelscope") -> Path | None:
+    """The folder on this machine that holds a model, None if it would have to be downloaded.
+
+    Args, raises: as `resolve`; that `hub`'s cache is looked into first.
+    """
     if model_id_or_path in MODELS:
         shipped = MODELS[model_id_or_path].path
         if shipped:
@@ -74,7 +82,7 @@ def resolve(model_id_or_path: str | Path, hub: str | None = None) -> Path:
         for folder in HUBS[name].cached_folders(ids[name]):
             if _is_complete(folder):
                 return folder
-    return _download(ids, hub)
+    return None
 
 
 def _is_folder(text: str | Path) -> bool:

@@ -89,22 +89,27 @@ def load(
         HubError: if a hub can't be reached, or does not have it.
         CheckpointError: if what is there is no whole Florence-2.
     """
-    device = _pick_device(device)
+    device = pick_device(device)
     picked = _pick_dtype(dtype, device)
     model, processor = load_checkpoint(resolve(model_type_or_path, hub), picked, hub)
     model.to(device)
     if dtype == "auto":
         print(f"{model_type_or_path}: computes in {str(picked).removeprefix('torch.')} on {device}", file=sys.stderr)
-    tower = None
-    if compile:
-        from .compiled import compile_model
-
-        size = processor.image_processor.size
-        tower = compile_model(model, (size["height"], size["width"]))
-    return Predictor(model, processor, str(model_type_or_path), tower)
+    return (compiled_predictor if compile else Predictor)(model, processor, str(model_type_or_path))
 
 
-def _pick_device(device: str) -> torch.device:
+def compiled_predictor(
+    model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
+) -> Predictor:
+    """A predictor whose model is made fast in place, see `compiled.compile_model`."""
+    from .compiled import compile_model
+
+    size = processor.image_processor.size
+    return Predictor(model, processor, name, compile_model(model, (size["height"], size["width"])))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name, or the best there is for `"auto"`. Raises ValueError for one that is not there."""
     if device != "auto":
         try:
             return torch.empty(0, device=device).device  # found out now, not when the weights have been read
