@@ -49,9 +49,9 @@ _BATCH = {"transformers": 4, "florence_lab": 16}  # pictures decoded together
 # ---------------------------------------------------------------------- models of real sizes
 
 
-def _text_config(width: int, layers: int) -> dict[str, Any]:
+def _text_config(width: int, layers: int, positions: int) -> dict[str, Any]:
     sides = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in _parts(width, layers).items()}
-    return {"model_type": "bart", "vocab_size": 51290, "d_model": width, "max_position_embeddings": 1024} | sides
+    return {"model_type": "bart", "vocab_size": 51290, "d_model": width, "max_position_embeddings": positions} | sides
 
 
 def _parts(width: int, layers: int) -> dict[str, int]:
@@ -60,8 +60,8 @@ def _parts(width: int, layers: int) -> dict[str, int]:
 
 _LARGE = {"embed_dim": [256, 512, 1024, 2048], "num_heads": [8, 16, 32, 64], "num_groups": [8, 16, 32, 64]}
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "florence-2-base": ({"projection_dim": 768}, _text_config(768, 6)),
-    "florence-2-large": ({"projection_dim": 1024} | _LARGE, _text_config(1024, 12)),
+    "florence-2-base": ({"projection_dim": 768}, _text_config(768, 6, 1024)),
+    "florence-2-large": ({"projection_dim": 1024} | _LARGE, _text_config(1024, 12, 4096)),
 }
 """Vision and text config of the published sizes, as their config.json has them; what is left out is transformers' default."""
 

@@ -40,8 +40,7 @@ def small_run(tokenizer, tmp_path, monkeypatch):
     """Arguments of a run of four steps on small pictures, which grow after the third; no time goes into measuring."""
     tasks = {"<OD>": 1, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 1}
     stages = Stage(3, 48, 2, tasks), Stage(9, 64, 3, tasks)
-    for module in (curriculum, pretrain):
-        monkeypatch.setattr(module, "CURRICULUM", stages)
+    monkeypatch.setattr(curriculum, "CURRICULUM", stages)
 
     def arguments(name: str, **changes) -> PretrainArguments:
         tokenizer.save_pretrained(tmp_path / name / "tokenizer")
@@ -138,6 +137,40 @@ def _assert_same(a, b):
         assert a == b
 
 
+def test_another_seed_draws_other_scenes(small_run, tokenizer):
+    one, other = (Steps(small_run(f"seed-{seed}", seed=seed), tokenizer)[3] for seed in (0, 1))
+    assert not torch.equal(one.pixels, other.pixels)
+
+
+def test_every_other_scene_is_the_fullest_of_three():
+    plain = [len(draw_scene(TRAIN_SEEDS[8 * number], 64).objects) for number in range(0, 40, 2)]
+    full = [len(curriculum.draw_example(number, 6).things) for number in range(0, 40, 2)]
+    assert all(a <= b for a, b in zip(plain, full, strict=True))
+    assert sum(full) > 1.2 * sum(plain)
+
+
+def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
+    """It begins in the last stage with weights that know something, stretched to the size of its pictures."""
+    first = pretrain.pretrain(small_run("first", steps=2))
+    seen = []
+    monkeypatch.setattr(pretrain._Run, "learn", lambda run, batch, size: seen.append((run, size)) or _done(run))
+    again = small_run("again", steps=1, init_from=str(first))
+    pretrain.pretrain(again)
+    [(run, size)] = seen
+    assert size == run.image_size == 64
+    start = load(first, device="cpu").model
+    tower = start.model.vision_tower.state_dict()
+    for name, weight in run.model.model.vision_tower.state_dict().items():
+        assert torch.equal(weight, tower[name])
+    before, after = (m.model.language_model.encoder.embed_positions.weight for m in (start, run.model))
+    assert torch.allclose(after[3 + 15], before[3 + 8], atol=1e-5), "the last place of 4 x 4 is that of 3 x 3"
+
+
+def _done(run):
+    run.step += 1
+    return {"step": run.step, "loss": 1.0}
+
+
 def test_only_the_scenes_drawn_last_are_kept(small_run, tokenizer):
     steps = Steps(small_run("kept", steps=8, remembered=6), tokenizer)
     for step in range(3, 9):
@@ -221,7 +254,7 @@ def test_the_first_corner_of_an_outline_counts_as_an_answer():
     assert weights.tolist() == pytest.approx([0.5] * 4 + [1 / 3, 1, 1] + [1 / 3] * 6 + [0.25, 1, 1] + [0.25] * 13)
 
 
-@pytest.mark.parametrize("side", [8, 12])
+@pytest.mark.parametrize("side", [8, 12, 16])
 def test_cells_say_what_is_where(side):
     example = curriculum.draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
@@ -254,18 +287,20 @@ def test_letters_are_where_the_word_is():
         for thing in scene.objects:
             left, right = (thing.quad[ends].mean(0) / scene.size for ends in ([0, 3], [1, 2]))
             line = left + (right - left) * np.linspace(0.02, 0.98, 200)[:, None]
-            met = [int(v) for v, _ in groupby(example.letters[y, x] for x, y in (line * 96).astype(int))]
+            met = [
+                int(v) for v, _ in groupby(example.letters[y, x] for x, y in (line * curriculum._MAP_SIDE).astype(int))
+            ]
             spelled = "".join(curriculum.LETTERS[letter - 1] for letter in met if letter)
             assert spelled == "".join(letter for letter, _ in groupby(thing.text))
 
 
-@pytest.mark.parametrize("side", [8, 12])
+@pytest.mark.parametrize("side", [8, 12, 16])
 def test_tokens_and_the_finer_map_are_told_the_same_letters(side):
     """What the helper's two readers are asked for is what is written there, each at its own place."""
-    letters = np.zeros((96, 96), np.uint8)
+    whole = curriculum._MAP_SIDE
     fine = np.arange(4 * side * side).reshape(2 * side, 2 * side) % 60
-    letters[:] = fine.repeat(96 // side // 2, 0).repeat(96 // side // 2, 1)
-    cells = curriculum.cells_of(np.zeros((96, 96), np.uint8), np.zeros((1, 6), np.float32), letters, side)
+    letters = fine.repeat(whole // side // 2, 0).repeat(whole // side // 2, 1).astype(np.uint8)
+    cells = curriculum.cells_of(np.zeros((whole, whole), np.uint8), np.zeros((1, 6), np.float32), letters, side)
     assert cells[1, 6:10].tolist() == fine[:2, 2:4].flatten().tolist()
     helper = pretrain.Helper(8, 63)
     helper.fine.weight.data = 50 * torch.eye(*helper.fine.weight.shape)
