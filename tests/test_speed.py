@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import skimage
 import torch
-from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from florence_lab.benchmark import build
 from florence_lab.checkpoint import load_checkpoint
 from florence_lab.predictor import Predictor
 from florence_lab.scenes import TRAIN_SEEDS, write_dataset
@@ -18,31 +18,17 @@ from florence_lab.tasks import TASKS
 from florence_lab.training.arguments import SftArguments
 from florence_lab.training.features import FeatureCache
 from florence_lab.training.sft import sft
-from florence_lab.vision import DAVIT_ATTENTION
 
 pytestmark = pytest.mark.speed
 
-TINY = Path(__file__).parent / "data" / "tiny-original"
 INPUTS = {"none": None, "phrase": "a cat", "region": (100, 50, 300, 250)}
 
 
 @pytest.fixture(scope="module")
 def base_size() -> Predictor:
-    """A predictor of florence-2-base's size; weights and words are random, so the answers mean nothing."""
-    _, processor = load_checkpoint(TINY)
-    config = Florence2Config(
-        vision_config={"projection_dim": 768},
-        text_config={"vocab_size": 51290, "d_model": 768, "encoder_layers": 6, "decoder_layers": 6}
-        | {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
-        | {"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072},
-        image_token_id=51289,
-    )
+    """A predictor of florence-2-base's size; weights are random, so the answers mean nothing."""
     torch.set_num_threads(os.cpu_count())  # conftest.py asks for one
-    torch.manual_seed(0)
-    model = Florence2ForConditionalGeneration(config).eval()
-    model.set_attn_implementation({"vision_config": DAVIT_ATTENTION})
-    model.generation_config.update(num_beams=1, decoder_start_token_id=2, forced_eos_token_id=None, eos_token_id=None)
-    return Predictor(model, processor)
+    return Predictor(*build("florence-2-base"))
 
 
 def test_asking_15_tasks_of_an_encoded_image(base_size):
@@ -85,7 +71,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 def training_folder(base_size, tmp_path_factory):
     """`base`, a checkpoint of the base size, and `rows/train.jsonl`, a caption of each of 12 pictures."""
     folder = tmp_path_factory.mktemp("training")
-    base_size.model.config.image_token_id = base_size.processor.image_token_id
     base_size.model.generation_config.update(do_sample=False, early_stopping=False)
     base_size.save(folder / "base")
     write_dataset(folder / "rows", TRAIN_SEEDS[:12], 512, ["<DETAILED_CAPTION>"])

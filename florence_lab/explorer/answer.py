@@ -5,11 +5,12 @@ from __future__ import annotations
 from ipywidgets import HTML, Box, FloatSlider, Layout, Tab, VBox
 from ipywidgets import Image as ImageWidget
 
-from ..draw import to_png
 from . import markup
-from .work import Answer
+from .work import Answer, Answers
 
 PAGES = ("Answer", "Raw text", "Code", "Download")
+WRITERS = {Answer: (markup.said, markup.raw), Answers: (markup.all_said, markup.all_raw)}
+"""Kind of answer -> what writes the first two pages about what it shows."""
 
 
 class AnswerView(VBox):
@@ -22,7 +23,7 @@ class AnswerView(VBox):
     """
 
     def __init__(self) -> None:
-        self.answer: Answer | None = None
+        self.answer: Answer | Answers | None = None
         self.title = HTML()
         self.overlay = ImageWidget(format="png")
         self.overlay.add_class("fl-picture")
@@ -53,16 +54,15 @@ class AnswerView(VBox):
         """The PNG on show."""
         return self.overlay.value
 
-    def render(self, answer: Answer, draws: bool = True) -> dict[str, str | bytes]:
+    def render(self, answer: Answer | Answers, draws: bool = True) -> dict[str, str | bytes]:
         """What `show` puts where; takes a while, and may be called from any thread. The overlay only if it `draws`."""
         threshold = self.threshold.value
-        result, everything = answer.shown(threshold), answer.result
-        hidden = 0 if result is everything else len(everything) - len(result)
+        said, raw = WRITERS[type(answer)]
         rendered: dict[str, str | bytes] = {
             "title": markup.title(answer),
-            "count": markup.hint(f"{hidden} of {len(everything)} less sure, hidden") if hidden else "",
-            "Answer": markup.said(result),
-            "Raw text": markup.raw(everything),
+            "count": markup.hint(answer.hidden(threshold)),
+            "Answer": said(answer.shown(threshold)),
+            "Raw text": raw(answer.shown()),
         }
         if answer.whole:
             files = answer.files(threshold)
@@ -70,21 +70,24 @@ class AnswerView(VBox):
             rendered["overlay"] = files[f"{answer.stem}.png"][1]
         else:
             rendered |= dict.fromkeys(("Code", "Download"), markup.hint("Comes with the whole answer."))
-            rendered |= {"overlay": to_png(everything.image, result)} if draws else {}
+            rendered |= {"overlay": answer.overlay(threshold)} if draws else {}
         return rendered
 
-    def show(self, answer: Answer, rendered: dict[str, str | bytes]) -> None:
+    def show(self, answer: Answer | Answers, rendered: dict[str, str | bytes]) -> None:
         """Shows an answer as `render` gave it; without an overlay the one that is there stays."""
         self.answer = answer
         for name, value in rendered.items():
             self._places[name].value = value
-        self.threshold.layout.display = None if getattr(answer.result, "scores", None) is not None else "none"
+        # a gallery is as high as its width makes it
+        self.overlay.layout.max_height = "none" if answer.whole and isinstance(answer, Answers) else None
+        self.threshold.layout.display = None if answer.has_scores else "none"
 
     def clear(self, model: str, picture: bytes) -> None:
         """The bare picture, before the first word."""
         self.answer = None
         self.title.value = markup.waiting(model)
         self.overlay.value = picture
+        self.overlay.layout.max_height = None
         for page in (self.count, *self.pages.values()):
             page.value = ""
         self.threshold.layout.display = "none"

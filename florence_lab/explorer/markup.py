@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..results import Result, Text
 from ..scenes import SAMPLES, sample_path
-from .work import Answer
+from .work import Answer, Answers
 
 CSS = Path(__file__).parent.parent / "assets" / "explorer.css"
 EMPTY = '<div class="fl-empty">Choose a picture and a question, then Run.</div>'
@@ -51,7 +51,8 @@ def heading(text: str) -> str:
 
 
 def hint(text: str) -> str:
-    return f'<div class="fl-hint">{escape(text)}</div>'
+    """A pale line; nothing for an empty text."""
+    return f'<div class="fl-hint">{escape(text)}</div>' if text else ""
 
 
 def line(kind: str, text: str) -> str:
@@ -59,7 +60,7 @@ def line(kind: str, text: str) -> str:
     return f'<div class="fl-line fl-{kind}">{escape(text)}</div>' if text else ""
 
 
-def title(answer: Answer) -> str:
+def title(answer: Answer | Answers) -> str:
     """Which model, and the seconds it took."""
     seen = "encoded before, 0.00 s" if answer.image_seconds is None else f"{answer.image_seconds:.2f} s"
     times = f"picture: {seen} · text: {answer.text_seconds:.2f} s"
@@ -84,6 +85,10 @@ def said(result: Result) -> str:
     boxes = table[["x0", "y0", "x1", "y1"]].to_numpy()
     rows = zip(result.labels, scores, boxes, strict=True)
     body = "".join(_row(number, *row) for number, row in enumerate(rows, start=1))
+    return _table(head, body)
+
+
+def _table(head: str, body: str) -> str:
     return f'<div class="fl-scroll"><table class="fl-table">{head}{body}</table></div>'
 
 
@@ -91,6 +96,30 @@ def _row(number: int, label: str, score: float | None, box: list[float]) -> str:
     bar = "" if score is None else f'<span class="fl-bar"><i style="width:{100 * score:.0f}%"></i></span>{score:.2f}'
     places = "".join(f"<td>{side:.0f}</td>" for side in box)
     return f"<tr><td>{number}</td><td class='name'>{escape(label) or '–'}</td><td>{bar}</td>{places}</tr>"
+
+
+def all_said(results: list[Result]) -> str:
+    """A table of tasks, each with its text or its labels with their confidences."""
+    if not results:
+        return hint("All answers come at once.")
+    rows = (
+        f'<tr><td class="task">{escape(result.task)}</td><td class="name">{_in_short(result)}</td></tr>'
+        for result in results
+    )
+    return _table("<tr><th class='task'>task</th><th class='name'>answer</th></tr>", "".join(rows))
+
+
+def _in_short(result: Result) -> str:
+    if isinstance(result, Text) or not len(result.labels):
+        return escape(getattr(result, "text", "")) or "–"
+    scores = [""] * len(result) if result.scores is None else [f"{score:.2f}" for score in result.scores]
+    labels = zip(result.labels, scores, strict=True)
+    return "".join(f'<span class="fl-label">{escape(label) or "–"} <i>{score}</i></span> ' for label, score in labels)
+
+
+def all_raw(results: list[Result]) -> str:
+    """`raw` of each task, under its token."""
+    return "".join(heading(result.task) + raw(result) for result in results)
 
 
 def raw(result: Result) -> str:
@@ -114,7 +143,7 @@ def coloured(text: str) -> str:
     return "".join(parts)
 
 
-def code(answer: Answer, threshold: float) -> str:
+def code(answer: Answer | Answers, threshold: float) -> str:
     """Code that one click selects as a whole."""
     goes = " The picture's file goes when this kernel ends." if answer.question.picture.is_kept else ""
     text = f'<pre class="fl-code">{escape(answer.code(threshold))}</pre>'

@@ -28,14 +28,17 @@ from ipywidgets import (
 from ipywidgets import Image as ImageWidget
 
 from ..catalog import available_models
+from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS, SAMPLES
 from ..tasks import FREE_QUESTION, TASKS, Task, get_task
 from . import markup
 from .answer import AnswerView
 from .region import RegionPicker
 from .work import (
+    ALL_TASKS,
     SHELF,
     Answer,
+    Answers,
     Picture,
     Question,
     Stopped,
@@ -52,6 +55,7 @@ SIDE_WIDTH = 330  # pixels of the left column
 HISTORY = 8
 DRAWN_ONE_BY_ONE = 20  # instances; more of them, and drawing would take longer than answering
 GROUPS = {"none": "takes the picture alone", "phrase": "takes a phrase", "region": "takes a region"}
+LABELS = {FREE_QUESTION.token: "a question in your own words", ALL_TASKS.token: "all of these at once"}
 ELSEWHERE = "a folder or hub id …"
 SOURCES = ("Samples", "Upload", "Path or URL", "Scene")
 
@@ -63,9 +67,9 @@ def _task_options() -> list[tuple[str, str]]:
     """The tasks under headings by what they take; choosing a heading leads to the first task under it."""
     options = []
     for kind, heading in GROUPS.items():
-        tasks = [task for task in [*TASKS.values(), FREE_QUESTION] if task.input == kind]
+        tasks = [task for task in [*TASKS.values(), FREE_QUESTION, ALL_TASKS] if task.input == kind]
         options.append((f"── {heading}", f"heading {tasks[0].token}"))
-        options += [(f"\u2003{task.token or 'a question in your own words'}", task.token) for task in tasks]
+        options += [(f"\u2003{LABELS.get(task.token, task.token)}", task.token) for task in tasks]
     return options
 
 
@@ -118,7 +122,7 @@ class Explorer(VBox):
 
     def __init__(self, model: str, image: Any, task: str) -> None:
         self.picture = sample_picture(next(iter(SAMPLES)))
-        self.history: list[list[Answer]] = []
+        self.history: list[list[Answer | Answers]] = []
         self._lock = threading.RLock()
         self._stop: threading.Event | None = None  # of what is being done
         self._folder = tempfile.TemporaryDirectory(prefix="florence_lab-")  # goes when the panel does
@@ -178,11 +182,14 @@ class Explorer(VBox):
 
     def _build_models(self, model: str) -> list[Widget]:
         self.model = ModelChooser(model, self._note)
+        self.compiled = Checkbox(
+            False, description="compile: slower to load, faster to answer", indent=False, layout=Layout(**WIDE)
+        )
         self.compare = Checkbox(False, description="compare with another", indent=False, layout=Layout(**WIDE))
         self.compare.observe(lambda change: self._choose_task(), "value")
         others = [name for name in available_models() if name != self.model.name]
         self.other = ModelChooser(others[0], self._note)
-        return [HTML(markup.heading("Model")), self.model, self.compare, self.other]
+        return [HTML(markup.heading("Model")), self.model, self.compiled, self.compare, self.other]
 
     def _build_buttons(self) -> list[Widget]:
         self.run = Button(description="Run", button_style="primary", icon="play", layout=Layout(flex="2 1 0"))
@@ -265,7 +272,7 @@ class Explorer(VBox):
 
     @property
     def chosen_task(self) -> Task:
-        return get_task(self.task.value)
+        return ALL_TASKS if self.task.value == ALL_TASKS.token else get_task(self.task.value)
 
     def _choose_task(self) -> None:
         if self.task.value.startswith("heading "):
@@ -279,9 +286,10 @@ class Explorer(VBox):
         self.other.layout.display = None if self.compare.value else "none"
         self._note()
 
-    def _note(self) -> None:
-        """Says where a model that ships will be lost."""
-        self.note.value = markup.line("note", what_it_knows(self._models(), self.picture))
+    def _note(self, warning: str = "") -> None:
+        """Says where a model that ships will be lost, and what else there is to know."""
+        lines = (what_it_knows(self._models(), self.picture), warning)
+        self.note.value = "".join(markup.line("note", text) for text in lines)
 
     def _models(self) -> tuple[str, ...]:
         return (self.model.name, self.other.name) if self.compare.value else (self.model.name,)
@@ -299,7 +307,7 @@ class Explorer(VBox):
             raise ValueError(f"{name} needs a phrase: write one into the field, such as {self.phrase.placeholder!r}.")
         if task.input == "region" and text is None:
             raise ValueError(f"{name} needs a region: drag one on the picture, or give its four numbers.")
-        return Question(self.picture, task.token, text, self._models())
+        return Question(self.picture, task.token, text, self._models(), self.compiled.value)
 
     # ------------------------------------------------------------------ doing one thing at a time
 
@@ -364,13 +372,12 @@ class Explorer(VBox):
         except Exception as error:  # nothing a person asks may end in a dead panel
             self._say("error", explain(error))
             return
-        if warning:
-            self.note.value = markup.line("note", warning)
+        self._note(warning)
         self._start(lambda stop: self._ask(question, stop), f"loading {question.models[0]}")
 
     def _ask(self, question: Question, stop: threading.Event) -> None:
         self._update(stop, lambda: self._clear(question))
-        answers: list[Answer] = []
+        answers: list[Answer | Answers] = []
         try:
             for model, view in zip(question.models, self.views, strict=False):
                 answers.append(self._ask_one(question, model, view, stop))
@@ -379,14 +386,12 @@ class Explorer(VBox):
                 self._update(stop, lambda: self._remember(answers))
         self._update(stop, lambda: self._say("done", "Done."))
 
-    def _ask_one(self, question: Question, model: str, view: AnswerView, stop: threading.Event) -> Answer:
-        if not SHELF.holds(model):
-            self._update(stop, lambda: self._say("busy", f"loading {model}; the first time it may have to be fetched"))
-        predictor = SHELF.get(model)
+    def _ask_one(self, question: Question, model: str, view: AnswerView, stop: threading.Event) -> Answer | Answers:
+        predictor = self._predictor(model, question.compiled, stop)
         self._update(stop, lambda: self._say("busy", f"{model} looks at the picture"))
         drawn = 0
         for answer in ask(question, model, predictor, stop):
-            count = len(getattr(answer.result, "labels", ()))
+            count = answer.count
             draws = drawn < count <= DRAWN_ONE_BY_ONE
             drawn = count
             rendered = view.render(answer, draws)
@@ -396,6 +401,20 @@ class Explorer(VBox):
             )
         return answer
 
+    def _predictor(self, model: str, compiled: bool, stop: threading.Event) -> Predictor:
+        if not SHELF.holds(model, compiled):
+            minute = ", and compiling takes a minute" if compiled else ""
+            line = f"loading {model}; the first time it may have to be fetched{minute}"
+            self._update(stop, lambda: self._say("busy", line))
+        predictor = SHELF.get(model, compiled)
+        warning = SHELF.warning(predictor)
+        if warning:
+            self._update(stop, lambda: self._add_note(f"{model}: {warning}"))
+        return predictor
+
+    def _add_note(self, text: str) -> None:
+        self.note.value += markup.line("note", text)
+
     def _clear(self, question: Question) -> None:
         self.answers.children = self.views[: len(question.models)]
         for model, view in zip(question.models, self.views, strict=False):
@@ -403,23 +422,24 @@ class Explorer(VBox):
 
     # ------------------------------------------------------------------ history
 
-    def _remember(self, answers: list[Answer]) -> None:
+    def _remember(self, answers: list[Answer | Answers]) -> None:
         self.answers.children = self.views[: len(answers)]
         self.history = [answers, *self.history][:HISTORY]
         self.past_heading.layout.display = None
         self.past.children = [self._past_button(answers) for answers in self.history]
 
-    def _past_button(self, answers: list[Answer]) -> Button:
+    def _past_button(self, answers: list[Answer | Answers]) -> Button:
         question = answers[0].question
         text = "" if question.text is None else f" {question.text}"
         models = " / ".join(Path(answer.model).name for answer in answers)
-        label = f"{question.task.strip('<>') or 'question'}{text} · {question.picture.name} · {models}"
+        compiled = ", compiled" if question.compiled else ""
+        label = f"{question.task.strip('<>') or 'question'}{text} · {question.picture.name} · {models}{compiled}"
         button = Button(description=label, tooltip=label, disabled=self.busy, layout=Layout(width="auto"))
         button.add_class("fl-past")
         button.on_click(lambda _: self._return_to(answers))
         return button
 
-    def _return_to(self, answers: list[Answer]) -> None:
+    def _return_to(self, answers: list[Answer | Answers]) -> None:
         """Shows old answers, and sets the panel to what was asked."""
         if self.busy:
             return
@@ -430,6 +450,7 @@ class Explorer(VBox):
         self.phrase.value = question.text if kind == "phrase" else self.phrase.value
         self.region.region = question.text if kind == "region" else None
         self.model.name = question.models[0]
+        self.compiled.value = question.compiled
         self.compare.value = len(question.models) > 1
         self.other.name = question.models[1] if self.compare.value else self.other.name
         self.answers.children = self.views[: len(answers)]
