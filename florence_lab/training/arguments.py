@@ -22,7 +22,7 @@ class PretrainArguments:
     init_from: str = option(
         "", "weights to start from, in the last stage of the curriculum: a model or a folder; empty is from nothing"
     )
-    steps: int = option(17_000, "how long it trains; the learning rate falls to nothing at the end")
+    steps: int = option(20_000, "how long it trains; the learning rate falls to nothing at the end")
     batch_size: int = option(16, "pictures a step")
     tasks_per_image: int = option(6, "questions about each picture, on different tasks")
     new_scenes: int = option(4, "pictures of a step that are drawn for it; the others are met again")
