@@ -15,7 +15,7 @@ from florence_lab.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SECONDS = 300  # for one cell, on a busy machine; whole notebooks take 10 to 20 on an idle one
+SECONDS = 600  # for one cell, on a busy machine; whole notebooks take 10 to 20 on an idle one
 MEGABYTES = 12
 
 # what a kernel runs before the first cell: no connection leaves the machine

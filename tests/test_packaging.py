@@ -32,9 +32,9 @@ TOP_LEVEL = {".ci", ".gitignore", "LICENSE", "README.md", "environment.yml", "py
 
 # From top to bottom of the flow in the design: a room may import the rooms before it.
 ROOMS = [
-    *("catalog", "network", "layout", "tasks", "hub", "images", "results", "template", "vision", "checkpoint"),
-    *("predictor", "swift", "draw", "attention", "scenes", "evaluation", "training", "explorer", "session"),
-    *("demo", "cli"),
+    *("catalog", "network", "layout", "tasks", "hub", "images", "results", "template", "vision", "decoding"),
+    *("checkpoint", "compiled", "predictor", "swift", "draw", "attention", "scenes", "evaluation", "training"),
+    *("benchmark", "explorer", "session", "demo", "cli"),
 ]
 
 
