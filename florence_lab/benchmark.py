@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -420,5 +422,13 @@ def _answer_once(way: str, model_type: str, device: str) -> float:
     one.answer(draw_scene(HELD_OUT_SEEDS[0], 512).image, "<CAPTION>", "", TOKENS)
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
+    return _peak_of_this_process()
+
+
+def _peak_of_this_process() -> float:
+    """GB. Linux counts the parent's peak into `getrusage`, and has this program's own in /proc."""
+    with suppress(FileNotFoundError):
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024 / 1e9
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -110,3 +110,11 @@ def test_the_command_prints_and_saves(monkeypatch, capsys, tmp_path):
     assert given == [("florence-2-nano", "auto", 5, "nothing")]
     assert str(out) in capsys.readouterr().out
     assert json.loads(out.read_text())["seconds"] == seconds
+
+
+def test_the_memory_is_that_of_a_process_of_its_own():
+    """However much this one has taken before."""
+    taken = torch.ones(2**29)
+    taken_gb = taken.nbytes / 1e9
+    del taken
+    assert 0.1 < bench._peak_memory("transformers fp32", str(TINY), "cpu") < taken_gb

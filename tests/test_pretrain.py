@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from transformers import AutoProcessor, Florence2ForConditionalGeneration
 from florence_lab import load
 from florence_lab.layout import ADDED_TOKENS
 from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
+from florence_lab.scenes.answers import meant
 from florence_lab.scenes.paint import PALETTE
 from florence_lab.tasks import TASKS
-from florence_lab.template import FlorenceTemplate
+from florence_lab.template import FlorenceTemplate, location_tokens
 from florence_lab.training import curriculum, nano, pretrain
 from florence_lab.training.arguments import PretrainArguments
 from florence_lab.training.curriculum import Stage, Steps
@@ -259,22 +261,70 @@ def test_cells_say_what_is_where(side):
     example = curriculum.draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 30)
-    for thing in scene.objects:
+    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 35)
+    told = {name: part.numpy() for name, part in curriculum.parts_of(torch.from_numpy(cells)).items()}
+    kinds = Counter(thing.label for thing in scene.objects)
+    looks = Counter((thing.label, thing.color) for thing in scene.objects)
+    for number, thing in enumerate(scene.objects, 1):
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
-        here = cells[y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
-        assert here.mean() > 0.4
+        kind = told["kind"][y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
+        assert kind.mean() > 0.4
         color = 1 + list(PALETTE).index(thing.color) if thing.color else 0
-        assert (cells[y0:y1, x0:x1, 1][here] == color).any()
-    something = cells[..., 0] > 0
-    assert not cells[~something][:, :6].any()
-    assert (cells[something][:, 14:].mean(-1) >= 0.1).all()
-    assert 0.5 < cells[something][:, 14:].mean() < 1, "at the edges a thing fills a part of the square"
-    quarters, kinds = cells[something][:, 10:14], cells[something][:, :1]
-    assert 0.5 < (quarters == kinds).mean() < 1
-    inside = cells[something][:, 2:6]
+        assert (told["color"][y0:y1, x0:x1][kind] == color).any()
+        here = told["number"][..., 0] == number
+        assert (told["alike"][here] == [kinds[thing.label], looks[thing.label, thing.color]]).all()
+        of_kind = [t for t in scene.objects if t.label == thing.label]
+        leftmost = [
+            min(same, key=lambda t: t.box) for same in (of_kind, [t for t in of_kind if t.color == thing.color])
+        ]
+        assert (told["first"][here] == [thing is first for first in leftmost]).all()
+    something = told["kind"][..., 0] > 0
+    for part in ("kind", "color", "box", "number", "alike", "first"):
+        assert not told[part][~something].any()
+    filled = told["filled"][something]
+    assert (filled.mean(-1) >= 0.1).all()
+    assert 0.5 < filled.mean() < 1, "at the edges a thing fills a part of the square"
+    assert 0.5 < (told["kinds"][something] == told["kind"][something]).mean() < 1
+    inside = told["box"][something]
     assert (inside[:, 2:] > inside[:, :2]).all()
     assert inside.max() <= 1
+
+
+@pytest.mark.parametrize("task", [task.token for task in TASKS.values() if task.input != "none"])
+def test_what_a_question_means_is_what_is_answered(task):
+    """Each thing that is meant is in the answer, and where boxes or outlines are the answer, nothing else is."""
+    scenes = (draw_scene(seed, 256) for seed in range(1_000_000, 1_000_100))
+    scene = next(scene for scene in scenes if sum(bool(thing.text) for thing in scene.objects) > 1)
+    told = {
+        "grounding": lambda thing: location_tokens(thing.box, scene.size),
+        "boxes_or_polygons": lambda thing: location_tokens(thing.box, scene.size),
+        "polygons": lambda thing: location_tokens(thing.polygons[0], scene.size),
+        "text": lambda thing: thing.text if "OCR" in task else thing.label,
+    }
+    for text in scene.queries(task, random.Random(0)):
+        answer, things = scene.answer(task, text).raw, meant(scene, task, text)
+        shown = told[TASKS[task].result]
+        if TASKS[task].input == "region":
+            [thing] = things
+            assert shown(thing) in answer
+        else:
+            assert [shown(thing) in answer for thing in scene.objects] == [thing in things for thing in scene.objects]
+
+
+def test_tokens_are_told_whether_they_are_meant(small_run, tokenizer, monkeypatch):
+    tasks = {"<REGION_TO_CATEGORY>": 1, "<OD>": 1}
+    monkeypatch.setattr(curriculum, "CURRICULUM", (Stage(9, 128, 6, tasks),))
+    batch = Steps(small_run("meant", batch_size=8), tokenizer)[0]
+    for group in batch.groups:
+        for picture, target, told, task in zip(*group[:1], group.targets, group.meant, group.tasks, strict=True):
+            kind = batch.cells[picture][:, 0]
+            if task == "<OD>":
+                assert (told == -1).all()
+                continue
+            assert ((told >= 0) == (kind > 0)).all()
+            label = tokenizer.decode(target, skip_special_tokens=True).split("<")[0].strip()
+            here = kind[told == 1]
+            assert (here == 1 + CATEGORIES.index(label)).all()
 
 
 def test_letters_are_where_the_word_is():

@@ -66,6 +66,14 @@ def queries(scene: Scene, task: str, rng: HasRandom) -> list[str | None]:
     return [asked[i] for i in sorted(range(len(asked)), key=[rng.random() for _ in asked].__getitem__)]
 
 
+def meant(scene: Scene, task: str, text: str | None) -> list[SceneObject]:
+    """The things that a question's input, as `queries` gives it, speaks of; none for a task that takes none."""
+    ask = _Ask(scene, task, text or "", 0)
+    if get_task(task).input == "region":
+        return [_in_region(ask, written=task == "<REGION_TO_OCR>")]
+    return _named(ask)
+
+
 class _Ask(NamedTuple):
     """One question: the scene, the task, its input as text, and the phrasing of the answer."""
 
@@ -122,11 +130,16 @@ def _segmentation(ask: _Ask, things: Sequence[SceneObject]) -> str:
     return "<and>".join("<sep>".join(ask.tokens(p) for p in thing.polygons) for thing in things)
 
 
-def _referred(ask: _Ask) -> str:
+def _named(ask: _Ask) -> list[SceneObject]:
+    """What the phrases of the input name, each thing once."""
     found: dict[int, SceneObject] = {}
     for phrase in language.phrases(ask.given):
         found |= {id(thing): thing for thing in phrase.matches(ask.scene.objects)}
-    return _segmentation(ask, list(found.values()))
+    return list(found.values())
+
+
+def _referred(ask: _Ask) -> str:
+    return _segmentation(ask, _named(ask))
 
 
 def _region_outline(ask: _Ask) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
+from ..scenes.answers import meant
 from ..scenes.paint import PALETTE, load_font
 from ..scenes.scene import PLAN_SIDE, Item, plan_scene
 from ..tasks import TASKS
@@ -48,11 +49,11 @@ _ALL = {
     "<REGION_PROPOSAL>": 1,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.5,
     "<OPEN_VOCABULARY_DETECTION>": 1,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": 4,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": 5,
     "<REGION_TO_SEGMENTATION>": 2,
     "<REGION_TO_CATEGORY>": 0.3,
     "<REGION_TO_DESCRIPTION>": 0.5,
-    "<OCR>": 1,
+    "<OCR>": 2,
     "<OCR_WITH_REGION>": 1.5,
     "<REGION_TO_OCR>": 0.5,
 }
@@ -73,24 +74,35 @@ def stage_of(step: int, arguments: PretrainArguments) -> Stage:
 # ---------------------------------------------------------------------- data: step k -> a batch
 
 
-def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[tuple[str, str]]:
-    """(prompt, target) pairs for a task about a scene, in varied wordings; none where the task makes no sense."""
+class Asked(NamedTuple):
+    """A question about a scene: as the model reads it, what it shall answer, and which things (their numbers) are meant."""
+
+    prompt: str
+    target: str
+    meant: tuple[int, ...]
+
+
+def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[Asked]:
+    """Questions of a task about a scene, in varied wordings; none where the task makes no sense."""
     dice = random.Random(seed)
     inputs = list(scene.queries(task, dice))
     # a task without an input has one question, but several wordings of the answer
     chosen = dice.sample(inputs, min(at_most, len(inputs))) if inputs != [None] else [None] * at_most
-    pairs = []
+    asked = []
     for text in chosen:
         answer = scene.answer(task, text, variant=dice.randrange(1000))
         # "there is nothing" is an answer too, but most scenes have no text, and it is soon learnt
         if answer.raw or dice.random() < 0.15:
-            pairs.append((answer.prompt, answer.raw))
-    return list(dict.fromkeys(pairs))
+            things = [id(thing) for thing in meant(scene, task, text)]
+            numbers = tuple(i for i, thing in enumerate(scene.objects) if id(thing) in things)
+            asked.append(Asked(answer.prompt, answer.raw, numbers))
+    return list(dict.fromkeys(asked))
 
 
 # Larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
 _DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
 _MAP_SIDE = 192  # of the maps of what is where; as many times any number of image tokens a side
+MOST = 6  # things in a scene
 COLORS = tuple(PALETTE)
 LETTERS = string.digits + string.ascii_letters
 
@@ -104,14 +116,14 @@ class Example(NamedTuple):
         things: n x 6 float32: the category's index in `CATEGORIES`, the colour's in the palette, -1 where colour says
             nothing, and the box, x0, y0, x1, y1 in fractions of the picture.
         letters: 192 x 192 uint8, 0 or 1 + the index in `LETTERS` of the letter that is there.
-        asked: task -> (prompt, target) pairs.
+        asked: task -> its questions.
     """
 
     pixels: np.ndarray
     seen: np.ndarray
     things: np.ndarray
     letters: np.ndarray
-    asked: dict[str, list]
+    asked: dict[str, list[Asked]]
 
 
 def draw_example(number: int, max_objects: int) -> Example:
@@ -166,6 +178,20 @@ def _shrunk(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
+# What is told of an image token, and in how many numbers: see `cells_of`.
+_CELL_PARTS = {
+    "kind": 1,
+    "color": 1,
+    "box": 4,
+    "letters": 4,
+    "kinds": 4,
+    "filled": 16,
+    "number": 1,
+    "alike": 2,
+    "first": 2,
+}
+
+
 def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: int) -> np.ndarray:
     """What each of side x side image tokens shows: the thing that covers most of it, if it is a quarter or more.
 
@@ -173,18 +199,34 @@ def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: in
         seen, things, letters: see `Example`.
 
     Returns:
-        side * side x 30 float32: 0 for background or 1 + the category, 0 or 1 + the colour, the thing's box; of the middles
-        of its four quarters, row by row, the letters as in `Example.letters`, and 0 or 1 + the category of what shows; and
-        of the middles of its sixteen sixteenths whether that thing shows.
+        side * side x 35 float32, `_CELL_PARTS`: 0 for background or 1 + the category; 0 or 1 + the colour; the thing's box; of
+        the middles of the token's four quarters, row by row, the letters as in `Example.letters`, and 0 or 1 + the category
+        of what shows; of the middles of its sixteen sixteenths whether that thing shows; 0 or 1 + the thing's number; how
+        many things are of its category, and of its category and colour; whether it is the leftmost of these, of those.
     """
     blocks = seen.reshape(side, _MAP_SIDE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
     covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
     most = covered.argmax(1)
-    shown = things[most] + np.array([1, 1, 0, 0, 0, 0], np.float32)
-    shown = shown * (covered.max(1, keepdims=True) >= 0.25)
+    there = covered.max(1, keepdims=True) >= 0.25
+    shown = (things[most] + np.array([1, 1, 0, 0, 0, 0], np.float32)) * there
     kinds = np.concatenate([[0], things[:, 0] + 1])[seen]
     own = _parts(seen, side, 4) == 1 + most[:, None]
-    return np.concatenate([shown, _parts(letters, side, 2), _parts(kinds, side, 2), own], axis=1).astype(np.float32)
+    number = (1 + most[:, None]) * there
+    told = [shown, _parts(letters, side, 2), _parts(kinds, side, 2), own, number, _alike(things)[most] * there]
+    return np.concatenate(told, axis=1).astype(np.float32)
+
+
+def parts_of(cells: torch.Tensor) -> dict[str, torch.Tensor]:
+    """... x 35, see `cells_of` -> its parts by name, views of it."""
+    return dict(zip(_CELL_PARTS, cells.split(tuple(_CELL_PARTS.values()), dim=-1), strict=True))
+
+
+def _alike(things: np.ndarray) -> np.ndarray:
+    """n x 4: how many are of a thing's category, and of its colour too; whether it is the leftmost of these, of those."""
+    place = np.lexsort(things[:, 5:1:-1].T).argsort()  # 0 for the leftmost of all
+    alike = [(looks[:, None] == looks).all(-1) for looks in (things[:, :1], things[:, :2])]
+    first = [np.where(same, place, len(things)).min(1) == place for same in alike]
+    return np.stack([*(same.sum(1) for same in alike), *first], axis=1)
 
 
 def _parts(values: np.ndarray, side: int, parts: int) -> np.ndarray:
@@ -201,16 +243,19 @@ class Questions(NamedTuple):
         picture: N int64, which picture each is about.
         prompts: N x P int64, `<s> prompt </s>`, padded on the right.
         targets: N x T int64, `<s> answer </s>`, padded on the right.
+        meant: N x n float32, for each image token 1 if what it shows is meant by the phrase or the region that is asked
+            about, 0 if not, and -1 where it shows no thing or the task takes neither.
         tasks: N task tokens.
     """
 
     picture: torch.Tensor
     prompts: torch.Tensor
     targets: torch.Tensor
+    meant: torch.Tensor
     tasks: list[str]
 
     def to(self, device: torch.device) -> Questions:
-        return Questions(*(part.to(device) for part in self[:3]), self.tasks)
+        return Questions(*(part.to(device) for part in self[:4]), self.tasks)
 
 
 class Batch(NamedTuple):
@@ -218,7 +263,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: B x 3 x H x W uint8.
-        cells: B x n x 30 float32, see `cells_of`.
+        cells: B x n x 35 float32, see `cells_of`.
         groups: the questions, `_GROUP` at a time.
     """
 
@@ -261,8 +306,10 @@ class Steps(Dataset):
             pixels.append(torch.tensor(small).permute(2, 0, 1))
             shown = cells_of(example.seen, example.things, example.letters, stage.image_size // 16)
             cells.append(torch.from_numpy(shown))
+            number = parts_of(cells[-1])["number"][:, 0]
             for task in _pick_tasks({t: w for t, w in stage.weights.items() if example.asked[t]}, arguments, dice):
-                asked.append((i, task, *self.encode(*dice.choice(example.asked[task]))))
+                prompt, target, things = dice.choice(example.asked[task])
+                asked.append((i, task, _meant(task, things, number), *self.encode(prompt, target)))
         asked.sort(key=lambda question: len(question[-1]))
         groups = [_group(asked[start : start + _GROUP]) for start in range(0, len(asked), _GROUP)]
         return Batch(torch.stack(pixels), torch.stack(cells), groups)
@@ -291,10 +338,16 @@ class Steps(Dataset):
         return self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
 
 
+def _meant(task: str, things: Sequence[int], number: torch.Tensor) -> torch.Tensor:
+    """See `Questions.meant`, for one question; `number` is 0 or 1 + the thing's, of each token."""
+    meant = torch.isin(number - 1, torch.tensor(things, dtype=number.dtype))
+    return torch.where((number > 0) & (TASKS[task].input != "none"), meant.float(), -1.0)
+
+
 def _group(asked: list[tuple]) -> Questions:
-    """(picture, task, prompt's ids, target's ids) of each question -> tensors."""
-    pictures, tasks, prompts, targets = zip(*asked, strict=True)
-    return Questions(torch.tensor(pictures), _padded(prompts), _padded(targets), list(tasks))
+    """(picture, task, what is meant, prompt's ids, target's ids) of each question -> tensors."""
+    pictures, tasks, meant, prompts, targets = zip(*asked, strict=True)
+    return Questions(torch.tensor(pictures), _padded(prompts), _padded(targets), torch.stack(meant), list(tasks))
 
 
 def _padded(rows: Sequence[list[int]]) -> torch.Tensor:
@@ -326,7 +379,7 @@ def world_texts(scenes: int = 1000) -> Iterator[str]:
         for task in TASKS:
             if "OCR" in task:
                 continue
-            for prompt, target in questions(scene, task, seed):
+            for prompt, target, _ in questions(scene, task, seed):
                 for text in (prompt, target):
                     for mark in (*signs, "<sep>", "<and>", "<poly>", "</poly>"):
                         text = text.replace(mark, "\n")

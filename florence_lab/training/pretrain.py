@@ -38,7 +38,7 @@ from ..scenes import CATEGORIES, HELD_OUT_SEEDS
 from ..tasks import TASKS
 from . import nano
 from .arguments import PretrainArguments
-from .curriculum import COLORS, LETTERS, Batch, Steps, stage_of, world_texts
+from .curriculum import COLORS, LETTERS, MOST, Batch, Steps, parts_of, stage_of, world_texts
 
 # ---------------------------------------------------------------------- one step
 
@@ -51,37 +51,56 @@ class Helper(torch.nn.Module):
     tokens cuts that knot. Letters and categories are told twice, first by the tower's last but one map, which is twice as
     fine: there each letter has a place of its own, and is learnt much faster. Which part of a token's square
     its thing fills is what outlines are made of.
+
+    The rest is what takes more than one place to tell, and what answers go wrong by: how many of a kind there are and where
+    the first of them is, which a caption says in one word, before it has named any of them; and whether the
+    question means what is here.
     """
 
-    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, 4 * (1 + len(LETTERS)), 16)
+    # category, colour, box, letters, outline; how many of a category, and of its colour too; first of these, of those; meant
+    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, 4 * (1 + len(LETTERS)), 16, 1 + MOST, 1 + MOST, 2, 1)
     FINE_PARTS = (1 + len(LETTERS), 1 + len(CATEGORIES))
 
     def __init__(self, width: int, fine_width: int):
         super().__init__()
         self.tokens = torch.nn.Linear(width, sum(self.PARTS))
         self.fine = torch.nn.Linear(fine_width, sum(self.FINE_PARTS))
+        for layer in (self.tokens, self.fine):
+            # a model that knows something already would pay for what a helper that knows nothing makes of it
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
 
-    def loss(self, tokens: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Cross-entropies of category, colour, letters and outline, and five times the mean error of the box's sides.
+    def loss(self, tokens: torch.Tensor, cells: torch.Tensor, meant: torch.Tensor) -> torch.Tensor:
+        """Cross-entropies, and five times the mean error of the box's sides.
 
         Args:
-            tokens: B x n x width, the encoder's output for the image tokens.
-            cells: B x n x 30, see `cells_of`.
+            tokens: N x n x width, the encoder's output for the image tokens.
+            cells: N x n x 35, see `cells_of`.
+            meant: N x n, see `Questions`.
         """
-        label, color, box, letters, own = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
-        cells = cells.flatten(0, 1)
-        kind = cells[:, 0].long()
-        off = (box - cells[:, 2:6]).abs().mean(-1) * (kind > 0)
-        # colour counts where there is a thing: elsewhere it is the category over again
-        colors = F.cross_entropy(color, cells[:, 1].long(), reduction="none") * (kind > 0)
-        filled = cells[:, 14:]
-        edge = (kind > 0) & (filled.mean(-1) < 1)  # within a thing there is nothing to learn
-        outline = F.binary_cross_entropy_with_logits(own, filled, reduction="none").mean(-1) * edge
+        said = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
+        label, color, box, letters, own, of_kind, of_look, first, asked = said
+        true = parts_of(cells.flatten(0, 1))
+        kind, filled, alike = true["kind"][:, 0].long(), true["filled"], true["alike"].long()
+        thing = kind > 0
+        edge = thing & (filled.mean(-1) < 1)  # within a thing there is nothing to learn of its outline
+        outline = F.binary_cross_entropy_with_logits(own, filled, reduction="none").mean(-1)
+        # where there is no thing, its colour would be the category over again
+        of_things = (
+            F.cross_entropy(color, true["color"][:, 0].long(), reduction="none")
+            + 5 * (box - true["box"]).abs().mean(-1)
+            + F.cross_entropy(of_kind, alike[:, 0], reduction="none")
+            + F.cross_entropy(of_look, alike[:, 1], reduction="none")
+            + F.binary_cross_entropy_with_logits(first, true["first"], reduction="none").sum(-1)
+        )
+        meant = meant.flatten()
+        right = F.binary_cross_entropy_with_logits(asked[:, 0], meant.clamp(min=0), reduction="none")
         return (
             F.cross_entropy(label, kind)
-            + (colors + 5 * off).sum() / (kind > 0).sum().clamp(min=1)
-            + outline.sum() / edge.sum().clamp(min=1)
-            + _letters_loss(letters.unflatten(-1, (4, -1)), cells[:, 6:10])
+            + _mean_of(of_things, thing)
+            + _mean_of(outline, edge)
+            + _mean_of(right, meant >= 0)
+            + _letters_loss(letters.unflatten(-1, (4, -1)), true["letters"])
         )
 
     def fine_loss(self, maps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -89,19 +108,24 @@ class Helper(torch.nn.Module):
 
         Args:
             maps: B x width x 2s x 2s, the tower's last but one map.
-            cells: B x s*s x 30, see `cells_of`.
+            cells: B x s*s x 35, see `cells_of`.
         """
         fine = maps.unfold(2, 2, 2).unfold(3, 2, 2)  # B x width x s x s x 2 x 2: the quarters of the tokens
         read = self.fine(fine.permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1])).float()
         letters, kinds = read.split(self.FINE_PARTS, dim=-1)
-        return _letters_loss(letters, cells[..., 6:10]) + F.cross_entropy(kinds, cells[..., 10:14].flatten().long())
+        true = parts_of(cells)
+        return _letters_loss(letters, true["letters"]) + F.cross_entropy(kinds, true["kinds"].flatten().long())
+
+
+def _mean_of(losses: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    return (losses * which).sum() / which.sum().clamp(min=1)
 
 
 def _letters_loss(logits: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
     """Cross-entropy, its mean where there is a letter and its mean where there is none: there are few letters."""
     letters = letters.flatten().long()
     losses = F.cross_entropy(logits.reshape(len(letters), -1), letters, reduction="none")
-    return sum((losses * there).sum() / there.sum().clamp(min=1) for there in (letters > 0, letters == 0))
+    return sum(_mean_of(losses, there) for there in (letters > 0, letters == 0))
 
 
 class Output(NamedTuple):
@@ -307,7 +331,9 @@ class _Run:
             hidden = torch.cat([hidden[mask] for hidden, mask in zip(output.hidden, real, strict=True)])
             losses = answer_losses(hidden, targets, self.model.lm_head, self.first_location, arguments.location_sigma)
             cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
-            helper = self.helper.loss(torch.cat(output.tokens), cells) + self.helper.fine_loss(output.maps, batch.cells)
+            meant = torch.cat([group.meant for group in batch.groups])
+            helper = self.helper.loss(torch.cat(output.tokens), cells, meant)
+            helper = helper + self.helper.fine_loss(output.maps, batch.cells)
         lengths = torch.cat([mask.sum(1) for mask in real])
         tasks = [task for group in batch.groups for task in group.tasks]
         weights = token_weights(lengths, tasks)
