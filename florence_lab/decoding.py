@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,8 +10,6 @@ import torch
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    DynamicCache,
-    EncoderDecoderCache,
     Florence2ForConditionalGeneration,
     GenerationConfig,
     LogitsProcessorList,
@@ -20,15 +17,12 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.models.bart.modeling_bart import BartDecoder
+from transformers.models.bart.modeling_bart import BartAttention
 
 from .template import BINS, TokenProbabilities
 
 LANGUAGE_ATTENTION = "florence_lab_language"
 """The name under which transformers knows `language_attention`."""
-
-# transformers called it past_key_values until 5.23
-_CACHE = "cache" if "cache" in inspect.signature(BartDecoder.forward).parameters else "past_key_values"
 
 
 def language_attention(
@@ -51,10 +45,18 @@ def language_attention(
     """
     if query.shape[2] > 1 or query.device.type != "cpu" or query.requires_grad:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    weights = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        weights = weights.masked_fill(~attention_mask, -torch.inf)
-    return (weights.softmax(dim=-1) @ value).transpose(1, 2), None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _attend(query * scaling, key, value, attention_mask).transpose(1, 2), None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """B x heads x q x d, scaled already, and B x heads x k x d each -> B x heads x q x d."""
+    weights = query @ key.transpose(-1, -2)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, -torch.inf)
+    return weights.softmax(dim=-1) @ value
 
 
 AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)
@@ -95,6 +97,77 @@ class Thoughts:
         return TokenProbabilities(*(np.stack(part) for part in zip(*kept, strict=True))) if kept else None
 
 
+class Decoder:
+    """The language model's decoder, one token per row at a time, with a memory of what it read and wrote.
+
+    What it computes is what transformers' `BartDecoder` does. That one gets ready for every use there is, whose masks
+    and caches cost a small model more than its arithmetic; this one knows that each row has one new token.
+    """
+
+    def __init__(self, model: Florence2ForConditionalGeneration, states: torch.Tensor, mask: torch.Tensor) -> None:
+        """
+        Args:
+            states: n x k x d_model, what the encoder made of each row's picture and prompt.
+            mask: n x k, 1 where it may be seen.
+        """
+        self.decoder = model.model.language_model.decoder
+        self.length = 0  # tokens read so far
+        self.mask = None if mask.all() else mask.bool()[:, None, None]
+        attentions = [layer.encoder_attn for layer in self.decoder.layers]
+        self.seen = [tuple(_heads(a, p(states)).contiguous() for p in (a.k_proj, a.v_proj)) for a in attentions]
+        self.written = [tuple(key[:, :, :0] for _ in range(2)) for key, _ in self.seen]
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """n token ids, the next of each row -> n x d_model."""
+        decoder = self.decoder
+        if self.length == self.written[0][0].shape[2]:
+            self._make_room()
+        positions = decoder.embed_positions
+        hidden = decoder.embed_tokens(ids[:, None]) + positions.weight[positions.offset + self.length]
+        hidden = decoder.layernorm_embedding(hidden)
+        self.length += 1
+        for layer, written, seen in zip(decoder.layers, self.written, self.seen, strict=True):
+            said = self._attended(layer.self_attn, hidden, self._with(layer.self_attn, hidden, written))
+            hidden = layer.self_attn_layer_norm(hidden + said)
+            said = self._attended(layer.encoder_attn, hidden, seen, self.mask)
+            hidden = layer.encoder_attn_layer_norm(hidden + said)
+            said = layer.fc2(layer.activation_fn(layer.fc1(hidden)))
+            hidden = layer.final_layer_norm(hidden + said)
+        return hidden[:, 0]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone."""
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.seen = [tuple(part[rows] for part in parts) for parts in self.seen]
+        self.written = [tuple(part[rows] for part in parts) for parts in self.written]
+
+    def _make_room(self) -> None:
+        """Twice as much as there was, so that little is copied in the end."""
+        room = (0, 0, 0, max(64, self.length))
+        self.written = [tuple(torch.nn.functional.pad(part, room) for part in parts) for parts in self.written]
+
+    def _with(self, attention: BartAttention, hidden: torch.Tensor, written: Pair) -> Pair:
+        """Keys and values of all that was written, the new token's among them."""
+        for part, project in zip(written, (attention.k_proj, attention.v_proj), strict=True):
+            part[:, :, self.length - 1 : self.length] = _heads(attention, project(hidden))
+        return tuple(part[:, :, : self.length] for part in written)
+
+    def _attended(
+        self, attention: BartAttention, hidden: torch.Tensor, to: Pair, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        query = _heads(attention, attention.q_proj(hidden) * attention.scaling)
+        return attention.out_proj(_attend(query, *to, mask).transpose(1, 2).reshape(hidden.shape))
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values, n x heads x k x d each."""
+
+
+def _heads(attention: BartAttention, states: torch.Tensor) -> torch.Tensor:
+    """n x k x d_model -> n x heads x k x d."""
+    return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+
 def greedy(
     model: Florence2ForConditionalGeneration,
     input_ids: torch.Tensor,
@@ -118,21 +191,12 @@ def greedy(
     Returns:
         B x T ids, padded behind the end of each row.
     """
-    ids, states, mask = input_ids, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"]
-    mask = None if mask.all() else mask
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    decoder = model.model.language_model.decoder
+    ids = input_ids
+    decoder = Decoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
     rows = torch.arange(len(ids), device=ids.device)
     written: list[torch.Tensor] = [ids[0]] * len(ids)
     while len(rows):
-        hidden = decoder(
-            input_ids=ids[:, -1:],
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            use_cache=True,
-            **{_CACHE: cache},
-        ).last_hidden_state
-        logits = model.lm_head(hidden[:, -1]).float()
+        logits = model.lm_head(decoder(ids[:, -1])).float()
         # the processors may write into what they are given
         chosen = logits_processor(ids, logits.clone() if watch else logits).argmax(dim=-1)
         if watch:
@@ -143,8 +207,7 @@ def greedy(
             for row, sequence in zip(rows[finished].tolist(), ids[finished], strict=True):
                 written[row] = sequence
             going = (~finished).nonzero()[:, 0]
-            rows, ids, states = rows[going], ids[going], states[going]
-            mask = None if mask is None else mask[going]
-            cache.batch_select_indices(going)
+            rows, ids = rows[going], ids[going]
+            decoder.keep(going)
     padding = generation_config.pad_token_id
     return torch.nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=padding)

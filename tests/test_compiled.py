@@ -141,7 +141,7 @@ def nano():
 def rows(nano):
     """How many rows the decoder is given, call by call."""
     counts = []
-    layer = nano.model.model.language_model.decoder.layers[0]
+    layer = nano.model.model.language_model.decoder.layers[0].fc1
     hook = layer.register_forward_hook(lambda _, args, __: counts.append(len(args[0])))
     yield counts
     hook.remove()

@@ -336,14 +336,15 @@ def _answer_together(
 
 @contextmanager
 def _stoppable(predictor: Predictor, stop: threading.Event) -> Iterator[None]:
-    """Has the model look at `stop` before each of its layers: a large one takes seconds until its first word."""
+    """Has the model look at `stop` before each of its layers and each word: a large one takes seconds until its first."""
 
     def look(*_: Any) -> None:
         if stop.is_set():
             raise Stopped
 
     stacks = [module for module in predictor.model.modules() if isinstance(module, torch.nn.ModuleList)]
-    hooks = [layer.register_forward_pre_hook(look) for stack in stacks for layer in stack]
+    layers = [*(layer for stack in stacks for layer in stack), predictor.model.lm_head]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
         look()
         yield
