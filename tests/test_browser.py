@@ -223,7 +223,9 @@ def opened(browser, url):
     return page
 
 
-def test_in_jupyterlab(browser, shots, tmp_path):
+@contextmanager
+def panel_in(application, where, browser, shots, tmp_path):
+    """Somebody who has run the one cell of a notebook: in JupyterLab, "lab/tree", or in Notebook 7, "notebooks"."""
     cell = {"cell_type": "code", "id": "panel", "metadata": {}, "execution_count": None, "outputs": [], "source": CELL}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
@@ -234,12 +236,17 @@ def test_in_jupyterlab(browser, shots, tmp_path):
     (settings / "themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')  # Voilà's page is light
     port = free_port()
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="]
-    with served(["jupyterlab", *options], f"http://127.0.0.1:{port}/api", tmp_path):
-        page = opened(browser, f"http://127.0.0.1:{port}/lab/tree/panel.ipynb")
+    with served([application, *options], f"http://127.0.0.1:{port}/api", tmp_path):
+        page = opened(browser, f"http://127.0.0.1:{port}/{where}/panel.ipynb")
         page.locator(".jp-Cell .cm-content").first.click()
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()
         page.keyboard.press("Shift+Enter")
-        person = Person(page, shots, "lab")
+        yield Person(page, shots, application)
+        page.context.close()
+
+
+def test_in_jupyterlab(browser, shots, tmp_path):
+    with panel_in("jupyterlab", "lab/tree", browser, shots, tmp_path) as person:
         use(person, tmp_path)
 
         person.presses("Samples")
@@ -258,7 +265,12 @@ def test_in_jupyterlab(browser, shots, tmp_path):
         person.asks()
         playwright.expect(person.panel.locator(".fl-title:visible")).to_have_count(2)
         person.looks("compare")
-        page.context.close()
+
+
+def test_in_notebook_7(browser, shots, tmp_path):
+    pytest.importorskip("notebook", reason="pip install notebook")
+    with panel_in("notebook", "notebooks", browser, shots, tmp_path) as person:
+        use(person, tmp_path)
 
 
 def test_through_voila(browser, shots, tmp_path):
