@@ -71,7 +71,7 @@ class Helper(torch.nn.Module):
             torch.nn.init.zeros_(layer.bias)
 
     def loss(self, tokens: torch.Tensor, cells: torch.Tensor, meant: torch.Tensor) -> torch.Tensor:
-        """Cross-entropies, and five times the mean error of the box's sides.
+        """Cross-entropies, some with a weight, and five times the mean error of the box's sides.
 
         Args:
             tokens: N x n x width, the encoder's output for the image tokens.
@@ -85,13 +85,14 @@ class Helper(torch.nn.Module):
         thing = kind > 0
         edge = thing & (filled.mean(-1) < 1)  # within a thing there is nothing to learn of its outline
         outline = F.binary_cross_entropy_with_logits(own, filled, reduction="none").mean(-1)
-        # where there is no thing, its colour would be the category over again
+        # where there is no thing, its colour would be the category over again; counting is so hard that its gradients
+        # would be the longest of all
         of_things = (
             F.cross_entropy(color, true["color"][:, 0].long(), reduction="none")
             + 5 * (box - true["box"]).abs().mean(-1)
-            + F.cross_entropy(of_kind, alike[:, 0], reduction="none")
-            + F.cross_entropy(of_look, alike[:, 1], reduction="none")
-            + F.binary_cross_entropy_with_logits(first, true["first"], reduction="none").sum(-1)
+            + 0.3 * F.cross_entropy(of_kind, alike[:, 0], reduction="none")
+            + 0.3 * F.cross_entropy(of_look, alike[:, 1], reduction="none")
+            + 0.5 * F.binary_cross_entropy_with_logits(first, true["first"], reduction="none").sum(-1)
         )
         meant = meant.flatten()
         right = F.binary_cross_entropy_with_logits(asked[:, 0], meant.clamp(min=0), reduction="none")
