@@ -168,6 +168,13 @@ def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
     assert torch.allclose(after[3 + 15], before[3 + 8], atol=1e-5), "the last place of 4 x 4 is that of 3 x 3"
 
 
+def test_what_a_run_cannot_start_from_leaves_nothing_behind(tmp_path):
+    other = str(Path(__file__).parent / "data/tiny-original")
+    with pytest.raises(ValueError, match="tiny-original: its layers are not those of florence-2-nano"):
+        pretrain.pretrain(PretrainArguments(out=str(tmp_path / "wrong"), init_from=other))
+    assert not (tmp_path / "wrong").exists()
+
+
 def _done(run):
     run.step += 1
     return {"step": run.step, "loss": 1.0}

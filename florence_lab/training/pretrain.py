@@ -257,10 +257,10 @@ def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], Non
         The folder of the exported model.
     """
     out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(out, arguments.init_from)
     run = _Run(arguments, tokenizer)
-    run.load(out / "last.pt")
+    if not run.load(out / "last.pt"):
+        tokenizer.save_pretrained(out / "tokenizer")  # only now: what it can't start with leaves nothing behind
     loader = DataLoader(
         Steps(arguments, tokenizer),
         batch_size=None,
@@ -300,9 +300,7 @@ class _Run:
         self.image_size = stage_of(0, arguments).image_size
         model = _build(tokenizer, self.image_size, arguments.seed)
         if arguments.init_from:
-            start = load(arguments.init_from, "cpu")
-            model.load_state_dict(start.model.state_dict())
-            resize(model, start.processor.image_processor.size["height"], self.image_size)
+            _start_from(model, arguments.init_from, self.image_size)
         self.model = model.to(device).train()
         config = self.model.config
         self.helper = Helper(config.text_config.d_model, config.vision_config.embed_dim[-2]).to(device)
@@ -373,10 +371,10 @@ class _Run:
         torch.save(state, temporary)
         os.replace(temporary, path)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> bool:
         """Go on from a checkpoint, if there is one. The arguments of today count, not those it was written with."""
         if not path.exists():
-            return
+            return False
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.see(state["image_size"])
         self.learner.load_state_dict(state["learner"])
@@ -387,6 +385,7 @@ class _Run:
         torch.set_rng_state(state["dice"].cpu())
         if state["cuda_dice"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([dice.cpu() for dice in state["cuda_dice"]])
+        return True
 
 
 def export(checkpoint: Path | str, folder: Path | str) -> Path:
@@ -413,13 +412,27 @@ def _build(tokenizer, image_size: int, seed: int) -> Florence2ForConditionalGene
     return model
 
 
+def _start_from(model: Florence2ForConditionalGeneration, init_from: str, image_size: int) -> None:
+    """Give a model that sees pictures of image_size x image_size the weights of another one of its shape."""
+    start = load(init_from, "cpu")
+    try:
+        model.load_state_dict(start.model.state_dict())
+    except RuntimeError:
+        known = "florence-2-nano, or what pretrain or sft wrote for it with the layers it has today"
+        raise ValueError(
+            f"--init_from {init_from}: its layers are not those of florence-2-nano; would do: {known}"
+        ) from None
+    resize(model, start.processor.image_processor.size["height"], image_size)
+
+
 def _tokenizer(out: Path, init_from: str = ""):
-    """The run's tokenizer: read from its folder, or put there, from what the run starts with or made anew."""
+    """The run's tokenizer: that of its folder, or of what it starts with, or made anew."""
     folder = out / "tokenizer"
-    if not folder.exists():
-        made = load(init_from, "cpu").processor.tokenizer if init_from else nano.build_tokenizer(world_texts())
-        made.save_pretrained(folder)
-    tokenizer = nano.BartTokenizer.from_pretrained(folder)
+    if not folder.exists() and not init_from:
+        return nano.build_tokenizer(world_texts())
+    tokenizer = (
+        nano.BartTokenizer.from_pretrained(folder) if folder.exists() else load(init_from, "cpu").processor.tokenizer
+    )
     for note in ("is_local", "local_files_only"):  # where it was read from is no part of it
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
