@@ -38,7 +38,8 @@ class RegionPicker(VBox):
             field.observe(self._typed, "value")
         self.selector: RectangleSelector | None = None
         self._canvas: Canvas | None = None
-        grid = GridBox([*self.numbers.values()], layout=Layout(grid_template_columns="repeat(4, 1fr)", width="100%"))
+        columns = "repeat(4, minmax(0, 1fr))"
+        grid = GridBox([*self.numbers.values()], layout=Layout(grid_template_columns=columns, width="100%"))
         super().__init__([grid], layout=Layout(width="100%"))
 
     @property
