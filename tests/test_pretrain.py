@@ -168,6 +168,12 @@ def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
     assert torch.allclose(after[3 + 15], before[3 + 8], atol=1e-5), "the last place of 4 x 4 is that of 3 x 3"
 
 
+def test_a_run_that_goes_on_reads_and_writes_as_it_began(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    texts = [*curriculum.world_texts(scenes=5), "two sheep<loc_0><loc_999>house<and><sep>", " Two  Words"]
+    assert pretrain._tokenizer(tmp_path)(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+
+
 def test_what_a_run_cannot_start_from_leaves_nothing_behind(tmp_path):
     other = str(Path(__file__).parent / "data/tiny-original")
     with pytest.raises(ValueError, match="tiny-original: its layers are not those of florence-2-nano"):

@@ -372,7 +372,7 @@ class _Run:
         os.replace(temporary, path)
 
     def load(self, path: Path) -> bool:
-        """Go on from a checkpoint, if there is one. The arguments of today count, not those it was written with."""
+        """Go on from a checkpoint; False if there is none. Today's arguments count, not those it was written with."""
         if not path.exists():
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
