@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import Counter
+from copy import deepcopy
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from florence_lab import load
 from florence_lab.layout import ADDED_TOKENS
 from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 from florence_lab.scenes.answers import meant
+from florence_lab.scenes.language import COLUMNS, column
 from florence_lab.scenes.paint import PALETTE
 from florence_lab.tasks import TASKS
 from florence_lab.template import FlorenceTemplate, location_tokens
@@ -95,7 +96,7 @@ def test_words_of_the_world_are_single_tokens(tokenizer):
 
 def test_nano_is_small(model, tokenizer, tmp_path):
     assert sum(p.numel() for p in model.parameters()) <= 12e6
-    model.save_pretrained(tmp_path)
+    deepcopy(model).half().save_pretrained(tmp_path)  # as `export` does
     nano.build_processor(tokenizer).save_pretrained(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 25e6
 
@@ -166,6 +167,29 @@ def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
         assert torch.equal(weight, tower[name])
     before, after = (m.model.language_model.encoder.embed_positions.weight for m in (start, run.model))
     assert torch.allclose(after[3 + 15], before[3 + 8], atol=1e-5), "the last place of 4 x 4 is that of 3 x 3"
+
+
+def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_path, monkeypatch):
+    """Weights of fewer layers are a start: what the deeper model makes of a picture is nearly what they made of it."""
+    shallow = nano.build_nano(tokenizer, 64)
+    layers = shallow.model.language_model.encoder.layers
+    del layers[2:]
+    shallow.config.text_config.encoder_layers = len(layers)
+    norm = layers[-1].final_layer_norm  # as training leaves it, not ones and zeros
+    torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    torch.nn.init.normal_(norm.bias, 0.1, 0.5)
+    shallow.save_pretrained(tmp_path)
+    nano.build_processor(tokenizer, 64).save_pretrained(tmp_path)
+    deep = nano.build_nano(tokenizer, 64, seed=1)
+    pretrain._start_from(deep, str(tmp_path), 64)
+    assert len(deep.model.language_model.encoder.layers) > 2
+    prompt = torch.tensor([tokenizer("What does the image describe?")["input_ids"]])
+    said, before = (
+        m.eval().model.language_model.encoder(inputs_embeds=m.get_input_embeddings()(prompt)).last_hidden_state
+        for m in (deep, shallow)
+    )
+    # not exactly: the norms give each token the mean and the deviation of the average one
+    assert (said - before).abs().mean() < 0.1 * before.std()
 
 
 def test_a_run_that_goes_on_reads_and_writes_as_it_began(tokenizer, tmp_path):
@@ -274,10 +298,8 @@ def test_cells_say_what_is_where(side):
     example = curriculum.draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 35)
+    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 39)
     told = {name: part.numpy() for name, part in curriculum.parts_of(torch.from_numpy(cells)).items()}
-    kinds = Counter(thing.label for thing in scene.objects)
-    looks = Counter((thing.label, thing.color) for thing in scene.objects)
     for number, thing in enumerate(scene.objects, 1):
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         kind = told["kind"][y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -285,14 +307,21 @@ def test_cells_say_what_is_where(side):
         color = 1 + list(PALETTE).index(thing.color) if thing.color else 0
         assert (told["color"][y0:y1, x0:x1][kind] == color).any()
         here = told["number"][..., 0] == number
-        assert (told["alike"][here] == [kinds[thing.label], looks[thing.label, thing.color]]).all()
         of_kind = [t for t in scene.objects if t.label == thing.label]
-        leftmost = [
-            min(same, key=lambda t: t.box) for same in (of_kind, [t for t in of_kind if t.color == thing.color])
-        ]
+        of_look = [t for t in of_kind if t.color == thing.color]
+        alike = [of_kind, of_look, [t for t in of_look if column(t) == column(thing)]]
+        assert (told["alike"][here] == [len(same) for same in alike]).all()
+        leftmost = [min(same, key=lambda t: t.box) for same in alike]
         assert (told["first"][here] == [thing is first for first in leftmost]).all()
+        assert (told["column"][here] == [place.words for place in COLUMNS].index(column(thing))).all()
+        assert told["middle"][here].sum() == here.any(), "one token stands for each thing"
+        if here.any():
+            places = np.argwhere(here)
+            [stands] = np.argwhere(here & (told["middle"][..., 0] > 0))
+            away = np.linalg.norm(places - places.mean(0), axis=1)
+            assert np.linalg.norm(stands - places.mean(0)) == pytest.approx(away.min())
     something = told["kind"][..., 0] > 0
-    for part in ("kind", "color", "box", "number", "alike", "first"):
+    for part in ("kind", "color", "box", "number", "alike", "first", "column", "middle"):
         assert not told[part][~something].any()
     filled = told["filled"][something]
     assert (filled.mean(-1) >= 0.1).all()
@@ -419,7 +448,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(small_run, monkeypatch)
 def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
     arguments = small_run("exported")
     folder = pretrain.pretrain(arguments)
-    model = Florence2ForConditionalGeneration.from_pretrained(folder).eval()
+    model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     assert len(processor.tokenizer) == len(tokenizer) == model.config.text_config.vocab_size
     assert model.lm_head.weight is model.get_input_embeddings().weight
@@ -432,7 +461,8 @@ def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
     ours = load(folder).predict(scene.image, "<OD>", max_length=30)
     assert FlorenceTemplate(processor.tokenizer).decode(ids[0].tolist()) == ours.raw
     state = torch.load(f"{arguments.out}/last.pt", weights_only=True)
-    assert all(torch.equal(state["ema"][name], value) for name, value in model.state_dict().items())
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
+    assert all(torch.equal(state["ema"][name].half(), value.half()) for name, value in model.state_dict().items())
 
 
 def test_every_so_often_held_out_scenes_are_asked(small_run):
@@ -449,3 +479,18 @@ def test_every_so_often_held_out_scenes_are_asked(small_run):
     for step in (2, 4):
         with Image.open(f"{watched.out}/answers-{step}.png") as picture:
             assert picture.width > 1000
+
+
+def test_halfway_the_middle_of_every_thing_is_told():
+    """Who tells them all, and the categories, has no loss; who tells the tokens beside them has."""
+    example = curriculum.draw_example(2, 6)
+    cells = torch.from_numpy(curriculum.cells_of(example.seen, example.things, example.letters, 16))[None]
+    true = curriculum.parts_of(cells)
+    kind = torch.nn.functional.one_hot(true["kind"][..., 0].long(), 1 + len(CATEGORIES)).float()
+    helper = pretrain.Helper(1 + len(CATEGORIES) + 1, 8)
+    helper.halfway.weight.data = 50 * torch.eye(*helper.halfway.weight.shape)
+    right = torch.cat([kind, 2 * true["middle"] - 1], dim=-1)
+    assert helper.halfway_loss(right, cells) < 1e-3
+    beside = torch.cat([kind, 2 * true["middle"].roll(1, dims=1) - 1], dim=-1)
+    assert helper.halfway_loss(beside, cells) > 10
+    assert helper.halfway_loss(right.roll(1, dims=1), cells) > 10

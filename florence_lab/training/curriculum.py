@@ -41,10 +41,10 @@ class Stage(NamedTuple):
 _PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
 # Counting for captions and drawing outlines are what takes longest.
 _ALL = {
-    "<CAPTION>": 4,
-    "<DETAILED_CAPTION>": 2.5,
-    "<MORE_DETAILED_CAPTION>": 4.5,
-    "<OD>": 3,
+    "<CAPTION>": 6,
+    "<DETAILED_CAPTION>": 3.5,
+    "<MORE_DETAILED_CAPTION>": 6,
+    "<OD>": 2.5,
     "<DENSE_REGION_CAPTION>": 1,
     "<REGION_PROPOSAL>": 1,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.5,
@@ -187,8 +187,10 @@ _CELL_PARTS = {
     "kinds": 4,
     "filled": 16,
     "number": 1,
-    "alike": 2,
-    "first": 2,
+    "alike": 3,
+    "first": 3,
+    "column": 1,
+    "middle": 1,
 }
 
 
@@ -199,10 +201,12 @@ def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: in
         seen, things, letters: see `Example`.
 
     Returns:
-        side * side x 35 float32, `_CELL_PARTS`: 0 for background or 1 + the category; 0 or 1 + the colour; the thing's box; of
+        side * side x 39 float32, `_CELL_PARTS`: 0 for background or 1 + the category; 0 or 1 + the colour; the thing's box; of
         the middles of the token's four quarters, row by row, the letters as in `Example.letters`, and 0 or 1 + the category
         of what shows; of the middles of its sixteen sixteenths whether that thing shows; 0 or 1 + the thing's number; how
-        many things are of its category, and of its category and colour; whether it is the leftmost of these, of those.
+        many things are of its category, of its category and colour, and of both in its column; whether it is the leftmost of
+        each of these; its column, 0 to 2 from the left, the thirds that captions speak of; whether the token is the one in
+        its middle, of which each thing that shows has one.
     """
     blocks = seen.reshape(side, _MAP_SIDE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
     covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
@@ -212,21 +216,34 @@ def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: in
     kinds = np.concatenate([[0], things[:, 0] + 1])[seen]
     own = _parts(seen, side, 4) == 1 + most[:, None]
     number = (1 + most[:, None]) * there
-    told = [shown, _parts(letters, side, 2), _parts(kinds, side, 2), own, number, _alike(things)[most] * there]
+    among = _among(things)[most] * there
+    told = [shown, _parts(letters, side, 2), _parts(kinds, side, 2), own, number, among, _middles(number[:, 0], side)]
     return np.concatenate(told, axis=1).astype(np.float32)
 
 
 def parts_of(cells: torch.Tensor) -> dict[str, torch.Tensor]:
-    """... x 35, see `cells_of` -> its parts by name, views of it."""
+    """... x 39, see `cells_of` -> its parts by name, views of it."""
     return dict(zip(_CELL_PARTS, cells.split(tuple(_CELL_PARTS.values()), dim=-1), strict=True))
 
 
-def _alike(things: np.ndarray) -> np.ndarray:
-    """n x 4: how many are of a thing's category, and of its colour too; whether it is the leftmost of these, of those."""
+def _among(things: np.ndarray) -> np.ndarray:
+    """n x 7: `alike`, `first` and `column` of every thing, see `cells_of`."""
+    column = np.digitize(things[:, [2, 4]].mean(1, keepdims=True), (1 / 3, 2 / 3))
     place = np.lexsort(things[:, 5:1:-1].T).argsort()  # 0 for the leftmost of all
-    alike = [(looks[:, None] == looks).all(-1) for looks in (things[:, :1], things[:, :2])]
+    looks = [things[:, :1], things[:, :2], np.concatenate([things[:, :2], column], axis=1)]
+    alike = [(look[:, None] == look).all(-1) for look in looks]
     first = [np.where(same, place, len(things)).min(1) == place for same in alike]
-    return np.stack([*(same.sum(1) for same in alike), *first], axis=1)
+    return np.concatenate([np.stack([*(same.sum(1) for same in alike), *first], axis=1), column], axis=1)
+
+
+def _middles(number: np.ndarray, side: int) -> np.ndarray:
+    """The thing of each of side * side tokens, 0 for none -> side * side x 1, whether it is in the middle of its thing's."""
+    places = np.stack(np.divmod(np.arange(side * side), side), axis=1)
+    middles = np.zeros((side * side, 1))
+    for thing in np.unique(number[number > 0]):
+        own = np.flatnonzero(number == thing)
+        middles[own[((places[own] - places[own].mean(0)) ** 2).sum(1).argmin()]] = 1
+    return middles
 
 
 def _parts(values: np.ndarray, side: int, parts: int) -> np.ndarray:
@@ -263,7 +280,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: B x 3 x H x W uint8.
-        cells: B x n x 35 float32, see `cells_of`.
+        cells: B x n x 39 float32, see `cells_of`.
         groups: the questions, `_GROUP` at a time.
     """
 

@@ -69,7 +69,7 @@ def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
 
 
 def build_config(vocabulary: int, image_token_id: int, image_size: int = IMAGE_SIZE) -> Florence2Config:
-    """The small config: a DaViT of three stages (window as wide as the last one, so no window is padded), BART 3 + 3."""
+    """The small config: a DaViT of three stages (window as wide as the last one, so no window is padded), BART 4 + 3."""
     width, vision = 192, [48, 96, 192]
     special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
     return Florence2Config(
@@ -92,7 +92,7 @@ def build_config(vocabulary: int, image_token_id: int, image_size: int = IMAGE_S
             "model_type": "bart",
             "vocab_size": vocabulary,
             "d_model": width,
-            "encoder_layers": 3,
+            "encoder_layers": 4,
             "decoder_layers": 3,
             "encoder_ffn_dim": 4 * width,
             "decoder_ffn_dim": 4 * width,

@@ -17,6 +17,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from ..draw import gallery
 from ..evaluation import Evaluation, evaluate, scene_questions
 from ..predictor import Predictor, is_good_at_bf16, load
 from ..scenes import CATEGORIES, HELD_OUT_SEEDS
+from ..scenes.language import COLUMNS
 from ..tasks import TASKS
 from . import nano
 from .arguments import PretrainArguments
@@ -54,18 +56,22 @@ class Helper(torch.nn.Module):
 
     The rest is what takes more than one place to tell, and what answers go wrong by: how many of a kind there are and where
     the first of them is, which a caption says in one word, before it has named any of them; and whether the
-    question means what is here.
+    question means what is here. To count things, large and small, each must count once: halfway through the encoder
+    tokens are asked whether they are the middle of their thing, so that the layers behind have one token of each to look at.
     """
 
-    # category, colour, box, letters, outline; how many of a category, and of its colour too; first of these, of those; meant
-    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, 4 * (1 + len(LETTERS)), 16, 1 + MOST, 1 + MOST, 2, 1)
+    # category, colour, box, letters, outline; how many of a category, of its colour too, and in its column too; first of
+    # each of these; column; meant
+    PARTS = (1 + len(CATEGORIES), 1 + len(COLORS), 4, 4 * (1 + len(LETTERS)), 16, *[1 + MOST] * 3, 3, len(COLUMNS), 1)
     FINE_PARTS = (1 + len(LETTERS), 1 + len(CATEGORIES))
+    HALFWAY_PARTS = (1 + len(CATEGORIES), 1)  # category, middle
 
     def __init__(self, width: int, fine_width: int):
         super().__init__()
         self.tokens = torch.nn.Linear(width, sum(self.PARTS))
+        self.halfway = torch.nn.Linear(width, sum(self.HALFWAY_PARTS))
         self.fine = torch.nn.Linear(fine_width, sum(self.FINE_PARTS))
-        for layer in (self.tokens, self.fine):
+        for layer in (self.tokens, self.halfway, self.fine):
             # a model that knows something already would pay for what a helper that knows nothing makes of it
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
@@ -75,24 +81,23 @@ class Helper(torch.nn.Module):
 
         Args:
             tokens: N x n x width, the encoder's output for the image tokens.
-            cells: N x n x 35, see `cells_of`.
+            cells: N x n x 39, see `cells_of`.
             meant: N x n, see `Questions`.
         """
         said = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
-        label, color, box, letters, own, of_kind, of_look, first, asked = said
+        label, color, box, letters, own, *counts, first, column, asked = said
         true = parts_of(cells.flatten(0, 1))
         kind, filled, alike = true["kind"][:, 0].long(), true["filled"], true["alike"].long()
         thing = kind > 0
         edge = thing & (filled.mean(-1) < 1)  # within a thing there is nothing to learn of its outline
         outline = F.binary_cross_entropy_with_logits(own, filled, reduction="none").mean(-1)
-        # where there is no thing, its colour would be the category over again; counting is so hard that its gradients
-        # would be the longest of all
+        # where there is no thing, its colour would be the category over again
         of_things = (
             F.cross_entropy(color, true["color"][:, 0].long(), reduction="none")
             + 5 * (box - true["box"]).abs().mean(-1)
-            + 0.3 * F.cross_entropy(of_kind, alike[:, 0], reduction="none")
-            + 0.3 * F.cross_entropy(of_look, alike[:, 1], reduction="none")
+            + 0.5 * sum(F.cross_entropy(count, alike[:, i], reduction="none") for i, count in enumerate(counts))
             + 0.5 * F.binary_cross_entropy_with_logits(first, true["first"], reduction="none").sum(-1)
+            + 0.5 * F.cross_entropy(column, true["column"][:, 0].long(), reduction="none")
         )
         meant = meant.flatten()
         right = F.binary_cross_entropy_with_logits(asked[:, 0], meant.clamp(min=0), reduction="none")
@@ -104,12 +109,26 @@ class Helper(torch.nn.Module):
             + _letters_loss(letters.unflatten(-1, (4, -1)), true["letters"])
         )
 
+    def halfway_loss(self, tokens: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Cross-entropies of categories and of middles, these where there is a thing.
+
+        Args:
+            tokens: N x n x width, what the encoder makes of the image tokens halfway through.
+            cells: N x n x 39, see `cells_of`.
+        """
+        label, middle = self.halfway(tokens).float().flatten(0, 1).split(self.HALFWAY_PARTS, dim=-1)
+        true = parts_of(cells.flatten(0, 1))
+        kind, middles = true["kind"][:, 0].long(), true["middle"][:, 0]
+        losses = F.binary_cross_entropy_with_logits(middle[:, 0], middles, reduction="none")
+        right = _mean_of(losses, middles > 0) + _mean_of(losses, (kind > 0) & (middles == 0))
+        return F.cross_entropy(label, kind) + right
+
     def fine_loss(self, maps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
         """Cross-entropies of letters and categories.
 
         Args:
             maps: B x width x 2s x 2s, the tower's last but one map.
-            cells: B x s*s x 35, see `cells_of`.
+            cells: B x s*s x 39, see `cells_of`.
         """
         fine = maps.unfold(2, 2, 2).unfold(3, 2, 2)  # B x width x s x s x 2 x 2: the quarters of the tokens
         read = self.fine(fine.permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1])).float()
@@ -135,11 +154,13 @@ class Output(NamedTuple):
     Attributes:
         hidden: N x T x width each, the decoder's output.
         tokens: N x n x width each, the encoder's output for the image tokens.
+        halfway: the same, of what half of the encoder's layers make.
         maps: B x C x H x W, the tower's last but one map.
     """
 
     hidden: list[torch.Tensor]
     tokens: list[torch.Tensor]
+    halfway: list[torch.Tensor]
     maps: torch.Tensor
 
 
@@ -149,7 +170,7 @@ def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> Output:
     tower = model.get_image_features((batch.pixels / 255 - mean) / std, output_hidden_states=True)
     images = tower.pooler_output
     # the first one is what enters the first block
-    output = Output([], [], tower.hidden_states[sum(model.config.vision_config.depths[:-1])])
+    output = Output([], [], [], tower.hidden_states[sum(model.config.vision_config.depths[:-1])])
     for group in batch.groups:
         words = model.get_input_embeddings()(group.prompts)
         seen = images[group.picture].to(words.dtype)
@@ -161,10 +182,13 @@ def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> Output:
                 [torch.full_like(group.targets[:, :1], nano.END), group.targets[:, :-1]], dim=1
             ),
             use_cache=False,
+            output_hidden_states=True,
         )
         output.hidden.append(said.last_hidden_state)
         # the first image token is the mean of the others
-        output.tokens.append(said.encoder_last_hidden_state[:, 1 : seen.shape[1]])
+        layers = [hidden[:, 1 : seen.shape[1]] for hidden in said.encoder_hidden_states]
+        output.tokens.append(layers[-1])
+        output.halfway.append(layers[len(layers) // 2])
     return output
 
 
@@ -332,6 +356,7 @@ class _Run:
             cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
             meant = torch.cat([group.meant for group in batch.groups])
             helper = self.helper.loss(torch.cat(output.tokens), cells, meant)
+            helper = helper + self.helper.halfway_loss(torch.cat(output.halfway), cells)
             helper = helper + self.helper.fine_loss(output.maps, batch.cells)
         lengths = torch.cat([mask.sum(1) for mask in real])
         tasks = [task for group in batch.groups for task in group.tasks]
@@ -389,12 +414,13 @@ class _Run:
 
 
 def export(checkpoint: Path | str, folder: Path | str) -> Path:
-    """Write a checkpoint's averaged weights and its processor as a folder in transformers' layout."""
+    """Write a checkpoint's averaged weights, in fp16 as Florence-2's are published, and its processor in transformers' layout."""
     checkpoint, folder = Path(checkpoint), Path(folder)
     tokenizer = _tokenizer(checkpoint.parent)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = _build(tokenizer, state["image_size"], seed=0)
     model.load_state_dict(state["ema"])
+    model.half()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     model.save_pretrained(temporary)
@@ -413,16 +439,43 @@ def _build(tokenizer, image_size: int, seed: int) -> Florence2ForConditionalGene
 
 
 def _start_from(model: Florence2ForConditionalGeneration, init_from: str, image_size: int) -> None:
-    """Give a model that sees pictures of image_size x image_size the weights of another one of its shape."""
+    """Give a model that sees pictures of image_size x image_size the weights of another one of its shape.
+
+    One that has fewer encoder layers gets more: copies of its last that add nothing at first.
+    """
     start = load(init_from, "cpu")
+    weights = start.model.state_dict()
+    layers = start.model.model.language_model.encoder.layers
+    while (missing := len(layers)) < model.config.text_config.encoder_layers:
+        layers.append(_idle(layers[-1]))
+        prefix = f"model.language_model.encoder.layers.{missing}."
+        weights |= {prefix + name: value for name, value in layers[-1].state_dict().items()}
     try:
-        model.load_state_dict(start.model.state_dict())
+        model.load_state_dict(weights)
     except RuntimeError:
-        known = "florence-2-nano, or what pretrain or sft wrote for it with the layers it has today"
+        known = "florence-2-nano, or what pretrain or sft wrote for it"
         raise ValueError(
             f"--init_from {init_from}: its layers are not those of florence-2-nano; would do: {known}"
         ) from None
     resize(model, start.processor.image_processor.size["height"], image_size)
+
+
+def _idle(layer: torch.nn.Module) -> torch.nn.Module:
+    """A layer to put behind one of BART's: a copy whose output is nearly its input.
+
+    What attention and the feed-forward network add is nothing; the norms behind them, which come after the sum in BART, give
+    back the mean and the deviation that the output of `layer` has: its own last norm gives them to normalised values.
+    """
+    copy = deepcopy(layer)
+    scale, shift = layer.final_layer_norm.weight, layer.final_layer_norm.bias
+    with torch.no_grad():
+        for linear in (copy.self_attn.out_proj, copy.fc2):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        for norm in (copy.self_attn_layer_norm, copy.final_layer_norm):
+            norm.weight.fill_((scale.square().mean() + shift.var(correction=0)).sqrt())
+            norm.bias.fill_(shift.mean())
+    return copy
 
 
 def _tokenizer(out: Path, init_from: str = ""):
