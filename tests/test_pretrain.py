@@ -169,7 +169,7 @@ def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
     assert torch.allclose(after[3 + 15], before[3 + 8], atol=1e-5), "the last place of 4 x 4 is that of 3 x 3"
 
 
-def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_path, monkeypatch):
+def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_path):
     """Weights of fewer layers are a start: what the deeper model makes of a picture is nearly what they made of it."""
     shallow = nano.build_nano(tokenizer, 64)
     layers = shallow.model.language_model.encoder.layers

@@ -186,9 +186,9 @@ def forward(model: Florence2ForConditionalGeneration, batch: Batch) -> Output:
         )
         output.hidden.append(said.last_hidden_state)
         # the first image token is the mean of the others
-        layers = [hidden[:, 1 : seen.shape[1]] for hidden in said.encoder_hidden_states]
-        output.tokens.append(layers[-1])
-        output.halfway.append(layers[len(layers) // 2])
+        layers = said.encoder_hidden_states  # the first one is what enters the first layer
+        output.tokens.append(layers[-1][:, 1 : seen.shape[1]])
+        output.halfway.append(layers[len(layers) // 2][:, 1 : seen.shape[1]])
     return output
 
 
