@@ -187,6 +187,7 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, as <OD> or OD (default: all)")
     command.add_argument("--batch_size", type=int, default=16, help="pictures asked together (default: %(default)s)")
+    command.add_argument("--num_beams", type=int, help="1 is greedy (default: the checkpoint's)")
     command.add_argument(
         "--out", default="florence-lab-eval", metavar="DIR", help="for the figures, the answers and the worst of them"
     )
@@ -207,7 +208,8 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         check_datasets([arguments.dataset])
         predictor = _load(arguments)
         questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
-    evaluation = evaluate(predictor, questions, arguments.batch_size)
+    generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
+    evaluation = evaluate(predictor, questions, arguments.batch_size, **generation)
     print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
     print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
 

@@ -377,6 +377,8 @@ class Predictor:
                 raise ValueError(f"{name!r} is no setting for the generation of one answer{nearest}")
         if settings.get("do_sample") and "num_beams" not in settings:
             settings["num_beams"] = 1  # to sample means to sample one answer
+        if (beams := settings.get("num_beams")) is not None and beams < 1:
+            raise ValueError(f"num_beams={beams}: give 1 (greedy) or more")
         if settings.get("num_beams", own.num_beams) in (None, 1):
             settings.setdefault("early_stopping", False)  # a setting for beams, of which transformers warns otherwise
         if settings.get("max_new_tokens") is None:

@@ -238,6 +238,7 @@ FAILURES = {
     "unknown dtype": (("--dtype", "fp8", *ASK), "unknown dtype 'fp8': give fp32, fp16, bf16 or auto"),
     "unknown device": (("--device", "abacus", *ASK), "no device 'abacus': give auto, cpu, cuda"),
     "beams in a stream": (("--stream", "1", "--num_beams", 2, *ASK), "can't be streamed with num_beams=2"),
+    "no beam at all": (("--num_beams", 0, *ASK), "num_beams=0: give 1 (greedy) or more"),
     "a length of nothing": (("--max_new_tokens", 0, *ASK), "`max_new_tokens` must be greater than 0"),
     "a file for a folder": (("--result_dir", PHOTO, *ASK), "File exists"),
 }

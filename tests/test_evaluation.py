@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from florence_lab import evaluation as ev
-from florence_lab import load
+from florence_lab import Predictor, load
 from florence_lab.cli import main
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.scenes import HELD_OUT_SEEDS
@@ -233,6 +233,21 @@ def test_the_command_writes_figures_answers_and_the_worst(tmp_path, capsys):
     assert [row["image"] for row in rows if row["task"] == "<OD>"] == ["0", "1", "2"]
     assert all(row["truth"] and 0 <= row["agreement"] <= 1 for row in rows)
     assert (tmp_path / "out" / "worst.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_asks_with_the_beams_it_is_given(tmp_path, monkeypatch):
+    asked = []
+    ask = Predictor.predict_batch
+    monkeypatch.setattr(
+        Predictor,
+        "predict_batch",
+        lambda self, *question, **settings: (asked.append(settings.get("num_beams")), ask(self, *question, **settings))[
+            1
+        ],
+    )
+    arguments = ["eval", "--dataset", "scenes:1", "--tasks", "CAPTION", "--out", str(tmp_path)]
+    assert main([*arguments, "--num_beams", "3"]) == main(arguments) == 0
+    assert asked == [3, None]
 
 
 @pytest.mark.parametrize("dataset", ["coco", "scenes:", "scenes:0", "scenes:100001", "scenes:many", "Scenes"])

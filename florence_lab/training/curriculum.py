@@ -43,7 +43,7 @@ _PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGI
 _ALL = {
     "<CAPTION>": 6,
     "<DETAILED_CAPTION>": 3.5,
-    "<MORE_DETAILED_CAPTION>": 6,
+    "<MORE_DETAILED_CAPTION>": 12,
     "<OD>": 2.5,
     "<DENSE_REGION_CAPTION>": 1,
     "<REGION_PROPOSAL>": 1,
@@ -53,7 +53,7 @@ _ALL = {
     "<REGION_TO_SEGMENTATION>": 2,
     "<REGION_TO_CATEGORY>": 0.3,
     "<REGION_TO_DESCRIPTION>": 0.5,
-    "<OCR>": 2,
+    "<OCR>": 3,
     "<OCR_WITH_REGION>": 1.5,
     "<REGION_TO_OCR>": 0.5,
 }
