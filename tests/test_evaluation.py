@@ -238,13 +238,12 @@ def test_the_command_writes_figures_answers_and_the_worst(tmp_path, capsys):
 def test_the_command_asks_with_the_beams_it_is_given(tmp_path, monkeypatch):
     asked = []
     ask = Predictor.predict_batch
-    monkeypatch.setattr(
-        Predictor,
-        "predict_batch",
-        lambda self, *question, **settings: (asked.append(settings.get("num_beams")), ask(self, *question, **settings))[
-            1
-        ],
-    )
+
+    def noted(self, *question, **settings):
+        asked.append(settings.get("num_beams"))
+        return ask(self, *question, **settings)
+
+    monkeypatch.setattr(Predictor, "predict_batch", noted)
     arguments = ["eval", "--dataset", "scenes:1", "--tasks", "CAPTION", "--out", str(tmp_path)]
     assert main([*arguments, "--num_beams", "3"]) == main(arguments) == 0
     assert asked == [3, None]
