@@ -14,15 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import Trace as Trace
-    from .attention import trace as trace
-    from .catalog import available_models as available_models
-    from .checkpoint import CheckpointError as CheckpointError
+    from .exceptions import CheckpointError as CheckpointError
+    from .exceptions import HubError as HubError
+    from .exceptions import ImageError as ImageError
     from .explorer import explore as explore
-    from .hub import HubError as HubError
-    from .images import ImageError as ImageError
+    from .finetuning.arguments import SftArguments as SftArguments
+    from .finetuning.lora import merge_lora as merge_lora
+    from .finetuning.run import sft as sft
     from .images import load_image as load_image
-    from .predictor import EncodedImage as EncodedImage
+    from .inference.generation import EncodedImage as EncodedImage
+    from .interpret.trace import Trace as Trace
+    from .interpret.trace import trace as trace
+    from .loading.registry import available_models as available_models
     from .predictor import Predictor as Predictor
     from .predictor import load as load
     from .results import Boxes as Boxes
@@ -36,19 +39,19 @@ if TYPE_CHECKING:
     from .swift import inference_stream as inference_stream
     from .swift import seed_everything as seed_everything
     from .tasks import available_tasks as available_tasks
-    from .template import FlorenceTemplate as FlorenceTemplate
-    from .training.adapters import merge_lora as merge_lora
-    from .training.arguments import SftArguments as SftArguments
-    from .training.sft import sft as sft
+    from .template.template import FlorenceTemplate as FlorenceTemplate
 
 _PUBLIC = {
-    "attention": ("Trace", "trace"),
-    "catalog": ("available_models",),
-    "checkpoint": ("CheckpointError",),
+    "exceptions": ("CheckpointError", "HubError", "ImageError"),
     "explorer": ("explore",),
-    "hub": ("HubError",),
-    "images": ("ImageError", "load_image"),
-    "predictor": ("EncodedImage", "Predictor", "load"),
+    "finetuning.arguments": ("SftArguments",),
+    "finetuning.lora": ("merge_lora",),
+    "finetuning.run": ("sft",),
+    "images": ("load_image",),
+    "inference.generation": ("EncodedImage",),
+    "interpret.trace": ("Trace", "trace"),
+    "loading.registry": ("available_models",),
+    "predictor": ("Predictor", "load"),
     "results": ("Boxes", "Polygons", "Quads", "Text"),
     "swift": (
         "get_default_template_type",
@@ -59,13 +62,10 @@ _PUBLIC = {
         "seed_everything",
     ),
     "tasks": ("available_tasks",),
-    "template": ("FlorenceTemplate",),
-    "training.adapters": ("merge_lora",),
-    "training.arguments": ("SftArguments",),
-    "training.sft": ("sft",),
+    "template.template": ("FlorenceTemplate",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-_MODULES = ("attention", "draw", "scenes", "tasks", "vision")
+_MODULES = ("interpret", "scenes", "tasks", "visualization")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

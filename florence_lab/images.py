@@ -1,4 +1,4 @@
-"""Anything a person may call an image -> an upright RGB PIL image, or a clear error."""
+"""TODO"""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .network import call_within, root_cause
+from .exceptions import ImageError, root_cause
+from .network import call_within
 
 CHANNELS = (1, 3, 4)
+
 SCENE_SOURCE = "florence_lab scene"
 """How `info["Source"]` of a picture begins that florence_lab drew: in memory, and in its PNG files."""
+
 # What is white in grey images of more than 8 bits: the first level that no pixel exceeds, since "I" and "F"
 # do not say. Pillow's own conversion to 8 bits would clip.
 WHITE_LEVELS = {"I;16": (65535,), "I;16L": (65535,), "I;16B": (65535,), "I;16N": (65535,)}
+
 WHITE_LEVELS |= {"I": (255, 65535), "F": (1, 255, 65535)}
-
-
-class ImageError(ValueError):
-    """What was given is no image, or could not be read; the message names it and says why."""
 
 
 def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) -> Image.Image:
@@ -204,3 +204,15 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     if white is None:  # no convention fits, so darkest to lightest
         values, white = values - low, high - low or 1
     return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))
+
+
+def _pictures_in(folder: str | Path) -> list[Path]:
+    """The files of a folder whose names are those of pictures, by name."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give a folder, or a list of pictures")
+    known = Image.registered_extensions()
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures, by the names of its files")
+    return paths

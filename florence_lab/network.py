@@ -1,4 +1,4 @@
-"""What everything that waits for a network needs: an end to the waiting, and one line on what went wrong."""
+"""TODO"""
 
 from __future__ import annotations
 
@@ -30,11 +30,3 @@ def call_within(seconds: float, call: Callable[[], T]) -> T:
     if not outcome.done():
         raise TimeoutError(f"no answer within {seconds:g} s")
     return outcome.result()
-
-
-def root_cause(error: BaseException) -> str:
-    """One line on why: the innermost of chained errors, which network libraries wrap in several more."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

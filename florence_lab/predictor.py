@@ -1,16 +1,15 @@
-"""`Predictor`: load a checkpoint, encode an image once, and ask it anything, at once, as a stream or in batches."""
+"""TODO"""
 
 from __future__ import annotations
 
 import copy
-import queue
 import sys
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
@@ -24,39 +23,33 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, StoppingCriteriaList
 from transformers.generation import GenerationMode
-from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .catalog import MODELS
-from .checkpoint import load_checkpoint
-from .decoding import Thoughts, greedy
-from .hub import resolve
-from .images import SCENE_SOURCE, ImageError, load_image
+from .exceptions import ImageError
+from .images import SCENE_SOURCE, _pictures_in, load_image
+from .inference.decoding import Thoughts, greedy
+from .inference.device import _pick_dtype, pick_device
+from .inference.generation import (
+    _SCORED_AT_ONCE,
+    DEFAULT_MAX_NEW_TOKENS,
+    NOT_ONE_ANSWER,
+    EncodedImage,
+    prepare_model,
+    size_of,
+)
+from .inference.streaming import _flags, _TokenQueue
+from .loading.adapters import load_model
+from .loading.hub import resolve
+from .loading.registry import MODELS
 from .results import Result, Text
 from .tasks import Task
-from .template import BINS, FlorenceTemplate, Region, TokenProbabilities
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-DEFAULT_MAX_NEW_TOKENS = 1024
-NOT_ONE_ANSWER = ("num_return_sequences", "return_dict_in_generate")
-"""What makes transformers' `generate` return something else than one sequence per question."""
+from .template.confidence import TokenProbabilities
+from .template.locations import BINS, Region
+from .template.template import FlorenceTemplate
 
 _ANY_SIZE = (10**9, 10**9)  # pixels: a region that no picture has is wrong for all
+
 _READERS = 2  # threads that open pictures
-_SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedImage:
-    """A picture after the vision tower; ask as many questions of it as you like.
-
-    Attributes:
-        image: upright RGB, at its own size.
-        tokens: 1 x 577 x d_model (577 for the published models), on the model's device.
-    """
-
-    image: Image.Image
-    tokens: torch.Tensor = field(repr=False)
 
 
 class _Prepared(NamedTuple):
@@ -91,7 +84,7 @@ def load(
     """
     device = pick_device(device)
     picked = _pick_dtype(dtype, device)
-    model, processor = load_checkpoint(resolve(model_type_or_path, hub), picked, hub)
+    model, processor = load_model(resolve(model_type_or_path, hub), picked, hub)
     model.to(device)
     if dtype == "auto":
         print(f"{model_type_or_path}: computes in {str(picked).removeprefix('torch.')} on {device}", file=sys.stderr)
@@ -102,40 +95,10 @@ def compiled_predictor(
     model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
 ) -> Predictor:
     """A predictor whose model is made fast in place, see `compiled.compile_model`."""
-    from .compiled import compile_model
+    from .inference.compilation import compile_model
 
     size = processor.image_processor.size
     return Predictor(model, processor, name, compile_model(model, (size["height"], size["width"])))
-
-
-def pick_device(device: str) -> torch.device:
-    """The device of that name, or the best there is for `"auto"`. Raises ValueError for one that is not there."""
-    if device != "auto":
-        try:
-            return torch.empty(0, device=device).device  # found out now, not when the weights have been read
-        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"no device {device!r}: give auto, cpu, cuda, cuda:0 or mps ({reason})") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-        return dtype
-    if dtype == "auto":
-        return torch.bfloat16 if is_good_at_bf16(device) else torch.float32
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
-    return DTYPES[dtype]
-
-
-def is_good_at_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself; PyTorch emulates it on older ones, at a loss."""
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class Predictor:
@@ -156,7 +119,7 @@ class Predictor:
         tower: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """`tower`, from pixels to image tokens, is used in place of the model's own."""
-        self.model = model
+        self.model = prepare_model(model)
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
@@ -537,23 +500,8 @@ class Predictor:
             worker.join()
 
 
-def size_of(picture: Image.Image | EncodedImage) -> tuple[int, int]:
-    return picture.image.size if isinstance(picture, EncodedImage) else picture.size
-
-
-def _pictures_in(folder: str | Path) -> list[Path]:
-    """The files of a folder whose names are those of pictures, by name."""
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give a folder, or a list of pictures")
-    known = Image.registered_extensions()
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
-    if not paths:
-        raise ValueError(f"{folder} holds no pictures, by the names of its files")
-    return paths
-
-
 T = TypeVar("T")
+
 U = TypeVar("U")
 
 
@@ -566,23 +514,6 @@ def _ahead(workers: Executor, work: Callable[[T], U], items: Iterable[T], ahead:
             yield started.popleft().result()
     while started:
         yield started.popleft().result()
-
-
-class _TokenQueue(BaseStreamer):
-    """Hands generated tokens to another thread."""
-
-    def __init__(self) -> None:
-        self.queue: queue.Queue[list[int] | BaseException | None] = queue.Queue()
-
-    def put(self, value: torch.Tensor) -> None:
-        self.queue.put(value.flatten().tolist())
-
-    def end(self) -> None:
-        """The end is announced by the thread itself, after a last look for errors."""
-
-
-def _flags(ids: torch.Tensor, value: bool) -> torch.Tensor:
-    return torch.full((len(ids),), value, dtype=torch.bool, device=ids.device)
 
 
 def _extent(result: Result) -> int:

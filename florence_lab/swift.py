@@ -1,9 +1,4 @@
-"""The interface that users of ms-swift know, over `Predictor`.
-
-The names, the arguments and the form of the answer are those of ms-swift's page on Florence-2, so that its listing runs
-with `from florence_lab import …` in place of its two imports; and `inference_stream` streams. This module is not called
-after its main function, because a package can't hold a function and a module of one name.
-"""
+"""TODO"""
 
 from __future__ import annotations
 
@@ -16,10 +11,11 @@ import numpy as np
 import torch
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
 
-from .catalog import get_model_info, unknown_name
+from .exceptions import unknown_name
+from .loading.registry import get_model_info
 from .predictor import Predictor, load
 from .results import Result
-from .template import FlorenceTemplate
+from .template.template import FlorenceTemplate
 
 TEMPLATE_TYPE = "florence"
 

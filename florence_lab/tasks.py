@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .catalog import unknown_name
+from .exceptions import unknown_name
 
 InputKind = Literal["none", "phrase", "region"]
 ResultKind = Literal["text", "boxes", "grounding", "boxes_or_polygons", "quads", "polygons"]

@@ -16,8 +16,8 @@ from conftest import TINY, copy_of_tiny
 from safetensors.torch import save_file
 from transformers import BartConfig, Florence2Config, Florence2ForConditionalGeneration
 
-from florence_lab.checkpoint import load_checkpoint
-from florence_lab.layout import EMBEDDINGS, published_name
+from florence_lab.loading.checkpoint import load_checkpoint
+from florence_lab.loading.published import EMBEDDINGS, published_name
 
 SIZES = {
     # embed dims, depths, d_model, layers

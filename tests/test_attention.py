@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from florence_lab import attention
-from florence_lab.attention import Part, trace
+from florence_lab.inference.davit import stage_grids
+from florence_lab.interpret.features import feature_maps, show_features
+from florence_lab.interpret.plots import show_choices, show_heads, show_heat, show_locations
+from florence_lab.interpret.spans import Part, _parts
+from florence_lab.interpret.trace import _eager_attention, trace
 from florence_lab.scenes import draw_scene, sample_path
-from florence_lab.vision import stage_grids
 
 SCENE = draw_scene(92, (320, 180))
 
@@ -76,7 +78,7 @@ def test_attention_is_that_of_a_step_of_generation(nano):
     traced = trace(nano, SCENE.image, "<OD>", max_new_tokens=8)
     model = nano.model.model.language_model
     read = nano._read([nano.encode_image(SCENE.image)], [traced.result.prompt])
-    with torch.inference_mode(), attention._eager_attention(model):
+    with torch.inference_mode(), _eager_attention(model):
         start = [nano.model.config.text_config.decoder_start_token_id]
         ids = nano.processor.tokenizer.convert_tokens_to_ids(["<s>"])
         step = model.decoder(
@@ -126,7 +128,7 @@ def test_the_way_of_computing_attention_is_restored(nano, before, monkeypatch):
             raise RuntimeError("out of memory")
 
         monkeypatch.setattr(language_model.decoder, "forward", broken)
-        with pytest.raises(RuntimeError, match="out of memory"), attention._eager_attention(language_model) as model:
+        with pytest.raises(RuntimeError, match="out of memory"), _eager_attention(language_model) as model:
             model.decoder()
         assert language_model.config._attn_implementation == before
         assert tower.config._attn_implementation == tower_before
@@ -172,7 +174,7 @@ def test_words_are_whole_and_boxes_have_their_corners(caption, detection):
 def test_the_parts_of_every_kind_of_answer(nano, raw, task, names):
     ids = nano.processor.tokenizer(raw).input_ids
     result = nano.template.parse(ids, task, (100, 100))
-    parts = list(attention._parts(nano, ids, result))
+    parts = list(_parts(nano, ids, result))
     assert [part.name for part in parts] == names
     assert all(part.outline is None or part.outline.shape[1] == 2 for part in parts)
 
@@ -224,7 +226,7 @@ def test_bad_questions_are_refused_before_any_model_runs(nano, arguments, settin
 def test_a_picture_encoded_by_another_model(nano, small):
     encoded = small.encode_image(SCENE.image)
     with pytest.raises(ValueError, match="another model"):
-        attention._token_grid(nano, encoded)
+        trace(nano, encoded, "<OD>")
 
 
 # ---------------------------------------------------------------------- pictures
@@ -240,7 +242,7 @@ def test_heat_has_the_grid_of_the_model_whatever_the_shape_of_the_picture(detect
 
 
 def test_a_heat_map_lies_over_the_whole_picture(detection):
-    sheet = attention.show_heat(detection, "box 1")
+    sheet = show_heat(detection, "box 1")
     (ax,) = sheet.axes
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 320), (180, 0))
     assert [[*image.get_extent()] for image in ax.images] == [[0, 320, 180, 0]] * 2
@@ -250,7 +252,7 @@ def test_a_heat_map_lies_over_the_whole_picture(detection):
 
 
 def test_without_words_the_whole_answer_is_shown(detection):
-    sheet = attention.show_heat(detection)
+    sheet = show_heat(detection)
     titles = [ax.get_title() for ax in sheet.axes if ax.get_title()]
     assert [title.split("  ")[0] for title in titles] == [part.name for part in detection.parts]
 
@@ -259,42 +261,42 @@ def test_an_empty_answer_has_nothing_to_show(nano):
     traced = trace(nano, SCENE.image, "<OD>", max_new_tokens=1)
     assert traced.parts == ()
     with pytest.raises(ValueError, match="empty"):
-        attention.show_heat(traced)
+        show_heat(traced)
 
 
 def test_all_heads(detection):
     layers, heads = detection.attention.shape[:2]
-    sheet = attention.show_heads(detection, "box 1")
+    sheet = show_heads(detection, "box 1")
     assert len(sheet.axes) == layers * heads
     assert png_size(sheet)[0] > 600
 
 
 def test_choices_of_some_tokens(detection):
-    sheet = attention.show_choices(detection, 1, 6)
+    sheet = show_choices(detection, 1, 6)
     (ax,) = sheet.axes
     assert [label.get_text().split()[0] for label in ax.get_yticklabels()] == [t.strip() for t in detection.tokens[1:6]]
     png_size(sheet)
     with pytest.raises(ValueError, match=r"no token in 5000:6000; this answer has the tokens 0"):
-        attention.show_choices(detection, 5000, 6000)
+        show_choices(detection, 5000, 6000)
 
 
 def test_locations_of_a_box_along_the_sides(detection):
-    whole = attention.show_locations(detection, "box 1")
+    whole = show_locations(detection, "box 1")
     png_size(whole)
     above, beside = (len(whole.axes[i].collections) for i in (0, 3))
     assert (above, beside) == (2, 2)  # two x, two y
-    one = attention.show_locations(detection, detection.find("box 1").positions[1])
+    one = show_locations(detection, detection.find("box 1").positions[1])
     assert [len(one.axes[i].collections) for i in (0, 3)] == [0, 1]  # the second coordinate is a y
     word = detection.parts[0].name
     with pytest.raises(ValueError, match=f"'{word}' has no location tokens; this answer's boxes: 'box 1'"):
-        attention.show_locations(detection, word)
+        show_locations(detection, word)
 
 
 def test_an_answer_from_plain_words_needs_no_picture_to_be_drawn(detection):
     from dataclasses import replace
 
     bare = replace(detection, result=replace(detection.result, image=None))
-    for sheet in (attention.show_heat(bare, "box 1"), attention.show_locations(bare, "box 1")):
+    for sheet in (show_heat(bare, "box 1"), show_locations(bare, "box 1")):
         png_size(sheet)
 
 
@@ -306,11 +308,11 @@ def test_the_maps_of_every_stage(model, request):
     predictor = request.getfixturevalue(model)
     config = predictor.model.config.vision_config
     size = predictor.processor.image_processor.size
-    maps = attention.feature_maps(predictor, SCENE.image)
+    maps = feature_maps(predictor, SCENE.image)
     grids = stage_grids(predictor.model, (size["height"], size["width"]))
     assert [m.shape for m in maps] == [(c, *grid) for c, grid in zip(config.embed_dim, grids, strict=True)]
     assert not any(stage[-1]._forward_hooks for stage in predictor.model.model.vision_tower.blocks)
-    assert png_size(attention.show_features(predictor, predictor.encode_image(SCENE.image)))[0] > 400
+    assert png_size(show_features(predictor, predictor.encode_image(SCENE.image)))[0] > 400
 
 
 def test_the_grid_of_the_published_models(tiny):

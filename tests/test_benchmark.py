@@ -8,9 +8,14 @@ import torch
 from conftest import TINY
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
-from florence_lab import benchmark as bench
-from florence_lab import compiled
+from florence_lab.benchmark import measure as bench
+from florence_lab.benchmark.measure import _peak_memory, benchmark
+from florence_lab.benchmark.models import SIZES
+from florence_lab.benchmark.report import Benchmark
+from florence_lab.benchmark.runners import WAYS, Ours, Plain
+from florence_lab.benchmark.workloads import RATIOS, ROWS, Pictures
 from florence_lab.cli import main
+from florence_lab.inference import compilation as compiled
 
 
 @pytest.fixture
@@ -30,9 +35,9 @@ def quick(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
 def test_both_ways_give_the_same_text(quick):
-    ways = [kind(str(TINY), torch.float32, torch.device("cpu")) for kind in (bench.Ours, bench.Plain)]
-    pictures = bench.Pictures(ways[0])
-    for name, row in bench.ROWS.items():
+    ways = [kind(str(TINY), torch.float32, torch.device("cpu")) for kind in (Ours, Plain)]
+    pictures = Pictures(ways[0])
+    for name, row in ROWS.items():
         ours, plain = (row.run(way, pictures) for way in ways)
         if torch.is_tensor(ours):
             torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
@@ -45,15 +50,15 @@ def test_both_ways_give_the_same_text(quick):
 
 @pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
 def test_a_run_measures_every_row_in_its_ways(quick, tmp_path):
-    measured = bench.benchmark(str(TINY), "cpu", repeats=2)
-    assert set(measured.seconds) == set(bench.ROWS)
-    for name, row in bench.ROWS.items():
-        assert list(measured.seconds[name]) == [way for way in bench.WAYS if way.startswith(row.ways)]
+    measured = benchmark(str(TINY), "cpu", repeats=2)
+    assert set(measured.seconds) == set(ROWS)
+    for name, row in ROWS.items():
+        assert list(measured.seconds[name]) == [way for way in WAYS if way.startswith(row.ways)]
         assert all(len(each) == 2 and min(each) > 0 for each in measured.seconds[name].values())
     assert all(measured.identical.values())
     assert set(measured.identical) == {"first token", "one answer", "one answer, 3 beams", "15 tasks"}
     assert measured.limits["one answer"]["fp32"] > measured.limits["one answer"]["bf16"] > 0
-    assert len(measured.ratios()) == len(bench.RATIOS)
+    assert len(measured.ratios()) == len(RATIOS)
     saved = json.loads(measured.save(tmp_path / "a" / "b.json").read_text())
     assert saved["seconds"] == measured.seconds
     for part in ("one answer", "GFLOP/s", "same text in fp32", "GB at the peak", "limit bf16"):
@@ -66,7 +71,7 @@ def test_the_arithmetic():
         "first token": {way: [1.0, 1.0, 1.0] for way in ways},
         "one answer": {ways[0]: [7.3, 7.3, 64.0], ways[1]: [7.3, 7.3, 7.3], ways[2]: [3.65, 1.0, 7.3]},
     }
-    measured = bench.Benchmark({}, seconds, {}, {"one answer": {"fp32": 2.0, "bf16": 1.0}}, {}, {})
+    measured = Benchmark({}, seconds, {}, {"one answer": {"fp32": 2.0, "bf16": 1.0}}, {}, {})
     table = measured.medians()
     assert table.loc["one answer", "transformers fp32"] == 7.3
     assert table.loc["each further token", "transformers fp32"] == pytest.approx(0.1)
@@ -83,7 +88,7 @@ def test_the_arithmetic():
 
 @pytest.mark.parametrize(("name", "millions"), [("florence-2-base", 231), ("florence-2-large", 777)])
 def test_random_weights_have_the_published_size(name, millions):
-    vision, text = bench.SIZES[name]
+    vision, text = SIZES[name]
     with torch.device("meta"):
         model = Florence2ForConditionalGeneration(Florence2Config(vision_config=vision, text_config=text))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1)
@@ -97,12 +102,12 @@ def test_what_can_not_be_measured(capsys, hubs_are_dead, tmp_path):
 
 
 def test_the_command_prints_and_saves(monkeypatch, capsys, tmp_path):
-    seconds = {row: {"florence_lab fp32": [1.0]} for row in bench.ROWS}
+    seconds = {row: {"florence_lab fp32": [1.0]} for row in ROWS}
     given = []
 
     def fake(*arguments):
         given.append(arguments)
-        return bench.Benchmark({"model": "none"}, seconds, {}, {}, {}, {"florence_lab fp32": 1.0})
+        return Benchmark({"model": "none"}, seconds, {}, {}, {}, {"florence_lab fp32": 1.0})
 
     monkeypatch.setattr(bench, "benchmark", fake)
     out = tmp_path / "figures.json"
@@ -117,4 +122,4 @@ def test_the_memory_is_that_of_a_process_of_its_own():
     taken = torch.ones(2**29)
     taken_gb = taken.nbytes / 1e9
     del taken
-    assert 0.1 < bench._peak_memory("transformers fp32", str(TINY), "cpu") < taken_gb
+    assert 0.1 < _peak_memory("transformers fp32", str(TINY), "cpu") < taken_gb

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from florence_lab.catalog import MODELS, available_models, get_model_info, unknown_name
+from florence_lab.exceptions import unknown_name
+from florence_lab.loading.registry import MODELS, available_models, get_model_info
 
 PUBLISHED = ["florence-2-base", "florence-2-base-ft", "florence-2-large", "florence-2-large-ft"]
 

@@ -14,8 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
-from florence_lab.checkpoint import CheckpointError, load_checkpoint
-from florence_lab.layout import ADDED_TOKENS, EMBEDDINGS, LOGITS_BIAS
+from florence_lab.exceptions import CheckpointError
+from florence_lab.loading.checkpoint import load_checkpoint
+from florence_lab.loading.published import EMBEDDINGS, LOGITS_BIAS
+from florence_lab.template.vocabulary import ADDED_TOKENS
 
 RUNS = range(4)
 WEIGHT = "language_model.model.encoder.layers.0.fc1.weight"

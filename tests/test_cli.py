@@ -13,8 +13,8 @@ from conftest import DEAD, PHOTO, copy_of_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from florence_lab.catalog import MODELS, available_models
 from florence_lab.cli import main
+from florence_lab.loading.registry import MODELS, available_models
 from florence_lab.scenes import sample_path
 from florence_lab.tasks import TASKS
 

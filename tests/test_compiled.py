@@ -8,7 +8,8 @@ import torch
 from conftest import PHOTO, TINY
 from transformers import Florence2ForConditionalGeneration
 
-from florence_lab import compiled, load
+from florence_lab import load
+from florence_lab.inference import compilation as compiled
 from florence_lab.scenes import sample_path
 from florence_lab.tasks import TASKS
 
@@ -121,7 +122,7 @@ def test_bf16(cache, small, never_compiled):
 
 
 def test_auto_says_what_it_picked(capsys, small):
-    from florence_lab.predictor import is_good_at_bf16
+    from florence_lab.inference.device import is_good_at_bf16
 
     predictor = load(small.name, device="cpu", dtype="auto")
     good = is_good_at_bf16(torch.device("cpu"))

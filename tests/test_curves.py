@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from florence_lab.training.curves import LiveCurve, draw_loss, read_log
+from florence_lab.visualization.curves import LiveCurve, draw_loss, read_log
 
 
 def lines(count):

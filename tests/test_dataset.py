@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from florence_lab.data.datasets import read_examples
+from florence_lab.data.examples import ScenePicture, open_picture
+from florence_lab.data.rows import Problem
+from florence_lab.data.validation import describe
+from florence_lab.exceptions import DatasetError
 from florence_lab.scenes import write_dataset
-from florence_lab.template import location_tokens
-from florence_lab.training.dataset import (
-    DatasetError,
-    Problem,
-    ScenePicture,
-    describe,
-    open_picture,
-    read_examples,
-)
+from florence_lab.template.locations import location_tokens
 
 SIZE = (200, 100)
 BOX = [20, 10, 120, 60]
@@ -27,7 +24,7 @@ TOKENS = "<loc_100><loc_100><loc_600><loc_600>"
 def tokenizer():
     from transformers import AutoTokenizer
 
-    from florence_lab.catalog import MODELS
+    from florence_lab.loading.registry import MODELS
 
     return AutoTokenizer.from_pretrained(MODELS["florence-2-nano"].path)
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from florence_lab.cli import main
-from florence_lab.demo import question
-from florence_lab.evaluation import AGREEMENT
+from florence_lab.cli.demo import question
+from florence_lab.evaluation.metrics import AGREEMENT
 from florence_lab.predictor import load
 from florence_lab.scenes import HELD_OUT_SEEDS, SAMPLES, sample_path, sample_scene
 from florence_lab.tasks import TASKS

@@ -14,10 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon as PolygonPatch
 from PIL import Image
 
-from florence_lab import draw
 from florence_lab.results import Result
 from florence_lab.tasks import TASKS
-from florence_lab.template import FlorenceTemplate, location_tokens
+from florence_lab.template.locations import location_tokens
+from florence_lab.template.template import FlorenceTemplate
+from florence_lab.visualization.gallery import gallery
+from florence_lab.visualization.overlay import _only_axes, show, to_png
+from florence_lab.visualization.style import DARK, LIGHT, PALETTE
 
 pytestmark = pytest.mark.filterwarnings("error")
 matplotlib.use("Agg")
@@ -71,7 +74,7 @@ def shown(result, **figure):
     """An Axes with the result, drawn once, so that everything has its place."""
     figure = Figure(**{"figsize": (6, 4.5), "dpi": 100} | figure)
     FigureCanvasAgg(figure)
-    ax = draw.show(canvas(result.image_size), result, figure.add_axes((0, 0, 1, 1)))
+    ax = show(canvas(result.image_size), result, figure.add_axes((0, 0, 1, 1)))
     figure.canvas.draw()
     return ax
 
@@ -127,10 +130,10 @@ def test_raw_covers_every_task():
 def test_every_task_changes_the_picture(task):
     raw, phrase = RAW[task]
     result = parsed(raw, task, phrase=phrase)
-    drawn = Image.open(io.BytesIO(draw.to_png(canvas(), result))).convert("RGB")
+    drawn = Image.open(io.BytesIO(to_png(canvas(), result))).convert("RGB")
     others = np.any(np.asarray(drawn) != canvas().getpixel((0, 0)), axis=-1)
     assert others.sum() > 200
-    assert draw.show(canvas(), result, Figure().add_subplot()).images[0].get_extent() == [0, 400, 300, 0]
+    assert show(canvas(), result, Figure().add_subplot()).images[0].get_extent() == [0, 400, 300, 0]
 
 
 @pytest.mark.parametrize("task", ["<CAPTION>", "<OCR>", "<REGION_TO_DESCRIPTION>", ""])
@@ -151,7 +154,7 @@ def test_region_is_drawn_for_region_tasks():
 
 def test_unknown_kind_of_result():
     with pytest.raises(TypeError, match=r"Quads.*got Result"):
-        draw.show(canvas(), Result(raw="", image_size=SIZE))
+        show(canvas(), Result(raw="", image_size=SIZE))
 
 
 # ---------------------------------------------------------------------- geometry
@@ -192,7 +195,7 @@ def test_open_vocabulary_detection_fills_outlines_but_not_boxes():
 def test_pixel_corner_is_the_origin():
     image = canvas((10, 10), "black")
     image.putpixel((3, 4), (255, 255, 255))
-    drawn = np.asarray(Image.open(io.BytesIO(draw.to_png(image, parsed("x", "<CAPTION>", (10, 10))))))
+    drawn = np.asarray(Image.open(io.BytesIO(to_png(image, parsed("x", "<CAPTION>", (10, 10))))))
     rows, columns = np.nonzero(drawn[:640, :640, 0] > 127)
     assert (rows.min(), rows.max() + 1) == pytest.approx((4 * 64, 5 * 64), abs=1)
     assert (columns.min(), columns.max() + 1) == pytest.approx((3 * 64, 4 * 64), abs=1)
@@ -200,7 +203,7 @@ def test_pixel_corner_is_the_origin():
 
 def test_picture_fills_the_png():
     for size in ((640, 427), (613, 411), (3000, 400), (99, 1000)):
-        drawn = np.asarray(Image.open(io.BytesIO(draw.to_png(canvas(size, "black"), parsed("", size=size)))))
+        drawn = np.asarray(Image.open(io.BytesIO(to_png(canvas(size, "black"), parsed("", size=size)))))
         assert all(edge.max() < 30 for edge in (drawn[-1], drawn[:, -1], drawn[30:, 0]))
 
 
@@ -277,7 +280,7 @@ def test_labels_are_text_not_mathematics_and_any_script():
     for label in ("$5 and $6", r"$\frac{$", "猫 кошка قطة हिन्दी 🐈", "\ud800\x07", "a\nb"):
         ax = shown(dataclasses.replace(parsed(named("x", (50, 50, 200, 200))), labels=(label,)))
         assert len(labels(ax)) == 1
-        draw.to_png(canvas(), parsed(label, "<CAPTION>"))
+        to_png(canvas(), parsed(label, "<CAPTION>"))
     assert labels(shown(parsed(named("$5 and $6", (50, 50, 200, 200)))))[0].get_text() == "$5 and $6"
 
 
@@ -328,7 +331,7 @@ def lab(linear_rgb):
 
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_palette_is_told_apart_by_colour_blind_people(kind):
-    colours = lab(linear(np.array([to_rgb(c) for c in draw.PALETTE])) @ np.transpose(BLINDNESS[kind]))
+    colours = lab(linear(np.array([to_rgb(c) for c in PALETTE])) @ np.transpose(BLINDNESS[kind]))
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
     assert np.diag(distances, 1).min() > 30  # neighbours; 2.3 is a just noticeable difference
     assert distances[np.triu_indices(len(colours), 1)].min() > 15
@@ -344,11 +347,11 @@ def test_text_contrasts_with_its_ground():
         assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5  # WCAG 2, level AA
 
 
-@pytest.mark.parametrize("ground", ["white", "black", "#808080", *draw.PALETTE])
+@pytest.mark.parametrize("ground", ["white", "black", "#808080", *PALETTE])
 def test_boxes_stand_out_from_any_ground(ground):
     result = parsed("".join(named(f"thing {i}", (10 + 50 * i, 50, 45 + 50 * i, 250)) for i in range(7)))
-    drawn = np.asarray(Image.open(io.BytesIO(draw.to_png(canvas(colour=ground), result))).convert("RGB")) / 255
-    for i, colour in enumerate(draw.PALETTE):
+    drawn = np.asarray(Image.open(io.BytesIO(to_png(canvas(colour=ground), result))).convert("RGB")) / 255
+    for i, colour in enumerate(PALETTE):
         middle = round((45 + 50 * i) * 640 / 400)
         across = lab(linear(drawn[240, middle - 15 : middle + 4]))  # over the right edge of the box
         assert np.linalg.norm(across - across[0], axis=1).max() > 25, colour
@@ -389,7 +392,7 @@ def test_long_text_is_wrapped_within_the_figure(size, text):
     figure = Figure(dpi=100)
     FigureCanvasAgg(figure)
     result = parsed(text, "<MORE_DETAILED_CAPTION>", size)
-    ax = draw.show(canvas(size), result, draw._only_axes(figure, result))
+    ax = show(canvas(size), result, _only_axes(figure, result))
     figure.canvas.draw()
     extents = np.array([t.get_window_extent().extents for t in ax.texts])
     assert len(extents) > 1
@@ -400,7 +403,7 @@ def test_long_text_is_wrapped_within_the_figure(size, text):
 
 
 def test_endless_text_is_elided():
-    size = png_size(draw.to_png(canvas(), parsed("word " * 5000, "<CAPTION>")))
+    size = png_size(to_png(canvas(), parsed("word " * 5000, "<CAPTION>")))
     assert size[1] < 480 + 30 * 25
     ax = shown(parsed("word " * 5000, "<CAPTION>"))
     assert caption_words(ax).endswith("…")
@@ -409,7 +412,7 @@ def test_endless_text_is_elided():
 
 def test_caption_can_be_read_on_a_dark_figure():
     ink = {shown(parsed("x", "<CAPTION>"), facecolor=colour).texts[0].get_color() for colour in ("white", "#111111")}
-    assert ink == {draw.DARK, draw.LIGHT}
+    assert ink == {DARK, LIGHT}
 
 
 # ---------------------------------------------------------------------- nothing
@@ -420,7 +423,7 @@ def test_empty_results_say_so(task):
     result = parsed("", task, phrase=RAW[task][1])
     ax = shown(result)
     assert [t.get_text() for t in labels(ax)] == ["nothing found"]
-    assert png_size(draw.to_png(canvas(), result))[0] == 640
+    assert png_size(to_png(canvas(), result))[0] == 640
 
 
 def test_note_is_inside_the_frame():
@@ -436,7 +439,7 @@ def test_note_is_inside_the_frame():
 
 @pytest.mark.parametrize("size", [(64, 48), (1, 1), (640, 480), (3000, 400), (300, 4000), (20000, 10), (10, 20000)])
 def test_png_is_of_a_readable_size(size):
-    long, short = sorted(png_size(draw.to_png(canvas(size), parsed("", size=size))), reverse=True)
+    long, short = sorted(png_size(to_png(canvas(size), parsed("", size=size))), reverse=True)
     assert 640 <= long <= 1000
     assert short >= 64
 
@@ -445,13 +448,13 @@ def test_huge_photograph_gives_no_huge_png():
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((8000, 6000), Image.Resampling.NEAREST)
     result = parsed(named("noise", (1000, 1000, 6000, 5000), size=image.size), size=image.size)
-    png = draw.to_png(image, result)
+    png = to_png(image, result)
     assert png_size(png) == (1000, 750)
     assert len(png) < 1_000_000
 
 
 def test_picture_of_another_size_lies_under_the_results_coordinates():
-    ax = draw.show(canvas((40, 30)), parsed(BOXES), Figure().add_subplot())
+    ax = show(canvas((40, 30)), parsed(BOXES), Figure().add_subplot())
     assert ax.images[0].get_extent() == [0, 400, 300, 0]
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 400), (300, 0))
 
@@ -470,11 +473,11 @@ def test_figures_of_pyplot():
 
     pyplot.switch_backend("agg")  # whatever was chosen by what ran before
     pyplot.close("all")
-    draw.to_png(canvas(), parsed(BOXES))
-    draw.gallery([(canvas(), parsed(BOXES))])
-    draw.show(canvas(), parsed(BOXES), Figure().add_subplot())
+    to_png(canvas(), parsed(BOXES))
+    gallery([(canvas(), parsed(BOXES))])
+    show(canvas(), parsed(BOXES), Figure().add_subplot())
     assert pyplot.get_fignums() == []
-    ax = draw.show(canvas(), parsed(BOXES))
+    ax = show(canvas(), parsed(BOXES))
     assert pyplot.get_fignums() == [ax.figure.number]
     assert pyplot.gca() is ax
     pyplot.close("all")
@@ -486,7 +489,7 @@ def test_show_leaves_its_neighbours_alone():
     left, right = figure.subplots(1, 2)
     before = right.get_position().extents, figure.get_size_inches()
     cell = left.get_position(original=True)
-    assert draw.show(canvas(), parsed("A sheep. " * 40, "<CAPTION>"), left) is left
+    assert show(canvas(), parsed("A sheep. " * 40, "<CAPTION>"), left) is left
     figure.canvas.draw()
     assert len(figure.axes) == 2
     assert np.array_equal(right.get_position().extents, before[0])
@@ -499,40 +502,40 @@ def test_a_layout_engine_makes_the_room():
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1)
-    draw.show(canvas(), parsed("A sheep. " * 40, "<CAPTION>"), upper)
-    draw.show(canvas(), parsed(BOXES), lower)
+    show(canvas(), parsed("A sheep. " * 40, "<CAPTION>"), upper)
+    show(canvas(), parsed(BOXES), lower)
     figure.canvas.draw()
     assert min(t.get_window_extent().y0 for t in upper.texts) >= lower.get_window_extent().y1
 
 
 def test_same_png_from_many_threads():
     result = parsed(BOXES, scores=(0.9, 0.8, 0.7))
-    expected = draw.to_png(canvas(), result)
+    expected = to_png(canvas(), result)
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(lambda _: draw.to_png(canvas(), result), range(8))) == {expected}
+        assert set(pool.map(lambda _: to_png(canvas(), result), range(8))) == {expected}
 
 
 def test_users_style_does_not_break_the_picture():
-    plain = draw.to_png(canvas(), parsed(BOXES))
+    plain = to_png(canvas(), parsed(BOXES))
     with matplotlib.rc_context(
         {"axes.grid": True, "text.usetex": True, "figure.facecolor": "red", "font.family": "serif"}
     ):
-        assert draw.to_png(canvas(), parsed(BOXES)) == plain
+        assert to_png(canvas(), parsed(BOXES)) == plain
 
 
 def test_image_from_a_path(tmp_path):
     canvas().save(tmp_path / "meadow.png")
-    assert draw.to_png(tmp_path / "meadow.png", parsed(BOXES)) == draw.to_png(canvas(), parsed(BOXES))
+    assert to_png(tmp_path / "meadow.png", parsed(BOXES)) == to_png(canvas(), parsed(BOXES))
 
 
 def test_result_shows_itself_in_a_notebook():
     result = dataclasses.replace(parsed(BOXES), image=canvas())
-    assert result._repr_png_() == draw.to_png(canvas(), result)
+    assert result._repr_png_() == to_png(canvas(), result)
 
 
 def test_gallery_has_a_titled_panel_for_each_task():
     panels = [(canvas(), parsed(raw, task, phrase=phrase)) for task, (raw, phrase) in RAW.items()]
-    figure = draw.gallery(panels, columns=3)
+    figure = gallery(panels, columns=3)
     figure.canvas.draw()
     titles = [text.get_text() for text in figure.texts]
     assert [title for title in titles if title.startswith("<")] == list(TASKS)
@@ -551,5 +554,5 @@ def test_gallery_has_a_titled_panel_for_each_task():
 
 
 def test_gallery_of_few_and_of_none():
-    assert len(draw.gallery([(canvas(), parsed(BOXES))], columns=3).axes) == 1
-    assert draw.gallery([]).axes == []
+    assert len(gallery([(canvas(), parsed(BOXES))], columns=3).axes) == 1
+    assert gallery([]).axes == []

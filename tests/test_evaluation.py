@@ -9,8 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from florence_lab import Predictor, load
-from florence_lab import evaluation as ev
 from florence_lab.cli import main
+from florence_lab.evaluation.evaluator import Evaluation, evaluate
+from florence_lab.evaluation.metrics import AGREEMENT, METRICS, calibration_error, is_right, mean_average_precision
+from florence_lab.evaluation.plots import draw_calibration, draw_precision_recall
+from florence_lab.evaluation.suites import scene_questions
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.scenes import HELD_OUT_SEEDS
 from florence_lab.tasks import TASKS
@@ -46,14 +49,14 @@ def words_at(*rows) -> Quads:
 
 @pytest.fixture(scope="module")
 def questions():
-    return list(ev.scene_questions(HELD_OUT_SEEDS[:40], size=256))
+    return list(scene_questions(HELD_OUT_SEEDS[:40], size=256))
 
 
 # ---------------------------------------------------------------------- the truth, and what is not
 
 
 def test_the_truth_scores_one(questions):
-    evaluation = ev.Evaluation("truth", questions, [question.truth for question in questions])
+    evaluation = Evaluation("truth", questions, [question.truth for question in questions])
     metrics = evaluation.metrics()
     assert list(metrics) == list(TASKS)
     for task, values in metrics.items():
@@ -67,7 +70,7 @@ def test_answers_about_other_pictures_score_next_to_nothing(questions):
     for question in questions:
         same = [q for q in questions if q.task == question.task]
         answers.append(same[(same.index(question) + 1) % len(same)].truth)
-    metrics = ev.Evaluation("shuffled", questions, answers).metrics()
+    metrics = Evaluation("shuffled", questions, answers).metrics()
     least = {"<REGION_TO_CATEGORY>": 0.2, "<REGION_PROPOSAL>": 0.3, "<REGION_TO_SEGMENTATION>": 0.15}
     for task, values in metrics.items():
         assert max(values.values()) <= least.get(task, 0.12), (task, values)
@@ -82,7 +85,7 @@ def test_losing_one_object_in_ten_is_seen(questions):
         labels = tuple(question.truth.labels[i] for i in kept)
         answers.append(replace(question.truth, labels=labels, boxes=question.truth.boxes[kept]))
         truths.append(question.truth)
-    values = ev.METRICS["<OD>"](answers, truths)
+    values = METRICS["<OD>"](answers, truths)
     share = sum(map(len, answers)) / sum(map(len, truths))
     assert values["precision@0.5"] == 1
     assert values["recall@0.5"] == pytest.approx(share)
@@ -100,51 +103,51 @@ def test_which_instances_are_right():
         ("cat", 50, 50, 70, 70),  # the dog
         ("dog", 60, 50, 80, 70),  # IoU 200/600
     )
-    assert ev.is_right(answer, truth).sum() == 1
-    assert ev.is_right(answer, truth).tolist()[2:] == [False, False]
-    assert ev.is_right(answer, truth, by_label=False).sum() == 2
-    assert ev.AGREEMENT["<OD>"](answer, truth) == pytest.approx(2 / 6)
-    assert ev.METRICS["<REGION_PROPOSAL>"]([answer], [truth]) == {"recall@0.5": 1}
+    assert is_right(answer, truth).sum() == 1
+    assert is_right(answer, truth).tolist()[2:] == [False, False]
+    assert is_right(answer, truth, by_label=False).sum() == 2
+    assert AGREEMENT["<OD>"](answer, truth) == pytest.approx(2 / 6)
+    assert METRICS["<REGION_PROPOSAL>"]([answer], [truth]) == {"recall@0.5": 1}
 
 
 def test_the_more_pairs_the_better():
     """The first box would do for both; it goes to the one that nothing else does for."""
     truth = boxes(("cat", 0, 0, 10, 10), ("cat", 0, 0, 10, 18))
     answer = boxes(("cat", 0, 0, 10, 12), ("cat", 0, 0, 10, 9))
-    assert ev.is_right(answer, truth).all()
+    assert is_right(answer, truth).all()
 
 
 @pytest.mark.parametrize("empty", [boxes(), words_at()])
 def test_nothing_found_where_there_is_nothing_is_right(empty):
     something = boxes(("cat", 0, 0, 10, 10)) if isinstance(empty, Boxes) else words_at(("STOP", 0, 0, 10, 10))
     task = "<OD>" if isinstance(empty, Boxes) else "<OCR_WITH_REGION>"
-    assert ev.AGREEMENT[task](empty, empty) == 1
-    assert ev.AGREEMENT[task](something, empty) == 0
-    assert ev.AGREEMENT[task](empty, something) == 0
+    assert AGREEMENT[task](empty, empty) == 1
+    assert AGREEMENT[task](something, empty) == 0
+    assert AGREEMENT[task](empty, something) == 0
 
 
 def test_a_box_inside_out_is_no_box():
     truth = boxes(("cat", 10, 10, 30, 30))
-    assert not ev.is_right(boxes(("cat", 30, 10, 10, 30)), truth).any()
-    assert not ev.is_right(boxes(("cat", 30, 30, 10, 10)), truth).any()
-    assert not ev.is_right(boxes(("cat", 10, 10, 10, 10)), truth).any()
+    assert not is_right(boxes(("cat", 30, 10, 10, 30)), truth).any()
+    assert not is_right(boxes(("cat", 30, 30, 10, 10)), truth).any()
+    assert not is_right(boxes(("cat", 10, 10, 10, 10)), truth).any()
 
 
 def test_words_are_right_in_their_place():
     truth = words_at(("STOP", 0, 0, 40, 10), ("CAFE", 50, 0, 90, 10))
-    assert ev.is_right(words_at(("STOP", 2, 0, 40, 10), ("CAFE", 50, 50, 90, 60)), truth).tolist() == [True, False]
-    assert ev.is_right(words_at(("Stop", 0, 0, 40, 10)), truth).tolist() == [False]
+    assert is_right(words_at(("STOP", 2, 0, 40, 10), ("CAFE", 50, 50, 90, 60)), truth).tolist() == [True, False]
+    assert is_right(words_at(("Stop", 0, 0, 40, 10)), truth).tolist() == [False]
 
 
 def test_outlines_are_compared_by_their_pixels():
-    iou = ev.AGREEMENT["<REGION_TO_SEGMENTATION>"]
+    iou = AGREEMENT["<REGION_TO_SEGMENTATION>"]
     assert iou(outline((0, 0, 10, 10)), outline((0, 0, 10, 20))) == 0.5
     assert iou(outline((0, 0, 10, 10), (50, 0, 60, 10)), outline((0, 0, 10, 10))) == 0.5
     assert iou(outline(), outline((0, 0, 10, 10))) == 0
 
 
 def test_captions_are_right_by_what_they_count():
-    agree = ev.AGREEMENT["<CAPTION>"]
+    agree = AGREEMENT["<CAPTION>"]
     truth = text("Four white sheep in a field.")
     assert agree(text("There are three white sheep and a sheep in a field."), truth) == 1
     assert agree(text("There are three white sheep in a field."), truth) == 0
@@ -152,22 +155,22 @@ def test_captions_are_right_by_what_they_count():
 
 
 def test_words_made_up_count_against_words_read():
-    words = ev.METRICS["<OCR>"]
+    words = METRICS["<OCR>"]
     truths = [text("STOP CAFE"), text("ZOO"), text("")]
     assert words([text("STOP CAFE"), text("ZOO"), text("")], truths) == {"words right": 1}
     assert words([text("STOP CAFE"), text("200"), text("")], truths) == {"words right": pytest.approx(2 / 3)}
     assert words([text("STOP CAFE"), text("ZOO"), text("SALE")], truths) == {"words right": pytest.approx(2 / 3)}
     assert words([text(""), text(""), text("")], truths) == {"words right": 0}
     assert words([text("SALE")], [text("")]) == {"words right": 0}
-    assert ev.AGREEMENT["<OCR>"](text(""), text("")) == 1
+    assert AGREEMENT["<OCR>"](text(""), text("")) == 1
 
 
 def test_average_precision_follows_confidence():
     """A wrong box costs most if the model is surest of it."""
     truth = boxes(("cat", 0, 0, 10, 10))
     rows = ("cat", 0, 0, 10, 10), ("cat", 50, 50, 60, 60)
-    sure_of_right = ev.mean_average_precision([boxes(*rows, scores=(0.9, 0.2))], [truth])
-    sure_of_wrong = ev.mean_average_precision([boxes(*rows, scores=(0.2, 0.9))], [truth])
+    sure_of_right = mean_average_precision([boxes(*rows, scores=(0.9, 0.2))], [truth])
+    sure_of_wrong = mean_average_precision([boxes(*rows, scores=(0.2, 0.9))], [truth])
     assert sure_of_right["mAP@0.5"] == pytest.approx(1)
     assert sure_of_wrong["mAP@0.5"] == pytest.approx(0.5)
 
@@ -175,21 +178,21 @@ def test_average_precision_follows_confidence():
 def test_calibration_is_how_far_confidence_is_from_the_truth():
     truth = boxes(*[("cat", 20 * i, 0, 20 * i + 10, 10) for i in range(5)])
     answer = boxes(*[("cat", 20 * i, 0, 20 * i + 10, 10 if i < 4 else 100) for i in range(5)], scores=[0.8] * 5)
-    assert ev.calibration_error([answer], [truth]) == pytest.approx(0, abs=1e-6)
+    assert calibration_error([answer], [truth]) == pytest.approx(0, abs=1e-6)
     sure = replace(answer, scores=np.full(5, 0.999))
-    assert ev.calibration_error([sure], [truth]) == pytest.approx(0.199, abs=1e-6)
+    assert calibration_error([sure], [truth]) == pytest.approx(0.199, abs=1e-6)
     with pytest.raises(ValueError, match="no instance"):
-        ev.calibration_error([boxes()], [boxes()])
+        calibration_error([boxes()], [boxes()])
 
 
 def test_curves_are_drawn_from_confidences():
     truth = boxes(("cat", 0, 0, 10, 10), ("cat", 50, 50, 60, 60))
     answer = boxes(("cat", 0, 0, 10, 10), ("cat", 20, 20, 40, 40), scores=(0.95, 0.35))
     left, right = Figure().subplots(1, 2)
-    ev.draw_precision_recall([answer], [truth], left)
+    draw_precision_recall([answer], [truth], left)
     recall, precision = left.lines[0].get_data()
     assert (list(recall), list(precision)) == ([0.5, 0.5], [1, 0.5])
-    ev.draw_calibration([answer], [truth], right)
+    draw_calibration([answer], [truth], right)
     assert [bar.get_height() for bar in right.patches] == [0] * 9 + [1]
     assert [t.get_text() for t in right.texts] == ["1", "1"]
 
@@ -202,7 +205,7 @@ def test_each_scene_is_asked_what_it_can_answer(questions):
     for task in TASKS:
         expected = 40 if task != "<REGION_TO_OCR>" else sum(bool(q.truth.text) for q in asked["<OCR>"])
         assert len(asked[task]) == expected, task
-    again = list(ev.scene_questions(HELD_OUT_SEEDS[:40], size=256))
+    again = list(scene_questions(HELD_OUT_SEEDS[:40], size=256))
     assert [(q.task, q.text, q.truth.raw) for q in again] == [(q.task, q.text, q.truth.raw) for q in questions]
 
 
@@ -211,8 +214,8 @@ def test_pictures_are_encoded_once_and_answers_kept_beside_their_questions(monke
     encoded = []
     encode = predictor.encode_image
     monkeypatch.setattr(predictor, "encode_image", lambda image: (encoded.append(image), encode(image))[1])
-    asked = list(ev.scene_questions(HELD_OUT_SEEDS[:5], ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>"], size=192))
-    evaluation = ev.evaluate(predictor, asked, batch_size=2)
+    asked = list(scene_questions(HELD_OUT_SEEDS[:5], ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>"], size=192))
+    evaluation = evaluate(predictor, asked, batch_size=2)
     assert sum(not hasattr(image, "tokens") for image in encoded) == 5
     assert sorted(map(id, evaluation.questions)) == sorted(map(id, asked))
     for question, answer in zip(evaluation.questions, evaluation.answers, strict=True):
@@ -259,7 +262,7 @@ def test_the_worst_come_first(questions):
     answers = [q.truth for q in questions]
     wrong = next(i for i, q in enumerate(questions) if q.task == "<REGION_PROPOSAL>")
     answers[wrong] = replace(answers[wrong], boxes=answers[wrong].boxes[:0], labels=())
-    evaluation = ev.Evaluation("nearly", questions, answers)
+    evaluation = Evaluation("nearly", questions, answers)
     assert evaluation.agreement().argmin() == wrong
     figure = evaluation.worst(tasks=2, each=2)
     titles = [t.get_text() for t in figure.texts]
@@ -285,7 +288,7 @@ LEAST = {
 
 
 def test_the_shipped_model_is_as_good_as_it_is_said_to_be():
-    evaluation = ev.evaluate(load("florence-2-nano"), ev.scene_questions(HELD_OUT_SEEDS[-80:], list(LEAST)))
+    evaluation = evaluate(load("florence-2-nano"), scene_questions(HELD_OUT_SEEDS[-80:], list(LEAST)))
     found = evaluation.metrics()
     for task, values in LEAST.items():
         for name, least in values.items():

@@ -23,15 +23,19 @@ from matplotlib.backend_bases import MouseButton, MouseEvent
 from PIL import Image
 
 import florence_lab
-from florence_lab.catalog import MODELS, available_models
 from florence_lab.cli import main
 from florence_lab.explorer import panel as panel_module
-from florence_lab.explorer import work as work_module
+from florence_lab.explorer import session as work_module
+from florence_lab.explorer.images import opened_picture, sample_picture
 from florence_lab.explorer.listening import listening
 from florence_lab.explorer.markup import all_raw, all_said, coloured
+from florence_lab.explorer.messages import what_it_knows
 from florence_lab.explorer.page import write_notebook
+from florence_lab.explorer.predictor_cache import SHELF, Shelf
+from florence_lab.explorer.questions import ALL_TASKS
 from florence_lab.explorer.region import RegionPicker
-from florence_lab.explorer.work import ALL_TASKS, SHELF, Shelf, what_it_knows
+from florence_lab.explorer.session import _COMPUTING
+from florence_lab.loading.registry import MODELS, available_models
 from florence_lab.results import Text
 from florence_lab.scenes import SAMPLES, draw_scene, sample_path
 from florence_lab.tasks import TASKS
@@ -48,7 +52,7 @@ def nano():
 
 @pytest.fixture
 def panel(nano):
-    work_module.sample_picture("sheep").encoded.clear()
+    sample_picture("sheep").encoded.clear()
     return florence_lab.explore()
 
 
@@ -438,7 +442,7 @@ def test_stop_ends_all_tasks(panel, slow):
     panel.stop.click()
     so_far = len(slow)
     assert not panel.busy
-    with work_module._COMPUTING:  # the thread has left the model
+    with _COMPUTING:  # the thread has left the model
         assert len(slow) <= so_far + 2
     assert not panel.history
     assert not panel.views[0].answer.whole
@@ -652,7 +656,7 @@ def test_what_the_model_that_ships_does_not_know_is_said(panel):
     assert panel.note.value
     panel.samples["sheep"].click()
     assert not panel.note.value
-    assert what_it_knows(("florence-2-nano",), work_module.opened_picture(str(sample_path("snow")))) == ""
+    assert what_it_knows(("florence-2-nano",), opened_picture(str(sample_path("snow")))) == ""
 
 
 # ---------------------------------------------------------------------- regions
@@ -814,7 +818,7 @@ def test_stop_ends_an_answer(panel, slow):
     assert not panel.busy
     assert not panel.run.disabled
     assert "Stopped" in panel.status.value
-    with work_module._COMPUTING:  # the thread has left the model
+    with _COMPUTING:  # the thread has left the model
         tokens = len(slow)
     shown = len(panel.views[0].answer.result)
     assert 1 <= shown < 4
@@ -837,7 +841,7 @@ def test_stop_ends_a_look_at_the_picture(panel, nano):
     finally:
         go.set()
         hook.remove()
-    with work_module._COMPUTING:
+    with _COMPUTING:
         assert nano not in panel.picture.encoded
     assert not any(layer._forward_pre_hooks for layer in nano.model.model.language_model.decoder.layers)
     assert ask(panel).whole

@@ -15,9 +15,10 @@ import modelscope
 import pytest
 from huggingface_hub import constants
 
-from florence_lab import hub
-from florence_lab.catalog import get_model_info
-from florence_lab.hub import HubError, resolve
+from florence_lab.exceptions import HubError
+from florence_lab.loading import hub
+from florence_lab.loading.hub import HUBS, resolve
+from florence_lab.loading.registry import get_model_info
 from florence_lab.network import call_within
 
 MODEL = "florence-2-base"
@@ -99,7 +100,7 @@ def test_a_local_folder_named_like_a_hub_id_wins(tmp_path):
 
 
 def test_a_model_that_ships_needs_no_hub(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "HUBS", dict.fromkeys(hub.HUBS))
+    monkeypatch.setattr(hub, "HUBS", dict.fromkeys(HUBS))
     info = get_model_info("florence-2-nano")
     if info.path.is_dir():
         assert resolve("florence-2-nano") == info.path
@@ -364,7 +365,7 @@ def test_modelscope_endpoint_variables(monkeypatch, variables, endpoint):
     monkeypatch.delenv("MODELSCOPE_DOMAIN", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert hub.HUBS["modelscope"].endpoint() == endpoint
+    assert HUBS["modelscope"].endpoint() == endpoint
 
 
 def test_call_within():

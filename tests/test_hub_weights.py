@@ -78,7 +78,7 @@ def test_the_session_prints_its_answer_as_the_transcript_does(large, monkeypatch
     query, picture, _ = TRANSCRIPT[0]
     typed = iter([query, PICTURES + picture, "exit"])
     monkeypatch.setattr("builtins.input", lambda prompt: print(prompt, end="") or next(typed))
-    monkeypatch.setattr("florence_lab.session.load", lambda *_: large)
+    monkeypatch.setattr("florence_lab.predictor.load", lambda *_: large)
     arguments = ["--model_type", MODEL, "--dtype", "fp32", "--max_new_tokens", "1024", "--stream", "False"]
     assert main(["infer", *arguments]) == 0
     result = large.predict(PICTURES + picture, query, max_new_tokens=1024)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from florence_lab.images import ImageError, load_image
+from florence_lab.exceptions import ImageError
+from florence_lab.images import load_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from florence_lab import load
-from florence_lab.evaluation import evaluate, mean_average_precision, scene_questions
+from florence_lab.data.datasets import read_questions
+from florence_lab.evaluation.evaluator import evaluate
+from florence_lab.evaluation.metrics import mean_average_precision
+from florence_lab.evaluation.suites import scene_questions
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.lora import merge_lora
+from florence_lab.finetuning.run import sft
 from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene, sprite, write_dataset
 from florence_lab.scenes.paint import darker, lighter
 from florence_lab.scenes.sprites import SPRITES
-from florence_lab.training.adapters import merge_lora
-from florence_lab.training.arguments import SftArguments
-from florence_lab.training.dataset import read_questions
-from florence_lab.training.sft import sft
 
 NANO = "florence-2-nano"
 KINDS = (*CATEGORIES, "rocket")

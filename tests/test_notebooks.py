@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 import florence_lab
-from florence_lab.catalog import MODELS
+from florence_lab.loading.registry import MODELS
 from florence_lab.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"

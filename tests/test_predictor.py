@@ -14,7 +14,7 @@ from florence_lab import ImageError, load_image
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
 from florence_lab.tasks import TASKS
-from florence_lab.template import LOCATION_TOLERANCE
+from florence_lab.template.confidence import LOCATION_TOLERANCE
 
 INPUTS = {"none": None, "phrase": "a cat", "region": (10, 20, 200, 150)}
 SHORT = {"max_new_tokens": 24}

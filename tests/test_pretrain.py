@@ -13,29 +13,39 @@ from PIL import Image
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from florence_lab import load
-from florence_lab.layout import ADDED_TOKENS
+from florence_lab.loading.checkpoint import build_processor
+from florence_lab.pretraining import curriculum as curriculum_module
+from florence_lab.pretraining import loop
+from florence_lab.pretraining.arguments import PretrainArguments
+from florence_lab.pretraining.auxiliary_heads import Helper
+from florence_lab.pretraining.config import MAX_TOKENS
+from florence_lab.pretraining.curriculum import Stage
+from florence_lab.pretraining.dataset import _DRAWN_SIZES, Steps, draw_example
+from florence_lab.pretraining.dense_targets import LETTERS, TARGET_MAP_SIZE, cells_of, parts_of
+from florence_lab.pretraining.loop import _log, _Run, pretrain
+from florence_lab.pretraining.losses import answer_losses, token_weights
+from florence_lab.pretraining.model import _start_from, build_nano, forward, resize
+from florence_lab.pretraining.tokenizer import _tokenizer, build_tokenizer, world_texts
 from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 from florence_lab.scenes.answers import meant
-from florence_lab.scenes.language import COLUMNS, column
 from florence_lab.scenes.paint import PALETTE
+from florence_lab.scenes.phrases import COLUMNS, column
 from florence_lab.tasks import TASKS
-from florence_lab.template import FlorenceTemplate, location_tokens
-from florence_lab.training import curriculum, nano, pretrain
-from florence_lab.training.arguments import PretrainArguments
-from florence_lab.training.curriculum import Stage, Steps
-from florence_lab.training.pretrain import answer_losses, forward
+from florence_lab.template.locations import location_tokens
+from florence_lab.template.template import FlorenceTemplate
+from florence_lab.template.vocabulary import ADDED_TOKENS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return nano.build_tokenizer(curriculum.world_texts(scenes=40))
+    return build_tokenizer(world_texts(scenes=40))
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    return nano.build_nano(tokenizer)
+    return build_nano(tokenizer)
 
 
 @pytest.fixture
@@ -43,7 +53,7 @@ def small_run(tokenizer, tmp_path, monkeypatch):
     """Arguments of a run of four steps on small pictures, which grow after the third; no time goes into measuring."""
     tasks = {"<OD>": 1, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 1}
     stages = Stage(3, 48, 2, tasks), Stage(9, 64, 3, tasks)
-    monkeypatch.setattr(curriculum, "CURRICULUM", stages)
+    monkeypatch.setattr(curriculum_module, "CURRICULUM", stages)
 
     def arguments(name: str, **changes) -> PretrainArguments:
         tokenizer.save_pretrained(tmp_path / name / "tokenizer")
@@ -97,7 +107,7 @@ def test_words_of_the_world_are_single_tokens(tokenizer):
 def test_nano_is_small(model, tokenizer, tmp_path):
     assert sum(p.numel() for p in model.parameters()) <= 12e6
     deepcopy(model).half().save_pretrained(tmp_path)  # as `export` does
-    nano.build_processor(tokenizer).save_pretrained(tmp_path)
+    build_processor(tokenizer).save_pretrained(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 25e6
 
 
@@ -115,7 +125,7 @@ def test_targets_can_be_read_back(tokenizer, task):
     for text in scene.queries(task, random.Random(0))[:2]:
         truth = scene.answer(task, text)
         ids = tokenizer(truth.raw)["input_ids"]
-        assert len(ids) <= nano.MAX_TOKENS
+        assert len(ids) <= MAX_TOKENS
         assert template.parse(ids, task, scene.size, truth.phrase).to_dict() == truth.to_dict()
 
 
@@ -147,18 +157,18 @@ def test_another_seed_draws_other_scenes(small_run, tokenizer):
 
 def test_every_other_scene_is_the_fullest_of_three():
     plain = [len(draw_scene(TRAIN_SEEDS[8 * number], 64).objects) for number in range(0, 40, 2)]
-    full = [len(curriculum.draw_example(number, 6).things) for number in range(0, 40, 2)]
+    full = [len(draw_example(number, 6).things) for number in range(0, 40, 2)]
     assert all(a <= b for a, b in zip(plain, full, strict=True))
     assert sum(full) > 1.2 * sum(plain)
 
 
 def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
     """It begins in the last stage with weights that know something, stretched to the size of its pictures."""
-    first = pretrain.pretrain(small_run("first", steps=2))
+    first = pretrain(small_run("first", steps=2))
     seen = []
-    monkeypatch.setattr(pretrain._Run, "learn", lambda run, batch, size: seen.append((run, size)) or _done(run))
+    monkeypatch.setattr(_Run, "learn", lambda run, batch, size: seen.append((run, size)) or _done(run))
     again = small_run("again", steps=1, init_from=str(first))
-    pretrain.pretrain(again)
+    pretrain(again)
     [(run, size)] = seen
     assert size == run.image_size == 64
     start = load(first, device="cpu").model
@@ -171,7 +181,7 @@ def test_a_run_can_start_from_weights(small_run, tokenizer, monkeypatch):
 
 def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_path):
     """Weights of fewer layers are a start: what the deeper model makes of a picture is nearly what they made of it."""
-    shallow = nano.build_nano(tokenizer, 64)
+    shallow = build_nano(tokenizer, 64)
     layers = shallow.model.language_model.encoder.layers
     del layers[2:]
     shallow.config.text_config.encoder_layers = len(layers)
@@ -179,9 +189,9 @@ def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_pat
     torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
     torch.nn.init.normal_(norm.bias, 0.1, 0.5)
     shallow.save_pretrained(tmp_path)
-    nano.build_processor(tokenizer, 64).save_pretrained(tmp_path)
-    deep = nano.build_nano(tokenizer, 64, seed=1)
-    pretrain._start_from(deep, str(tmp_path), 64)
+    build_processor(tokenizer, 64).save_pretrained(tmp_path)
+    deep = build_nano(tokenizer, 64, seed=1)
+    _start_from(deep, str(tmp_path), 64)
     assert len(deep.model.language_model.encoder.layers) > 2
     prompt = torch.tensor([tokenizer("What does the image describe?")["input_ids"]])
     said, before = (
@@ -194,14 +204,14 @@ def test_encoder_layers_that_are_missing_add_nothing_at_first(tokenizer, tmp_pat
 
 def test_a_run_that_goes_on_reads_and_writes_as_it_began(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    texts = [*curriculum.world_texts(scenes=5), "two sheep<loc_0><loc_999>house<and><sep>", " Two  Words"]
-    assert pretrain._tokenizer(tmp_path)(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    texts = [*world_texts(scenes=5), "two sheep<loc_0><loc_999>house<and><sep>", " Two  Words"]
+    assert _tokenizer(tmp_path)(texts)["input_ids"] == tokenizer(texts)["input_ids"]
 
 
 def test_what_a_run_cannot_start_from_leaves_nothing_behind(tmp_path):
     other = str(Path(__file__).parent / "data/tiny-original")
     with pytest.raises(ValueError, match="tiny-original: its layers are not those of florence-2-nano"):
-        pretrain.pretrain(PretrainArguments(out=str(tmp_path / "wrong"), init_from=other))
+        pretrain(PretrainArguments(out=str(tmp_path / "wrong"), init_from=other))
     assert not (tmp_path / "wrong").exists()
 
 
@@ -234,7 +244,7 @@ def test_answers_of_like_length_are_decoded_together(small_run, tokenizer):
 
 
 def test_a_question_is_answered_from_its_own_picture(small_run, tokenizer):
-    model = nano.build_nano(tokenizer, 64).eval()
+    model = build_nano(tokenizer, 64).eval()
     batch = Steps(small_run("own"), tokenizer)[3]
     changed = batch._replace(pixels=batch.pixels.clone())
     changed.pixels[1] = 255 - changed.pixels[1]
@@ -251,7 +261,7 @@ def test_training_and_held_out_scenes_never_meet():
 
 
 def test_the_loss_falls(tokenizer, small_run):
-    model = nano.build_nano(tokenizer, 48)
+    model = build_nano(tokenizer, 48)
     batch = Steps(small_run("falls"), tokenizer)[0]
     first = tokenizer.convert_tokens_to_ids("<loc_0>")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
@@ -289,17 +299,17 @@ def test_an_answer_that_is_right_has_no_loss(tokenizer):
 
 def test_the_first_corner_of_an_outline_counts_as_an_answer():
     tasks = ["<CAPTION>", "<REGION_TO_SEGMENTATION>", "<REFERRING_EXPRESSION_SEGMENTATION>"]
-    weights = pretrain.token_weights(torch.tensor([4, 9, 16]), tasks)
+    weights = token_weights(torch.tensor([4, 9, 16]), tasks)
     assert weights.tolist() == pytest.approx([0.5] * 4 + [1 / 3, 1, 1] + [1 / 3] * 6 + [0.25, 1, 1] + [0.25] * 13)
 
 
 @pytest.mark.parametrize("side", [8, 12, 16])
 def test_cells_say_what_is_where(side):
-    example = curriculum.draw_example(9, 6)
+    example = draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = curriculum.cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 39)
-    told = {name: part.numpy() for name, part in curriculum.parts_of(torch.from_numpy(cells)).items()}
+    cells = cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 39)
+    told = {name: part.numpy() for name, part in parts_of(torch.from_numpy(cells)).items()}
     for number, thing in enumerate(scene.objects, 1):
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         kind = told["kind"][y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -355,7 +365,7 @@ def test_what_a_question_means_is_what_is_answered(task):
 
 def test_tokens_are_told_whether_they_are_meant(small_run, tokenizer, monkeypatch):
     tasks = {"<REGION_TO_CATEGORY>": 1, "<OD>": 1}
-    monkeypatch.setattr(curriculum, "CURRICULUM", (Stage(9, 128, 6, tasks),))
+    monkeypatch.setattr(curriculum_module, "CURRICULUM", (Stage(9, 128, 6, tasks),))
     batch = Steps(small_run("meant", batch_size=8), tokenizer)[0]
     for group in batch.groups:
         for picture, target, told, task in zip(*group[:1], group.targets, group.meant, group.tasks, strict=True):
@@ -372,29 +382,27 @@ def test_tokens_are_told_whether_they_are_meant(small_run, tokenizer, monkeypatc
 def test_letters_are_where_the_word_is():
     """Followed along the middle of a sign's word, the letters of the map spell it."""
     for number in (3, 11, 19, 27, 35):
-        example = curriculum.draw_example(number, 6)
-        size = random.Random(number).choice(curriculum._DRAWN_SIZES)
+        example = draw_example(number, 6)
+        size = random.Random(number).choice(_DRAWN_SIZES)
         scene = draw_scene(TRAIN_SEEDS[8 * number], size, 6, ["sign"])
         assert scene.objects
         for thing in scene.objects:
             left, right = (thing.quad[ends].mean(0) / scene.size for ends in ([0, 3], [1, 2]))
             line = left + (right - left) * np.linspace(0.02, 0.98, 200)[:, None]
-            met = [
-                int(v) for v, _ in groupby(example.letters[y, x] for x, y in (line * curriculum._MAP_SIDE).astype(int))
-            ]
-            spelled = "".join(curriculum.LETTERS[letter - 1] for letter in met if letter)
+            met = [int(v) for v, _ in groupby(example.letters[y, x] for x, y in (line * TARGET_MAP_SIZE).astype(int))]
+            spelled = "".join(LETTERS[letter - 1] for letter in met if letter)
             assert spelled == "".join(letter for letter, _ in groupby(thing.text))
 
 
 @pytest.mark.parametrize("side", [8, 12, 16])
 def test_tokens_and_the_finer_map_are_told_the_same_letters(side):
     """What the helper's two readers are asked for is what is written there, each at its own place."""
-    whole = curriculum._MAP_SIDE
+    whole = TARGET_MAP_SIZE
     fine = np.arange(4 * side * side).reshape(2 * side, 2 * side) % 60
     letters = fine.repeat(whole // side // 2, 0).repeat(whole // side // 2, 1).astype(np.uint8)
-    cells = curriculum.cells_of(np.zeros((whole, whole), np.uint8), np.zeros((1, 6), np.float32), letters, side)
+    cells = cells_of(np.zeros((whole, whole), np.uint8), np.zeros((1, 6), np.float32), letters, side)
     assert cells[1, 6:10].tolist() == fine[:2, 2:4].flatten().tolist()
-    helper = pretrain.Helper(8, 63)
+    helper = Helper(8, 63)
     helper.fine.weight.data = 50 * torch.eye(*helper.fine.weight.shape)
     helper.fine.bias.data.zero_()
     helper.fine.bias.data[63] = 50  # no thing anywhere
@@ -406,8 +414,8 @@ def test_tokens_and_the_finer_map_are_told_the_same_letters(side):
 
 def test_the_sense_of_place_is_stretched_with_the_picture(tokenizer):
     """Grown, a model's first and last row stay near where they were, and the prompt's positions move behind the image."""
-    small, large = nano.build_nano(tokenizer, 64), nano.build_nano(tokenizer, 64)
-    pretrain.resize(large, 64, 128)
+    small, large = build_nano(tokenizer, 64), build_nano(tokenizer, 64)
+    resize(large, 64, 128)
     before, after = (m.model.language_model.encoder.embed_positions.weight for m in (small, large))
     assert torch.equal(before[:3], after[:3])
     assert torch.equal(before[3 + 16 : 100], after[3 + 64 : 148])
@@ -423,22 +431,22 @@ def _losses(folder) -> list[float]:
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(small_run, monkeypatch):
     straight = small_run("straight")
-    exported = pretrain.pretrain(straight)
+    exported = pretrain(straight)
 
     broken = small_run("broken")
-    log = pretrain._log
+    log = _log
 
     def die_in_step_3(path, line):
         if line["step"] == 3:
             raise KeyboardInterrupt
         log(path, line)
 
-    monkeypatch.setattr(pretrain, "_log", die_in_step_3)
+    monkeypatch.setattr(loop, "_log", die_in_step_3)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(broken)
-    monkeypatch.setattr(pretrain, "_log", log)
+        pretrain(broken)
+    monkeypatch.setattr(loop, "_log", log)
     assert len(_losses(broken.out)) == 2
-    resumed = pretrain.pretrain(broken)
+    resumed = pretrain(broken)
 
     assert _losses(broken.out) == _losses(straight.out)
     weights = [Florence2ForConditionalGeneration.from_pretrained(f).state_dict() for f in (exported, resumed)]
@@ -447,7 +455,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(small_run, monkeypatch)
 
 def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
     arguments = small_run("exported")
-    folder = pretrain.pretrain(arguments)
+    folder = pretrain(arguments)
     model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     assert len(processor.tokenizer) == len(tokenizer) == model.config.text_config.vocab_size
@@ -468,9 +476,9 @@ def test_what_is_exported_is_an_ordinary_checkpoint(small_run, tokenizer):
 def test_every_so_often_held_out_scenes_are_asked(small_run):
     """Every task is measured and drawn, and the run goes on as if nobody had asked."""
     plain, watched = small_run("plain"), small_run("watched", measure_every=2, measured=2)
-    pretrain.pretrain(plain)
+    pretrain(plain)
     lines = []
-    pretrain.pretrain(watched, watch=lines.append)
+    pretrain(watched, watch=lines.append)
     assert [(line["step"], "picture" in line) for line in lines] == [(1, False), (2, True), (3, False), (4, True)]
     assert _losses(watched.out) == _losses(plain.out)
     rows = [json.loads(line) for line in Path(watched.out, "measures.jsonl").read_text().splitlines()]
@@ -483,11 +491,11 @@ def test_every_so_often_held_out_scenes_are_asked(small_run):
 
 def test_halfway_the_middle_of_every_thing_is_told():
     """Who tells them all, and the categories, has no loss; who tells the tokens beside them has."""
-    example = curriculum.draw_example(2, 6)
-    cells = torch.from_numpy(curriculum.cells_of(example.seen, example.things, example.letters, 16))[None]
-    true = curriculum.parts_of(cells)
+    example = draw_example(2, 6)
+    cells = torch.from_numpy(cells_of(example.seen, example.things, example.letters, 16))[None]
+    true = parts_of(cells)
     kind = torch.nn.functional.one_hot(true["kind"][..., 0].long(), 1 + len(CATEGORIES)).float()
-    helper = pretrain.Helper(1 + len(CATEGORIES) + 1, 8)
+    helper = Helper(1 + len(CATEGORIES) + 1, 8)
     helper.halfway.weight.data = 50 * torch.eye(*helper.halfway.weight.shape)
     right = torch.cat([kind, 2 * true["middle"] - 1], dim=-1)
     assert helper.halfway_loss(right, cells) < 1e-3

@@ -10,9 +10,11 @@ import pytest
 import supervision as sv
 from PIL import Image
 
-from florence_lab.results import Boxes, Polygons, Quads, Text, polygon_area, polygons_to_mask
+from florence_lab.geometry import polygon_area, polygons_to_mask
+from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.tasks import TASKS
-from florence_lab.template import FlorenceTemplate, location_tokens
+from florence_lab.template.locations import location_tokens
+from florence_lab.template.template import FlorenceTemplate
 
 SIZE = (640, 480)
 SEGMENTATION, OPEN = "<REFERRING_EXPRESSION_SEGMENTATION>", "<OPEN_VOCABULARY_DETECTION>"

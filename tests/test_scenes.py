@@ -23,12 +23,13 @@ from florence_lab.scenes import (
     write_dataset,
 )
 from florence_lab.scenes.answers import WRITERS
-from florence_lab.scenes.language import description, phrases, plural, referring
+from florence_lab.scenes.captions import description, referring
+from florence_lab.scenes.layout import plan_scene
 from florence_lab.scenes.paint import PALETTE
-from florence_lab.scenes.scene import plan_scene
+from florence_lab.scenes.phrases import phrases, plural
 from florence_lab.scenes.sprites import WORDS
 from florence_lab.tasks import TASKS
-from florence_lab.template import from_bins, to_bins
+from florence_lab.template.locations import from_bins, to_bins
 
 SIDE = 192
 SEEDS = range(60)
@@ -161,7 +162,7 @@ def test_everything_is_large_enough_and_seen():
 
 def test_masks_show_where_the_thing_was_drawn():
     """Without its last thing the plan draws the same picture, but for the pixels near that thing."""
-    from florence_lab.scenes.scene import render
+    from florence_lab.scenes.rendering import render
 
     plan = plan_scene(1, (128, 128))
     full = render(plan, (SIDE, SIDE))
@@ -196,7 +197,7 @@ def test_polygons_run_clockwise_from_the_top():
 
 
 def test_a_split_thing_has_several_polygons():
-    from florence_lab.scenes.outlines import outlines
+    from florence_lab.scenes.contours import outlines
 
     mask = np.ones((40, 60), bool)
     mask[:, 25:40] = False

@@ -17,15 +17,19 @@ from torch.nn import functional as F
 from transformers import Florence2ForConditionalGeneration
 
 from florence_lab import load
-from florence_lab.checkpoint import CheckpointError, load_checkpoint
 from florence_lab.cli import main
+from florence_lab.data.examples import Example
+from florence_lab.evaluation.predictions import answer_all
+from florence_lab.exceptions import CheckpointError, TrainingError
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.collator import IGNORED, Collator, Row
+from florence_lab.finetuning.feature_cache import FeatureCache, read_features
+from florence_lab.finetuning.lora import add_lora, freeze_vision, lora_targets
+from florence_lab.finetuning.run import _training_arguments, sft
+from florence_lab.finetuning.run_directory import last_checkpoint
+from florence_lab.finetuning.trainer import FlorenceTrainer
+from florence_lab.loading.checkpoint import load_checkpoint
 from florence_lab.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
-from florence_lab.training import adapters, sft
-from florence_lab.training.answers import answer_all
-from florence_lab.training.arguments import SftArguments
-from florence_lab.training.dataset import Example
-from florence_lab.training.features import FeatureCache
-from florence_lab.training.sft import Collator, Row, TrainingError
 
 NANO = "florence-2-nano"
 
@@ -104,7 +108,7 @@ def test_the_loss_is_that_of_the_answers_logits(small):
         for color, answer in (("red", "a dog"), ("blue", "a much longer answer than that<loc_1><loc_2>"))
     ]
     batch = Collator(small.processor)([Row(example) for example in examples])
-    assert (batch["labels"][0] == sft.IGNORED).any(), "the shorter answer is padded"
+    assert (batch["labels"][0] == IGNORED).any(), "the shorter answer is padded"
     with torch.no_grad():
         loss = small.model(**batch).loss
         alone = []
@@ -127,7 +131,7 @@ def test_cached_tokens_train_as_the_pictures_do(nano, tmp_path):
     cached = Collator(processor)([Row(example, path) for example, path in zip(examples, paths, strict=True)])
     assert "pixel_values" not in cached
     assert "image_tokens" not in pictures
-    trainer = sft.FlorenceTrainer(model, sft._training_arguments(SftArguments(device="cpu"), tmp_path, False))
+    trainer = FlorenceTrainer(model, _training_arguments(SftArguments(device="cpu"), tmp_path, False))
     with torch.no_grad():
         a, b = (trainer.compute_loss(model, batch) for batch in (pictures, cached))
     assert torch.allclose(a, b, atol=1e-5)
@@ -145,7 +149,7 @@ def test_a_picture_is_encoded_once_under_whatever_name(nano, tmp_path, monkeypat
     a, b, c = cache.compute([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"])
     assert a == b != c
     seen = load(NANO).encode_image(tmp_path / "a.png")
-    assert torch.allclose(sft.read_features([a]), seen.tokens, atol=1e-5)
+    assert torch.allclose(read_features([a]), seen.tokens, atol=1e-5)
 
     monkeypatch.setattr(model, "get_image_features", None)  # nothing is left to do
     assert FeatureCache(model, processor, root=tmp_path / "cache").compute([tmp_path / "c.png"]) == [c]
@@ -179,11 +183,11 @@ def test_other_weights_or_pixels_have_files_of_their_own(tmp_path):
 def test_lora_is_where_it_was_asked_for(nano, chosen, frozen, last):
     model, _ = load_checkpoint(nano[1].tokenizer.name_or_path)
     if frozen:
-        adapters.freeze_vision(model)
-    targets = adapters.lora_targets(model, chosen)
+        freeze_vision(model)
+    targets = lora_targets(model, chosen)
     assert {name.rpartition(".")[2] for name in targets} == last
     assert any("vision_tower" in name for name in targets) == (not frozen)
-    peft = adapters.add_lora(model, chosen, 4, 8, 0.0)
+    peft = add_lora(model, chosen, 4, 8, 0.0)
     trained = {name for name, weight in peft.named_parameters() if weight.requires_grad}
     assert all("lora_" in name for name in trained)
     assert len(trained) == 2 * len(targets)
@@ -191,12 +195,12 @@ def test_lora_is_where_it_was_asked_for(nano, chosen, frozen, last):
 
 def test_names_that_no_layer_has_are_refused(nano):
     with pytest.raises(ValueError, match=r"q_porj: give DEFAULT, ALL, or some of fc1, .*q_proj"):
-        adapters.lora_targets(nano[0], ["q_porj"])
+        lora_targets(nano[0], ["q_porj"])
 
 
 def test_lora_trains_its_matrices_and_writes_them_alone(arguments):
     watched = []
-    checkpoint = sft.sft(arguments(), watched.append)
+    checkpoint = sft(arguments(), watched.append)
     assert checkpoint.name == "checkpoint-4"
     run = checkpoint.parent
     assert run.name.startswith("v0-")
@@ -210,12 +214,12 @@ def test_lora_trains_its_matrices_and_writes_them_alone(arguments):
     assert json.loads((run / "args.json").read_text())["max_steps"] == 4
     assert Image.open(run / "images" / "loss.png").width > 300
     assert list((run / "runs").rglob("events*")), "for TensorBoard"
-    early = sft.sft(arguments(max_steps=2, eval_steps=1, logging_steps=2))
+    early = sft(arguments(max_steps=2, eval_steps=1, logging_steps=2))
     assert early.parent.name.startswith("v1-"), "and no harm is done by a checkpoint before the first line of the log"
 
 
 def test_all_of_it_is_trained_but_the_frozen_tower(arguments, nano):
-    checkpoint = sft.sft(arguments(sft_type="full", freeze_vision=True, max_steps=2))
+    checkpoint = sft(arguments(sft_type="full", freeze_vision=True, max_steps=2))
     before, after = nano[0].state_dict(), Florence2ForConditionalGeneration.from_pretrained(checkpoint).state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
     vision = {name for name in before if "vision_tower" in name or "multi_modal_projector" in name}
@@ -225,9 +229,7 @@ def test_all_of_it_is_trained_but_the_frozen_tower(arguments, nano):
 
 
 def test_the_tower_is_trained_with_the_rest(arguments, nano):
-    checkpoint = sft.sft(
-        arguments(sft_type="full", cache_image_features=False, max_steps=2, gradient_checkpointing=True)
-    )
+    checkpoint = sft(arguments(sft_type="full", cache_image_features=False, max_steps=2, gradient_checkpointing=True))
     before, after = nano[0].state_dict(), weights_of(checkpoint)
     assert not torch.equal(
         before["model.vision_tower.convs.0.conv.weight"], after["model.vision_tower.convs.0.conv.weight"]
@@ -244,13 +246,13 @@ def test_faulty_rows_stop_the_run_before_it_starts(arguments, data, tmp_path, ca
     (data / "bad.jsonl").write_text(f"{rows}{bad}\n{lost}\n")
     chosen = arguments(dataset=(str(data / "bad.jsonl"),), max_steps=1)
     with pytest.raises(TrainingError, match=r"2 faulty rows; .*--skip_bad_rows(?s:.*)row 9: the answer is empty"):
-        sft.sft(chosen)
+        sft(chosen)
     assert not (tmp_path / "output").exists()
     assert main(command_of(chosen)) == 2
     lines = capsys.readouterr().err.strip().splitlines()[-4:]
     assert lines[0] == "1 x the answer is empty"
     assert "bad.jsonl, row 10: no picture: " in lines[3]
-    run = sft.sft(dataclasses.replace(chosen, skip_bad_rows=True)).parent
+    run = sft(dataclasses.replace(chosen, skip_bad_rows=True)).parent
     listed = (run / "bad_rows.txt").read_text().splitlines()
     assert [line.split(", ")[1].split(":")[0] for line in listed] == ["row 9", "row 10"]
 
@@ -272,13 +274,13 @@ def test_faulty_rows_stop_the_run_before_it_starts(arguments, data, tmp_path, ca
 )
 def test_what_does_not_go_together_is_said(arguments, changes, message):
     with pytest.raises((ValueError, TrainingError), match=message):
-        sft.sft(arguments(**changes))
+        sft(arguments(**changes))
 
 
 def test_a_metric_that_the_rows_have_not_is_refused(arguments, data):
     chosen = arguments(val_dataset=(str(data / "val.jsonl"),), metric_for_best_model="OCR/words right")
     with pytest.raises(ValueError, match=r"give loss or one of OD/mAP@0.5, .*CAPTION/things right"):
-        sft.sft(chosen)
+        sft(chosen)
 
 
 # ---------------------------------------------------------------------- measured, and the best kept
@@ -286,8 +288,8 @@ def test_a_metric_that_the_rows_have_not_is_refused(arguments, data):
 
 def test_the_best_checkpoint_by_a_tasks_metric_is_kept(arguments, data, monkeypatch):
     values = iter([0.3, 0.9, 0.2, 0.1, 0.1])
-    measured = sft.FlorenceTrainer._measured
-    monkeypatch.setattr(sft.FlorenceTrainer, "_measured", lambda self: measured(self) | {"OD/mAP@0.5": next(values)})
+    measured = FlorenceTrainer._measured
+    monkeypatch.setattr(FlorenceTrainer, "_measured", lambda self: measured(self) | {"OD/mAP@0.5": next(values)})
     chosen = arguments(
         val_dataset=(str(data / "val.jsonl"),),
         metric_for_best_model="OD/mAP@0.5",
@@ -295,7 +297,7 @@ def test_the_best_checkpoint_by_a_tasks_metric_is_kept(arguments, data, monkeypa
         early_stopping_patience=2,
         save_total_limit=1,
     )
-    best = sft.sft(chosen)
+    best = sft(chosen)
     assert best.name == "checkpoint-4"
     assert sorted(path.name for path in best.parent.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
     lines = [json.loads(line) for line in (best.parent / "logging.jsonl").read_text().splitlines()]
@@ -314,7 +316,7 @@ from florence_lab.training import sft
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 
-def in_a_step(self, model, inputs, *more, step=sft.FlorenceTrainer.training_step):
+def in_a_step(self, model, inputs, *more, step=FlorenceTrainer.training_step):
     if self.state.global_step == 3:
         self.optimizer.step()
         die()
@@ -327,7 +329,7 @@ def in_a_checkpoint(state, path, *more, save=torch.save, **options):
         die()
 
 when = sys.argv.pop(1)
-if when == "step": sft.FlorenceTrainer.training_step = in_a_step
+if when == "step": FlorenceTrainer.training_step = in_a_step
 if when == "checkpoint": torch.save = in_a_checkpoint
 sys.exit(main(sys.argv[1:]))
 """
@@ -355,24 +357,24 @@ def run_command(*command: str, **environment: str) -> subprocess.CompletedProces
 @pytest.mark.parametrize("sft_type", ["lora", "full"])
 def test_a_killed_run_ends_as_an_undisturbed_one(arguments, tmp_path, sft_type):
     changes = {"max_steps": 6, "sft_type": sft_type, "freeze_vision": True}
-    whole = sft.sft(arguments(**changes))
+    whole = sft(arguments(**changes))
     for when, done in (("step", 2), ("checkpoint", 2)):
         chosen = arguments(**changes, output_dir=str(tmp_path / when))
         killed = run_command("-c", KILLED, when, *command_of(chosen))
         assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
         (run,) = (tmp_path / when / NANO).iterdir()
-        assert sft.last_checkpoint(run).name == f"checkpoint-{done}"
+        assert last_checkpoint(run).name == f"checkpoint-{done}"
         assert (run / "checkpoint-4").exists() == (when == "checkpoint")
-        resumed = sft.sft(dataclasses.replace(chosen, resume_from_checkpoint="true"))
+        resumed = sft(dataclasses.replace(chosen, resume_from_checkpoint="true"))
         assert resumed == run / "checkpoint-6"
         assert_same_weights(resumed, whole)
         assert losses_of(run) == losses_of(whole.parent)
 
 
 def test_a_run_goes_on_with_its_own_arguments_only(arguments):
-    sft.sft(arguments())
+    sft(arguments())
     with pytest.raises(TrainingError, match=r"--learning_rate was 0\.001 and is 0\.1; --seed was 42 and is 1"):
-        sft.sft(arguments(learning_rate=0.1, seed=1, resume_from_checkpoint="true"))
+        sft(arguments(learning_rate=0.1, seed=1, resume_from_checkpoint="true"))
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(arguments, monkeypatch):
@@ -384,14 +386,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(arguments, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(state, path, *more, **options)
 
-    whole = sft.sft(arguments())
+    whole = sft(arguments())
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
         TrainingError, match=r"checkpoint-4 can't be written .*No space left.*MB are free.*checkpoint-2; "
     ):
-        sft.sft(arguments())
+        sft(arguments())
     monkeypatch.undo()
-    resumed = sft.sft(arguments(resume_from_checkpoint="true"))
+    resumed = sft(arguments(resume_from_checkpoint="true"))
     assert resumed.parent.name.startswith("v1-")
     assert_same_weights(resumed, whole)
 
@@ -400,7 +402,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(arguments, monkeypatch):
 
 
 def test_two_processes_are_one_with_twice_the_batch(arguments, tmp_path):
-    alone = sft.sft(arguments(batch_size=4, lora_dropout=0.0))
+    alone = sft(arguments(batch_size=4, lora_dropout=0.0))
     chosen = arguments(batch_size=2, lora_dropout=0.0, output_dir=str(tmp_path / "two"))
     done = run_command("-m", "florence_lab.cli", *command_of(chosen), NPROC_PER_NODE="2", MASTER_PORT="29517")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -427,7 +429,7 @@ def adapter(data, tmp_path_factory):
         dtype="fp32",
         device="cpu",
     )
-    return sft.sft(chosen)
+    return sft(chosen)
 
 
 def test_it_learns_its_rows(adapter):
@@ -470,7 +472,7 @@ def test_what_is_no_adapter_is_not_merged(adapter, tmp_path, capsys):
 
 def test_an_adapter_is_no_place_to_start_from(adapter, arguments):
     with pytest.raises(ValueError, match="make a whole model of it first"):
-        sft.sft(arguments(model_id_or_path=str(adapter)))
+        sft(arguments(model_id_or_path=str(adapter)))
 
 
 def test_a_file_of_questions_is_answered_and_gone_on_with(adapter, data, tmp_path, capsys):

@@ -10,14 +10,14 @@ import pytest
 import skimage
 import torch
 
-from florence_lab.benchmark import build
-from florence_lab.checkpoint import load_checkpoint
+from florence_lab.benchmark.models import build
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.feature_cache import FeatureCache
+from florence_lab.finetuning.run import sft
+from florence_lab.loading.checkpoint import load_checkpoint
 from florence_lab.predictor import Predictor
 from florence_lab.scenes import TRAIN_SEEDS, write_dataset
 from florence_lab.tasks import TASKS
-from florence_lab.training.arguments import SftArguments
-from florence_lab.training.features import FeatureCache
-from florence_lab.training.sft import sft
 
 pytestmark = pytest.mark.speed
 

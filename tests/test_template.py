@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from florence_lab.layout import ADDED_TOKENS
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.tasks import TASKS
-from florence_lab.template import (
-    FlorenceTemplate,
-    TokenProbabilities,
-    from_bins,
-    instance_score,
-    location_tokens,
-    to_bins,
-)
+from florence_lab.template.confidence import TokenProbabilities, instance_score
+from florence_lab.template.locations import from_bins, location_tokens, to_bins
+from florence_lab.template.template import FlorenceTemplate
+from florence_lab.template.vocabulary import ADDED_TOKENS
 
 GROUNDING, SEGMENTATION = "<CAPTION_TO_PHRASE_GROUNDING>", "<REFERRING_EXPRESSION_SEGMENTATION>"
 OPEN, REGION = "<OPEN_VOCABULARY_DETECTION>", "<REGION_TO_CATEGORY>"

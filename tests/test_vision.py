@@ -7,7 +7,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.florence2.modeling_florence2 import Florence2VisionChannelAttention, eager_attention_forward
 
-from florence_lab.vision import DAVIT_ATTENTION, davit_attention, to_timm
+from florence_lab.inference.davit import DAVIT_ATTENTION, davit_attention, to_timm
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])

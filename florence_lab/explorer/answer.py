@@ -6,7 +6,7 @@ from ipywidgets import HTML, Box, FloatSlider, Layout, Tab, VBox
 from ipywidgets import Image as ImageWidget
 
 from . import markup
-from .work import Answer, Answers
+from .answers import Answer, Answers
 
 PAGES = ("Answer", "Raw text", "Code", "Download")
 WRITERS = {Answer: (markup.said, markup.raw), Answers: (markup.all_said, markup.all_raw)}

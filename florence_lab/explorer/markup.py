@@ -13,9 +13,9 @@ from PIL import Image
 
 from ..results import Result, Text
 from ..scenes import SAMPLES, sample_path
-from .work import Answer, Answers
+from .answers import Answer, Answers
 
-CSS = Path(__file__).parent.parent / "assets" / "explorer.css"
+CSS = Path(__file__).parents[1] / "assets" / "explorer.css"
 EMPTY = '<div class="fl-empty">Choose a picture and a question, then Run.</div>'
 THUMBNAIL_SIDE = 100  # pixels; drawn at half of that, for sharp screens
 

@@ -27,29 +27,18 @@ from ipywidgets import (
 )
 from ipywidgets import Image as ImageWidget
 
-from ..catalog import available_models
+from ..loading.registry import available_models
 from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS, SAMPLES
 from ..tasks import FREE_QUESTION, TASKS, Task, get_task
 from . import markup
 from .answer import AnswerView
+from .answers import Answer, Answers
+from .images import Picture, kept_picture, opened_picture, sample_picture, scene_picture
+from .messages import explain, what_it_knows
+from .predictor_cache import SHELF
 from .region import RegionPicker
-from .work import (
-    ALL_TASKS,
-    SHELF,
-    Answer,
-    Answers,
-    Picture,
-    Question,
-    Stopped,
-    ask,
-    explain,
-    kept_picture,
-    opened_picture,
-    sample_picture,
-    scene_picture,
-    what_it_knows,
-)
+from .session import ALL_TASKS, Question, Stopped, ask
 
 SIDE_WIDTH = 330  # pixels of the left column
 HISTORY = 8

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.widgets import RectangleSelector
 from PIL import Image
 
-from ..template import Region
+from ..template.locations import Region
 
 SIDES = ("x0", "y0", "x1", "y1")
 DPI = 100

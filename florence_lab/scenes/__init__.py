@@ -5,19 +5,13 @@ scene.image                    # a PIL image
 scene.answer("<OD>")           # the typed result; its `raw` is Florence-2's target string
 """
 
-from .dataset import write_dataset
-from .language import caption_counts, object_counts
+from .export import write_dataset
+from .layout import BACKGROUNDS, CATEGORIES
+from .phrases import caption_counts, object_counts
 from .samples import SAMPLES, sample_path, sample_scene
-from .scene import (
-    BACKGROUNDS,
-    CATEGORIES,
-    HELD_OUT_SEEDS,
-    TRAIN_SEEDS,
-    Scene,
-    SceneObject,
-    draw_scene,
-)
+from .scene import Scene, draw_scene
 from .sprites import sprite
+from .types import HELD_OUT_SEEDS, TRAIN_SEEDS, SceneObject
 
 __all__ = [
     "BACKGROUNDS",

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..results import Result
 from ..tasks import get_task
-from ..template import FlorenceTemplate, location_tokens, to_bins
-from . import language
+from ..template.locations import location_tokens, to_bins
+from ..template.template import FlorenceTemplate
+from . import captions, phrases
 
 if TYPE_CHECKING:
-    from .scene import Scene, SceneObject
+    from .types import SceneData, SceneObject
 
 LEAST_OVERLAP = 0.3  # IoU with a region from which on a thing counts as meant by it
 
@@ -29,7 +30,7 @@ class HasRandom(Protocol):
     def random(self) -> float: ...
 
 
-def answer(scene: Scene, task: str, text: str | Sequence[float] | None = None, variant: int = 0) -> Result:
+def answer(scene: SceneData, task: str, text: str | Sequence[float] | None = None, variant: int = 0) -> Result:
     """The right answer to a task about a scene.
 
     Args:
@@ -56,7 +57,7 @@ def answer(scene: Scene, task: str, text: str | Sequence[float] | None = None, v
     return replace(result, image=scene.image, prompt=prompt)
 
 
-def queries(scene: Scene, task: str, rng: HasRandom) -> list[str | None]:
+def queries(scene: SceneData, task: str, rng: HasRandom) -> list[str | None]:
     """Inputs that a task can be asked with here, in random order.
 
     Captions, phrases and expressions as text, regions as four location tokens; `[None]` for a task that takes no
@@ -66,7 +67,7 @@ def queries(scene: Scene, task: str, rng: HasRandom) -> list[str | None]:
     return [asked[i] for i in sorted(range(len(asked)), key=[rng.random() for _ in asked].__getitem__)]
 
 
-def meant(scene: Scene, task: str, text: str | None) -> list[SceneObject]:
+def meant(scene: SceneData, task: str, text: str | None) -> list[SceneObject]:
     """The things that a question's input, as `queries` gives it, speaks of; none for a task that takes none."""
     ask = _Ask(scene, task, text or "", 0)
     if get_task(task).input == "region":
@@ -77,7 +78,7 @@ def meant(scene: Scene, task: str, text: str | None) -> list[SceneObject]:
 class _Ask(NamedTuple):
     """One question: the scene, the task, its input as text, and the phrasing of the answer."""
 
-    scene: Scene
+    scene: SceneData
     task: str
     given: str
     variant: int
@@ -94,31 +95,31 @@ class _Ask(NamedTuple):
 
 def _detection(ask: _Ask) -> str:
     by_label: dict[str, list[SceneObject]] = {}
-    for thing in language.left_to_right(ask.scene.objects):
+    for thing in phrases.left_to_right(ask.scene.objects):
         by_label.setdefault(thing.label, []).append(thing)
     return "".join(label + ask.boxes(things) for label, things in by_label.items())
 
 
 def _dense_captions(ask: _Ask) -> str:
-    things = language.left_to_right(ask.scene.objects)
-    return "".join(language.description(thing) + ask.boxes([thing]) for thing in things)
+    things = phrases.left_to_right(ask.scene.objects)
+    return "".join(captions.description(thing) + ask.boxes([thing]) for thing in things)
 
 
 def _proposals(ask: _Ask) -> str:
-    return ask.boxes(language.left_to_right(ask.scene.objects))
+    return ask.boxes(phrases.left_to_right(ask.scene.objects))
 
 
 def _caption(ask: _Ask) -> str:
-    return language.caption(ask.scene, ask.task, ask.variant)
+    return captions.caption(ask.scene, ask.task, ask.variant)
 
 
 def _grounding(ask: _Ask) -> str:
-    named = [(phrase.span, phrase.matches(ask.scene.objects)) for phrase in language.phrases(ask.given)]
+    named = [(phrase.span, phrase.matches(ask.scene.objects)) for phrase in phrases.phrases(ask.given)]
     return "".join(span + ask.boxes(things) for span, things in named if things)
 
 
 def _open_detection(ask: _Ask) -> str:
-    found = language.phrases(ask.given)
+    found = phrases.phrases(ask.given)
     if len(found) != 1:
         return _grounding(ask)
     things = found[0].matches(ask.scene.objects)
@@ -133,7 +134,7 @@ def _segmentation(ask: _Ask, things: Sequence[SceneObject]) -> str:
 def _named(ask: _Ask) -> list[SceneObject]:
     """What the phrases of the input name, each thing once."""
     found: dict[int, SceneObject] = {}
-    for phrase in language.phrases(ask.given):
+    for phrase in phrases.phrases(ask.given):
         found |= {id(thing): thing for thing in phrase.matches(ask.scene.objects)}
     return list(found.values())
 
@@ -152,7 +153,7 @@ def _region_category(ask: _Ask) -> str:
 
 def _region_description(ask: _Ask) -> str:
     thing = _in_region(ask)
-    return f"{language.description(thing)} {language.column(thing)}{ask.given}"
+    return f"{captions.description(thing)} {phrases.column(thing)}{ask.given}"
 
 
 def _region_text(ask: _Ask) -> str:
@@ -186,7 +187,7 @@ WRITERS: dict[str, Callable[[_Ask], str]] = {
 }
 
 
-def _reading_order(scene: Scene) -> list[SceneObject]:
+def _reading_order(scene: SceneData) -> list[SceneObject]:
     """Things with words, line by line: words whose middles are less than half a word's height apart are a line."""
     left = sorted((t for t in scene.objects if t.text), key=lambda t: t.quad[:, 1].mean())
     order: list[SceneObject] = []
@@ -236,30 +237,30 @@ def _pick(options: Sequence, rng: HasRandom):
     return options[int(rng.random() * len(options))]
 
 
-def _nothing(scene: Scene, rng: HasRandom) -> list[None]:
+def _nothing(scene: SceneData, rng: HasRandom) -> list[None]:
     return [None]
 
 
-def _names(scene: Scene) -> list[str]:
+def _names(scene: SceneData) -> list[str]:
     """Plain names that fit things here, singular or plural as their number asks: `"sheep"`, `"red cars"`."""
-    labels = language.object_counts(scene)
-    names = {language.named(label, None, many=n > 1): None for label, n in labels.items()}
+    labels = phrases.object_counts(scene)
+    names = {phrases.named(label, None, many=n > 1): None for label, n in labels.items()}
     kinds = [(thing.label, thing.color) for thing in scene.objects]
-    names |= {language.named(*kind, many=kinds.count(kind) > 1): None for kind in kinds}
+    names |= {phrases.named(*kind, many=kinds.count(kind) > 1): None for kind in kinds}
     return list(names)
 
 
-def _phrases(scene: Scene, rng: HasRandom) -> list[str]:
+def _phrases(scene: SceneData, rng: HasRandom) -> list[str]:
     names = _names(scene)
-    referring = [_pick(all_, rng) for t in scene.objects if (all_ := language.referring(t, scene.objects))]
-    phrases = [*names, *(f"the {name}" for name in names), *language.spoken_groups(scene), *referring]
+    referring = [_pick(all_, rng) for t in scene.objects if (all_ := captions.referring(t, scene.objects))]
+    phrases = [*names, *(f"the {name}" for name in names), *captions.spoken_groups(scene), *referring]
     return list(dict.fromkeys(phrases))
 
 
-def _captions(scene: Scene, rng: HasRandom) -> list[str]:
+def _captions(scene: SceneData, rng: HasRandom) -> list[str]:
     """Whole captions, and phrases alone or joined."""
     tasks = ("<CAPTION>", "<CAPTION>", "<DETAILED_CAPTION>")
-    whole = [language.caption(scene, task, int(rng.random() * 4)) for task in tasks]
+    whole = [captions.caption(scene, task, int(rng.random() * 4)) for task in tasks]
     single = _phrases(scene, rng)
     picked = [_pick(single, rng) for _ in range(6)]
     joined = [f"{a} and {b}" for a, b in zip(picked[:3], picked[3:], strict=True) if _of_two_kinds(a, b)]
@@ -267,25 +268,25 @@ def _captions(scene: Scene, rng: HasRandom) -> list[str]:
 
 
 def _of_two_kinds(a: str, b: str) -> bool:
-    return language.phrases(a)[0].label != language.phrases(b)[0].label
+    return phrases.phrases(a)[0].label != phrases.phrases(b)[0].label
 
 
-def _expressions(scene: Scene, rng: HasRandom) -> list[str]:
-    return [words for thing in scene.objects for words in language.referring(thing, scene.objects)]
+def _expressions(scene: SceneData, rng: HasRandom) -> list[str]:
+    return [words for thing in scene.objects for words in captions.referring(thing, scene.objects)]
 
 
-def _regions(scene: Scene, rng: HasRandom) -> list[str]:
+def _regions(scene: SceneData, rng: HasRandom) -> list[str]:
     return [location_tokens(thing.box, scene.size) for thing in scene.objects]
 
 
-def _text_regions(scene: Scene, rng: HasRandom) -> list[str]:
+def _text_regions(scene: SceneData, rng: HasRandom) -> list[str]:
     """Both the whole sign and the word alone are regions to read."""
     written = [thing for thing in scene.objects if thing.text]
     boxes = [box for thing in written for box in (thing.box, _text_box(thing))]
     return [location_tokens(box, scene.size) for box in boxes]
 
 
-QUERIES: dict[str, Callable[[Scene, HasRandom], list]] = dict.fromkeys(WRITERS, _nothing) | {
+QUERIES: dict[str, Callable[[SceneData, HasRandom], list]] = dict.fromkeys(WRITERS, _nothing) | {
     "<CAPTION_TO_PHRASE_GROUNDING>": _captions,
     "<OPEN_VOCABULARY_DETECTION>": _phrases,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _expressions,

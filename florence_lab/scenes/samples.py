@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..catalog import unknown_name
-from .scene import Scene, draw_scene, save_picture
+from ..exceptions import unknown_name
+from .rendering import save_picture
+from .scene import Scene, draw_scene
 
 SAMPLES = {"sheep": 3014, "street": 92, "snow": 776, "beach": 109, "night": 53, "field": 14}
 """Name -> the held-out seed it was drawn from: scenes whose things florence-2-nano counts, finds, grounds and reads rightly. `"sheep"` is four."""

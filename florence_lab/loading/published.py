@@ -1,0 +1,90 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import re
+
+from ..template.vocabulary import NOT_GROUNDABLE
+
+# transformers' name -> the published name; applied in this order, each as often as it matches
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^model\.multi_modal_projector\.image_projection\.weight$", "image_projection"),
+        (r"^model\.multi_modal_projector\.image_position_embed\.", "image_pos_embed."),
+        (r"^model\.multi_modal_projector\.", ""),
+        (r"^model\.language_model\.", "language_model.model."),
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"^model\.vision_tower\.", "vision_tower."),
+        (r"(convs\.\d+)\.conv\.", r"\1.proj."),
+        (r"_block\.conv(\d)\.", r"_block.conv\1.fn.dw."),
+        (r"(window|channel)_attn\.", r"\1_attn.fn."),
+        (r"spatial_block\.norm1\.", "spatial_block.window_attn.norm."),
+        (r"channel_block\.norm1\.", "channel_block.channel_attn.norm."),
+        (r"_block\.norm2\.", "_block.ffn.norm."),
+        (r"\.ffn\.fc(\d)\.", r".ffn.fn.net.fc\1."),
+    )
+)
+
+# One table of words, stored once or up to four times.
+EMBEDDINGS = (
+    "language_model.model.shared.weight",
+    "language_model.model.encoder.embed_tokens.weight",
+    "language_model.model.decoder.embed_tokens.weight",
+    "language_model.lm_head.weight",
+)
+
+TIED = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
+
+LOGITS_BIAS = "language_model.final_logits_bias"
+
+# What the published code can be told to do otherwise, and transformers' Florence-2 can't: every published model says this.
+ONLY_KNOWN = {
+    ("vision_config", "image_feature_source"): ["spatial_avg_pool", "temporal_avg_pool"],
+    ("vision_config", "visual_temporal_embedding", "type"): "COSINE",
+    ("vision_config", "image_pos_embed", "type"): "learned_abs_2d",
+}
+
+VISION_FIELDS = (
+    *("depths", "patch_size", "patch_stride", "patch_padding", "patch_prenorm", "num_heads", "num_groups"),
+    *("window_size", "drop_path_rate", "projection_dim"),
+)
+
+TEXT_FIELDS = (
+    *("d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"),
+    *("encoder_ffn_dim", "decoder_ffn_dim", "encoder_layerdrop", "decoder_layerdrop", "activation_function", "dropout"),
+    *("attention_dropout", "activation_dropout", "init_std", "scale_embedding", "max_position_embeddings"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"),
+)
+
+# Without these the shape of the model is unknown; for the rest BART's defaults are the published code's too.
+REQUIRED = {
+    "vision_config": tuple(
+        "depths patch_size patch_stride patch_padding patch_prenorm num_heads num_groups window_size projection_dim "
+        "visual_temporal_embedding image_pos_embed".split()
+    ),
+    "text_config": ("vocab_size", "d_model"),
+}
+
+GENERATION_FIELDS = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
+    *("forced_eos_token_id", "no_repeat_ngram_size", "num_beams", "early_stopping"),
+)
+
+# What transformers' `Florence2Processor.post_process_generation` wants to be told before it parses anything.
+POST_PROCESSOR_CONFIG = {
+    "pure_text": {},
+    "description_with_bboxes": {},
+    "bboxes": {},
+    "polygons": {},
+    "description_with_bboxes_or_polygons": {},
+    "ocr": {"AREA_THRESHOLD": 0.0},
+    "phrase_grounding": {"banned_grounding_tokens": sorted(NOT_GROUNDABLE)},
+}
+
+
+def published_name(name: str) -> str:
+    """transformers' name of a weight -> its name in the published layout."""
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name

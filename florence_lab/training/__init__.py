@@ -1,1 +1,0 @@
-"""Training: florence-2-nano from nothing (`pretrain`), and fine-tuning."""
