@@ -29,7 +29,7 @@ class HubError(OSError):
     """A model's files are not on this machine and could not be brought here."""
 
 
-def root_cause(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """One line on why: the innermost of chained errors, which network libraries wrap in several more."""
     while inner := error.__cause__ or error.__context__:
         error = inner
@@ -42,7 +42,7 @@ class ImageError(ValueError):
 
 
 class DatasetError(ValueError):
-    """A dataset that can't be read at all; what is wrong with single rows is a `Problem` each."""
+    """A dataset that can't be read at all; what is wrong with single rows is a `RowError` each."""
 
 
 class TrainingError(RuntimeError):

@@ -8,7 +8,7 @@ Polygon = np.ndarray
 """K x 2 float64: the vertices (x, y) of one outline, in order, not repeated at the end."""
 
 
-def outlines_extent(outlines: tuple[Polygon, ...]) -> np.ndarray:
+def polygons_to_xyxy(outlines: tuple[Polygon, ...]) -> np.ndarray:
     """The upright box (x0, y0, x1, y1) around the outlines of one instance."""
     points = np.concatenate(outlines)
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
@@ -45,13 +45,13 @@ def _inside(polygon: Polygon, width: int, height: int) -> np.ndarray:
     return np.logical_xor.accumulate(flips, axis=1)[:, :-1]
 
 
-def _corners(box: np.ndarray) -> np.ndarray:
+def box_corners(box: np.ndarray) -> np.ndarray:
     """xyxy -> 4 x 2, clockwise from the top left."""
     x0, y0, x1, y1 = box
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 
-def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def box_intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """M x 4 and N x 4 boxes -> M x N, the areas that they share."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     sides = np.maximum(sides, 0)

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .exceptions import ImageError, root_cause
-from .network import call_within
+from .exceptions import ImageError, summarize_error
+from .network import run_with_timeout
 
 CHANNELS = (1, 3, 4)
 
-SCENE_SOURCE = "florence_lab scene"
+GENERATOR_TAG = "florence_lab scene"
 """How `info["Source"]` of a picture begins that florence_lab drew: in memory, and in its PNG files."""
 
 # What is white in grey images of more than 8 bits: the first level that no pixel exceeds, since "I" and "F"
@@ -99,7 +99,7 @@ def _load_url(url: str, scheme: str, timeout: float, max_bytes: int) -> Image.Im
     if scheme not in ("http", "https"):
         raise ImageError(f"{url} is not read: only http and https URLs are, not {scheme}")
     try:
-        data, content_type = call_within(timeout, lambda: _fetch(url, timeout, max_bytes))
+        data, content_type = run_with_timeout(timeout, lambda: _fetch(url, timeout, max_bytes))
     except TimeoutError:
         raise ImageError(f"{url} could not be read within {timeout:g} s") from None
     return _decode(data, f"{url} (which is {content_type})")
@@ -128,7 +128,7 @@ def _fetch(url: str, timeout: float, max_bytes: int) -> tuple[bytes, str]:
     except ImageError:
         raise
     except (requests.RequestException, ValueError) as error:
-        raise ImageError(f"{url} cannot be fetched: {root_cause(error)}") from error
+        raise ImageError(f"{url} cannot be fetched: {summarize_error(error)}") from error
 
 
 def _tensor_to_array(tensor: Any) -> np.ndarray:
@@ -206,7 +206,7 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))
 
 
-def _pictures_in(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path) -> list[Path]:
     """The files of a folder whose names are those of pictures, by name."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def call_within(seconds: float, call: Callable[[], T]) -> T:
+def run_with_timeout(seconds: float, call: Callable[[], T]) -> T:
     """Return `call()`, or raise `TimeoutError` after `seconds` in all, whatever `call` is stuck in.
 
     Sockets' own timeouts start again with each address tried and each byte read. The abandoned call goes on

@@ -26,13 +26,13 @@ from transformers.generation import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from .exceptions import ImageError
-from .images import SCENE_SOURCE, _pictures_in, load_image
-from .inference.decoding import Thoughts, greedy
-from .inference.device import _pick_dtype, pick_device
+from .images import GENERATOR_TAG, list_images, load_image
+from .inference.decoding import TokenScoreRecorder, greedy_search
+from .inference.device import resolve_dtype, select_device
 from .inference.generation import (
     _SCORED_AT_ONCE,
     DEFAULT_MAX_NEW_TOKENS,
-    NOT_ONE_ANSWER,
+    UNSUPPORTED_GENERATE_KWARGS,
     EncodedImage,
     prepare_model,
     size_of,
@@ -44,7 +44,7 @@ from .loading.registry import MODELS
 from .results import Result, Text
 from .tasks import Task
 from .template.confidence import TokenProbabilities
-from .template.locations import BINS, Region
+from .template.locations import NUM_BINS, Region
 from .template.template import FlorenceTemplate
 
 _ANY_SIZE = (10**9, 10**9)  # pixels: a region that no picture has is wrong for all
@@ -82,8 +82,8 @@ def load(
         HubError: if a hub can't be reached, or does not have it.
         CheckpointError: if what is there is no whole Florence-2.
     """
-    device = pick_device(device)
-    picked = _pick_dtype(dtype, device)
+    device = select_device(device)
+    picked = resolve_dtype(dtype, device)
     model, processor = load_model(resolve(model_type_or_path, hub), picked, hub)
     model.to(device)
     if dtype == "auto":
@@ -172,13 +172,13 @@ class Predictor:
         batch_size: int = 8,
         **generation: Any,
     ) -> list[Result | ImageError | ValueError]:
-        """The answers to one question about many images, equal to asking one by one; `predict_each` as a list.
+        """The answers to one question about many images, equal to asking one by one; `predict_iter` as a list.
 
-        Args, raises: as `predict_each`.
+        Args, raises: as `predict_iter`.
         """
-        return list(self.predict_each(images, task, text, batch_size, **generation))
+        return list(self.predict_iter(images, task, text, batch_size, **generation))
 
-    def predict_each(
+    def predict_iter(
         self,
         images: str | Path | Iterable[Any],
         task: str,
@@ -203,7 +203,7 @@ class Predictor:
                 texts than of images; before any picture is opened.
         """
         settings = self._settings(generation)
-        sources = _pictures_in(images) if isinstance(images, (str, Path)) else images
+        sources = list_images(images) if isinstance(images, (str, Path)) else images
         total = len(sources) if isinstance(sources, Sequence) else None
         one_each = isinstance(text, list) and not (len(text) == 4 and all(isinstance(t, Real) for t in text))
         if one_each and total is not None and len(text) != total:
@@ -213,7 +213,7 @@ class Predictor:
         asked = zip(sources, text, strict=True) if one_each else ((source, text) for source in sources)
         return self._each(asked, task, settings, batch_size, total)
 
-    def predict_many(
+    def predict_tasks(
         self,
         image: Any,
         questions: Sequence[str | tuple[str, str | Region | None]],
@@ -287,7 +287,7 @@ class Predictor:
         batch_size: int,
         total: int | None,
     ) -> Iterator[Result | ImageError | ValueError]:
-        """See `predict_each`; `asked` are pictures with their texts."""
+        """See `predict_iter`; `asked` are pictures with their texts."""
 
         def ready(pair: tuple[Any, str | Region | None]) -> tuple[Any, tuple[Task, str, str]] | ValueError:
             try:
@@ -309,7 +309,7 @@ class Predictor:
 
     def _say_what_it_knows(self, image: Image.Image) -> None:
         """A model that ships is a small one, of which people may expect too much; said once."""
-        if self._knows_scenes_only and not str(image.info.get("Source")).startswith(SCENE_SOURCE):
+        if self._knows_scenes_only and not str(image.info.get("Source")).startswith(GENERATOR_TAG):
             self._knows_scenes_only = False
             warnings.warn(
                 f"{self.name} knows florence_lab's cartoon scenes and nothing else: "
@@ -333,7 +333,7 @@ class Predictor:
         settings = dict(generation)
         own = self.model.generation_config
         for name in settings:
-            if name not in vars(own) or name in NOT_ONE_ANSWER:
+            if name not in vars(own) or name in UNSUPPORTED_GENERATE_KWARGS:
                 nearest = "".join(
                     f"; did you mean {n!r}?" for n in get_close_matches(name, vars(own), n=1) if n != name
                 )
@@ -372,7 +372,7 @@ class Predictor:
         read = self._read(encoded, [prompt for _, _, prompt in questions])
         states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
         watched = {row for row, (task, _, _) in enumerate(questions) if task.result != "text"}
-        thoughts = Thoughts(watched, self.template.first_location_id, self.model.config.image_token_id)
+        thoughts = TokenScoreRecorder(watched, self.template.first_location_id, self.model.config.image_token_id)
         sequences = self._generate(states, mask, settings, thoughts)
         results = []
         for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
@@ -381,14 +381,18 @@ class Predictor:
         return results
 
     def _generate(
-        self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any], thoughts: Thoughts | None = None
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        settings: dict[str, Any],
+        thoughts: TokenScoreRecorder | None = None,
     ) -> torch.Tensor:
         """One sequence per question, start token and all, padded to one length; `thoughts` are filled if it is greedy."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(**settings)
         own = {}
         if config.get_generation_mode() is GenerationMode.GREEDY_SEARCH:
-            own = {"custom_generate": partial(greedy, watch=thoughts)}
+            own = {"custom_generate": partial(greedy_search, watch=thoughts)}
         # generate repeats the states for its beams in place, so it gets a wrapper of its own
         encoder_outputs = BaseModelOutput(last_hidden_state=states)
         return self.model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **own, **settings)
@@ -432,7 +436,7 @@ class Predictor:
             sequence[1:].split(_SCORED_AT_ONCE), self._over_the_vocabulary(hidden), strict=True
         ):
             chosen.append(probabilities.gather(1, ids[:, None])[:, 0])
-            locations.append(probabilities[:, first : first + BINS])
+            locations.append(probabilities[:, first : first + NUM_BINS])
         return TokenProbabilities(*(np.concatenate([part.cpu().numpy() for part in p]) for p in (chosen, locations)))
 
     def _over_the_vocabulary(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:

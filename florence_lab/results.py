@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .geometry import outlines_extent, polygon_area, polygons_to_mask
+from .geometry import polygon_area, polygons_to_mask, polygons_to_xyxy
 from .tasks import get_task
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Polygons(_Instances):
         return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
     def _extents(self) -> np.ndarray:
-        return np.array([outlines_extent(outlines) for outlines in self.polygons]).reshape(-1, 4)
+        return np.array([polygons_to_xyxy(outlines) for outlines in self.polygons]).reshape(-1, 4)
 
     def _outlines(self) -> list[tuple[Polygon, ...]]:
         return list(self.polygons)

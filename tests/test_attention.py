@@ -8,9 +8,14 @@ import torch
 from PIL import Image
 
 from florence_lab.inference.davit import stage_grids
-from florence_lab.interpret.features import feature_maps, show_features
-from florence_lab.interpret.plots import show_choices, show_heads, show_heat, show_locations
-from florence_lab.interpret.spans import Part, _parts
+from florence_lab.interpret.features import extract_feature_maps, show_feature_maps
+from florence_lab.interpret.plots import (
+    show_attention,
+    show_attention_heads,
+    show_location_probabilities,
+    show_top_tokens,
+)
+from florence_lab.interpret.spans import AnswerSpan, _parts
 from florence_lab.interpret.trace import _eager_attention, trace
 from florence_lab.scenes import draw_scene, sample_path
 
@@ -184,7 +189,7 @@ def test_finding_words(caption):
     assert caption.find(words[1].name) == words[1]
     two = caption.find(f"{words[1].name.upper()} {words[2].name}!")
     assert two.positions == words[1].positions + words[2].positions
-    assert caption.find(0) == Part("<s>", (0,))
+    assert caption.find(0) == AnswerSpan("<s>", (0,))
     assert caption.find(two) is two
 
 
@@ -242,7 +247,7 @@ def test_heat_has_the_grid_of_the_model_whatever_the_shape_of_the_picture(detect
 
 
 def test_a_heat_map_lies_over_the_whole_picture(detection):
-    sheet = show_heat(detection, "box 1")
+    sheet = show_attention(detection, "box 1")
     (ax,) = sheet.axes
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 320), (180, 0))
     assert [[*image.get_extent()] for image in ax.images] == [[0, 320, 180, 0]] * 2
@@ -252,7 +257,7 @@ def test_a_heat_map_lies_over_the_whole_picture(detection):
 
 
 def test_without_words_the_whole_answer_is_shown(detection):
-    sheet = show_heat(detection)
+    sheet = show_attention(detection)
     titles = [ax.get_title() for ax in sheet.axes if ax.get_title()]
     assert [title.split("  ")[0] for title in titles] == [part.name for part in detection.parts]
 
@@ -261,42 +266,42 @@ def test_an_empty_answer_has_nothing_to_show(nano):
     traced = trace(nano, SCENE.image, "<OD>", max_new_tokens=1)
     assert traced.parts == ()
     with pytest.raises(ValueError, match="empty"):
-        show_heat(traced)
+        show_attention(traced)
 
 
 def test_all_heads(detection):
     layers, heads = detection.attention.shape[:2]
-    sheet = show_heads(detection, "box 1")
+    sheet = show_attention_heads(detection, "box 1")
     assert len(sheet.axes) == layers * heads
     assert png_size(sheet)[0] > 600
 
 
 def test_choices_of_some_tokens(detection):
-    sheet = show_choices(detection, 1, 6)
+    sheet = show_top_tokens(detection, 1, 6)
     (ax,) = sheet.axes
     assert [label.get_text().split()[0] for label in ax.get_yticklabels()] == [t.strip() for t in detection.tokens[1:6]]
     png_size(sheet)
     with pytest.raises(ValueError, match=r"no token in 5000:6000; this answer has the tokens 0"):
-        show_choices(detection, 5000, 6000)
+        show_top_tokens(detection, 5000, 6000)
 
 
 def test_locations_of_a_box_along_the_sides(detection):
-    whole = show_locations(detection, "box 1")
+    whole = show_location_probabilities(detection, "box 1")
     png_size(whole)
     above, beside = (len(whole.axes[i].collections) for i in (0, 3))
     assert (above, beside) == (2, 2)  # two x, two y
-    one = show_locations(detection, detection.find("box 1").positions[1])
+    one = show_location_probabilities(detection, detection.find("box 1").positions[1])
     assert [len(one.axes[i].collections) for i in (0, 3)] == [0, 1]  # the second coordinate is a y
     word = detection.parts[0].name
     with pytest.raises(ValueError, match=f"'{word}' has no location tokens; this answer's boxes: 'box 1'"):
-        show_locations(detection, word)
+        show_location_probabilities(detection, word)
 
 
 def test_an_answer_from_plain_words_needs_no_picture_to_be_drawn(detection):
     from dataclasses import replace
 
     bare = replace(detection, result=replace(detection.result, image=None))
-    for sheet in (show_heat(bare, "box 1"), show_locations(bare, "box 1")):
+    for sheet in (show_attention(bare, "box 1"), show_location_probabilities(bare, "box 1")):
         png_size(sheet)
 
 
@@ -308,11 +313,11 @@ def test_the_maps_of_every_stage(model, request):
     predictor = request.getfixturevalue(model)
     config = predictor.model.config.vision_config
     size = predictor.processor.image_processor.size
-    maps = feature_maps(predictor, SCENE.image)
+    maps = extract_feature_maps(predictor, SCENE.image)
     grids = stage_grids(predictor.model, (size["height"], size["width"]))
     assert [m.shape for m in maps] == [(c, *grid) for c, grid in zip(config.embed_dim, grids, strict=True)]
     assert not any(stage[-1]._forward_hooks for stage in predictor.model.model.vision_tower.blocks)
-    assert png_size(show_features(predictor, predictor.encode_image(SCENE.image)))[0] > 400
+    assert png_size(show_feature_maps(predictor, predictor.encode_image(SCENE.image)))[0] > 400
 
 
 def test_the_grid_of_the_published_models(tiny):

@@ -12,8 +12,8 @@ from florence_lab.benchmark import measure as bench
 from florence_lab.benchmark.measure import _peak_memory, benchmark
 from florence_lab.benchmark.models import SIZES
 from florence_lab.benchmark.report import Benchmark
-from florence_lab.benchmark.runners import WAYS, Ours, Plain
-from florence_lab.benchmark.workloads import RATIOS, ROWS, Pictures
+from florence_lab.benchmark.runners import BACKENDS, FlorenceLabRunner, TransformersRunner
+from florence_lab.benchmark.workloads import RATIOS, WORKLOADS, Pictures
 from florence_lab.cli import main
 from florence_lab.inference import compilation as compiled
 
@@ -35,9 +35,9 @@ def quick(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
 def test_both_ways_give_the_same_text(quick):
-    ways = [kind(str(TINY), torch.float32, torch.device("cpu")) for kind in (Ours, Plain)]
+    ways = [kind(str(TINY), torch.float32, torch.device("cpu")) for kind in (FlorenceLabRunner, TransformersRunner)]
     pictures = Pictures(ways[0])
-    for name, row in ROWS.items():
+    for name, row in WORKLOADS.items():
         ours, plain = (row.run(way, pictures) for way in ways)
         if torch.is_tensor(ours):
             torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
@@ -51,9 +51,9 @@ def test_both_ways_give_the_same_text(quick):
 @pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
 def test_a_run_measures_every_row_in_its_ways(quick, tmp_path):
     measured = benchmark(str(TINY), "cpu", repeats=2)
-    assert set(measured.seconds) == set(ROWS)
-    for name, row in ROWS.items():
-        assert list(measured.seconds[name]) == [way for way in WAYS if way.startswith(row.ways)]
+    assert set(measured.seconds) == set(WORKLOADS)
+    for name, row in WORKLOADS.items():
+        assert list(measured.seconds[name]) == [way for way in BACKENDS if way.startswith(row.ways)]
         assert all(len(each) == 2 and min(each) > 0 for each in measured.seconds[name].values())
     assert all(measured.identical.values())
     assert set(measured.identical) == {"first token", "one answer", "one answer, 3 beams", "15 tasks"}
@@ -102,7 +102,7 @@ def test_what_can_not_be_measured(capsys, hubs_are_dead, tmp_path):
 
 
 def test_the_command_prints_and_saves(monkeypatch, capsys, tmp_path):
-    seconds = {row: {"florence_lab fp32": [1.0]} for row in ROWS}
+    seconds = {row: {"florence_lab fp32": [1.0]} for row in WORKLOADS}
     given = []
 
     def fake(*arguments):

@@ -101,7 +101,10 @@ def test_prompts_and_answers_are_the_published_ones(tiny, encoded, expected, run
     _, _, prompt = tiny.template.prompt(run["query"])
     assert prompt == run["prompt"]
     assert tiny.processor.tokenizer(prompt).input_ids == run["prompt_ids"]
-    for tokens, generation in (("greedy", {"num_beams": 1}), ("beam3", {})):  # beams are the checkpoint's own setting
+    for tokens, generation in (
+        ("greedy_search", {"num_beams": 1}),
+        ("beam3", {}),
+    ):  # beams are the checkpoint's own setting
         assert tokens_of(tiny.model, encoded.tokens, run["prompt_ids"], **generation) == run[tokens]
         answer = tiny.predict(encoded, run["query"], max_new_tokens=24, **generation)
         assert answer.raw == tiny.template.decode(run[tokens])
@@ -232,7 +235,7 @@ def test_plain_transformers_reads_what_save_wrote(saved_once, encoded, expected,
     run = expected["runs"][run]
     model = Florence2ForConditionalGeneration.from_pretrained(saved_once).eval()
     assert model.config.vision_config._attn_implementation in ("sdpa", "eager")  # ours is not written down
-    for tokens, generation in (("greedy", {"num_beams": 1}), ("beam3", {})):
+    for tokens, generation in (("greedy_search", {"num_beams": 1}), ("beam3", {})):
         assert tokens_of(model, encoded.tokens, run["prompt_ids"], **generation) == run[tokens]
 
 
@@ -245,7 +248,7 @@ def test_plain_transformers_sees_the_same_picture(saved_once, tiny, encoded, exp
     assert inputs["input_ids"][0].tolist() == [processor.image_token_id] * 577 + run["prompt_ids"]
     model = Florence2ForConditionalGeneration.from_pretrained(saved_once).eval()
     assert model.generate(**inputs, max_new_tokens=24)[0].tolist() == run["beam3"]
-    assert model.generate(**inputs, max_new_tokens=24, num_beams=1)[0].tolist() == run["greedy"]
+    assert model.generate(**inputs, max_new_tokens=24, num_beams=1)[0].tolist() == run["greedy_search"]
 
 
 def test_the_default_processor_of_transformers_differs_by_its_resize_only(saved_once, tiny, encoded):

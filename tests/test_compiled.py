@@ -122,10 +122,10 @@ def test_bf16(cache, small, never_compiled):
 
 
 def test_auto_says_what_it_picked(capsys, small):
-    from florence_lab.inference.device import is_good_at_bf16
+    from florence_lab.inference.device import has_native_bf16
 
     predictor = load(small.name, device="cpu", dtype="auto")
-    good = is_good_at_bf16(torch.device("cpu"))
+    good = has_native_bf16(torch.device("cpu"))
     assert predictor.model.dtype == (torch.bfloat16 if good else torch.float32)
     assert f"computes in {'bfloat16' if good else 'float32'} on cpu" in capsys.readouterr().err
 
@@ -182,7 +182,7 @@ def test_rows_that_are_finished_leave(nano, rows):
 
 def test_what_it_thinks_while_it_writes_is_what_it_thinks_of_the_whole(nano):
     encoded = nano.encode_image(sample_path("sheep"))
-    results = nano.predict_many(encoded, ["<OD>", "<CAPTION>", "<OCR_WITH_REGION>", "<REGION_PROPOSAL>"], num_beams=1)
+    results = nano.predict_tasks(encoded, ["<OD>", "<CAPTION>", "<OCR_WITH_REGION>", "<REGION_PROPOSAL>"], num_beams=1)
     for result in (results[0], results[3]):
         question = nano._question(encoded.image.size, result.task, None)
         read = nano._read([encoded], [question[2]])

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from florence_lab.visualization.curves import LiveCurve, draw_loss, read_log
+from florence_lab.visualization.curves import LiveLossPlot, plot_loss, read_training_log
 
 
 def lines(count):
@@ -17,14 +17,18 @@ def lines(count):
 def test_a_step_done_twice_counts_once(tmp_path):
     rows = [{"step": 1, "loss": 3}, {"step": 2, "loss": 9}, {"step": 2, "loss": 2}, {"step": 3, "loss": 1}]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [(line["step"], line["loss"]) for line in read_log(tmp_path / "log.jsonl")] == [(1, 3), (2, 2), (3, 1)]
+    assert [(line["step"], line["loss"]) for line in read_training_log(tmp_path / "log.jsonl")] == [
+        (1, 3),
+        (2, 2),
+        (3, 1),
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 90])
 def test_the_loss_is_drawn_step_by_step_and_smoothed(count):
     figure = Figure()
     ax = figure.subplots()
-    draw_loss(lines(count), ax)
+    plot_loss(lines(count), ax)
     each, smooth = (line.get_data() for line in ax.lines)
     assert list(each[1]) == [line["loss"] for line in lines(count)]
     if count == 90:
@@ -49,7 +53,7 @@ def test_a_live_curve_updates_what_it_has_shown(tmp_path, monkeypatch):
 
     monkeypatch.setattr("IPython.display.display", display)
     Image.new("RGB", (4, 4)).save(tmp_path / "answers.png")
-    curve = LiveCurve(every=0)
+    curve = LiveLossPlot(every=0)
     first, second, third = lines(3)
     curve(first)
     assert (len(shown), len(updated)) == (1, 0)
@@ -64,7 +68,7 @@ def test_a_live_curve_updates_what_it_has_shown(tmp_path, monkeypatch):
 def test_a_live_curve_is_not_drawn_for_every_step(monkeypatch):
     drawn = []
     monkeypatch.setattr("IPython.display.display", lambda picture, display_id: drawn.append(picture))
-    curve = LiveCurve(every=60)
+    curve = LiveLossPlot(every=60)
     for line in lines(50):
         curve(line)
     assert len(drawn) == 1

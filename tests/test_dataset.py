@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from florence_lab.data.datasets import read_examples
+from florence_lab.data.datasets import load_examples
 from florence_lab.data.examples import ScenePicture, open_picture
-from florence_lab.data.rows import Problem
-from florence_lab.data.validation import describe
+from florence_lab.data.rows import RowError
+from florence_lab.data.validation import summarize_row_errors
 from florence_lab.exceptions import DatasetError
 from florence_lab.scenes import write_dataset
-from florence_lab.template.locations import location_tokens
+from florence_lab.template.locations import format_location_tokens
 
 SIZE = (200, 100)
 BOX = [20, 10, 120, 60]
@@ -61,7 +61,7 @@ def thing(caption="guy in red", bbox=BOX, **more):
     ids=["ms-swift", "roboflow"],
 )
 def test_rows_of_both_kinds(write, tokenizer, name, same):
-    (example,), problems = read_examples([write(name, same)], tokenizer)
+    (example,), problems = load_examples([write(name, same)], tokenizer)
     assert problems == []
     assert (example.task, example.text, example.response) == ("<OD>", "", "cat" + TOKENS)
     assert example.prompt == "Locate the objects with category name in the image."
@@ -71,7 +71,7 @@ def test_rows_of_both_kinds(write, tokenizer, name, same):
 
 def test_a_phrase_and_a_region_stand_behind_the_token(write, tokenizer):
     rows = row("<OPEN_VOCABULARY_DETECTION>a cat", "a cat" + TOKENS), row("<REGION_TO_CATEGORY>" + TOKENS, "cat")
-    examples, problems = read_examples([write("rows.jsonl", *rows)], tokenizer)
+    examples, problems = load_examples([write("rows.jsonl", *rows)], tokenizer)
     assert problems == []
     assert [(e.task, e.text) for e in examples] == [
         ("<OPEN_VOCABULARY_DETECTION>", "a cat"),
@@ -89,7 +89,7 @@ def test_what_is_in_a_box(write, tokenizer, kind, bbox, as_text):
     objects = [thing(bbox=bbox, bbox_type=kind)]
     objects = json.dumps(objects) if as_text else objects
     asked = row("What is in <bbox>?", "<ref-object>", objects=objects)
-    (example,), problems = read_examples([write("rows.jsonl", asked)], tokenizer)
+    (example,), problems = load_examples([write("rows.jsonl", asked)], tokenizer)
     assert problems == []
     assert (example.task, example.text) == ("<REGION_TO_DESCRIPTION>", TOKENS)
     assert example.response == "guy in red" + TOKENS
@@ -98,16 +98,16 @@ def test_what_is_in_a_box(write, tokenizer, kind, bbox, as_text):
 def test_several_things_to_find_are_told_apart(write, tokenizer):
     objects = [thing(), thing("a dog", [[0, 0, 20, 10], [180, 90, 200, 100]])]
     asked = row("Find <ref-object>", "<bbox>", objects=objects)
-    (example,), problems = read_examples([write("rows.jsonl", asked)], tokenizer)
+    (example,), problems = load_examples([write("rows.jsonl", asked)], tokenizer)
     assert problems == []
     assert (example.task, example.text) == ("<OPEN_VOCABULARY_DETECTION>", "guy in red and a dog")
-    dogs = location_tokens([0, 0, 20, 10], SIZE) + location_tokens([180, 90, 200, 100], SIZE)
+    dogs = format_location_tokens([0, 0, 20, 10], SIZE) + format_location_tokens([180, 90, 200, 100], SIZE)
     assert example.response == f"guy in red{TOKENS}a dog{dogs}"
 
 
 def test_several_boxes_to_name_are_a_question_each(write, tokenizer):
     asked = row("What is in <bbox>?", "<ref-object>", objects=[thing(), thing("a dog", [0, 0, 20, 10])])
-    examples, _ = read_examples([write("rows.jsonl", asked)], tokenizer)
+    examples, _ = load_examples([write("rows.jsonl", asked)], tokenizer)
     assert [e.response.partition("<")[0] for e in examples] == ["guy in red", "a dog"]
     assert len({e.source for e in examples}) == 1
 
@@ -116,13 +116,13 @@ def test_a_coco_file_asks_what_it_is_told_to(tmp_path, tokenizer):
     """Written from scenes and read again, it gives the answers that the scenes themselves give."""
     folder = write_dataset(tmp_path, [1_000_003, 1_000_004], 200, ["<OD>"])
     file = f"coco:{folder / 'annotations.json'}"
-    found, problems = read_examples([file], tokenizer)
-    expected, _ = read_examples([str(folder / "train.jsonl")], tokenizer)
+    found, problems = load_examples([file], tokenizer)
+    expected, _ = load_examples([str(folder / "train.jsonl")], tokenizer)
     assert problems == []
     assert [(e.image, e.task, e.response) for e in found] == [(e.image, e.task, e.response) for e in expected]
 
     tasks = "REGION_TO_CATEGORY,REGION_TO_SEGMENTATION,DENSE_REGION_CAPTION"
-    found, problems = read_examples([f"{file}?tasks={tasks}"], tokenizer)
+    found, problems = load_examples([f"{file}?tasks={tasks}"], tokenizer)
     assert problems == []
     assert {e.task for e in found} == {f"<{name}>" for name in tasks.split(",")}
     outline = next(e for e in found if e.task == "<REGION_TO_SEGMENTATION>")
@@ -130,7 +130,7 @@ def test_a_coco_file_asks_what_it_is_told_to(tmp_path, tokenizer):
 
 
 def test_scenes_are_drawn_when_they_are_needed(tokenizer):
-    examples, problems = read_examples(["scenes:3"], tokenizer)
+    examples, problems = load_examples(["scenes:3"], tokenizer)
     assert problems == []
     assert {e.image.seed for e in examples} == {2**31 - 3, 2**31 - 2, 2**31 - 1}
     assert len({e.task for e in examples}) >= 12
@@ -141,15 +141,15 @@ def test_scenes_are_drawn_when_they_are_needed(tokenizer):
 
 def test_datasets_are_mixed_and_sampled(write, tokenizer):
     few = write("few.jsonl", *[row(response=f"cat {i}") for i in range(20)])
-    examples, _ = read_examples([f"{few}#5", "scenes:2#3"], tokenizer)
+    examples, _ = load_examples([f"{few}#5", "scenes:2#3"], tokenizer)
     assert len(examples) == 8
     numbers = [int(e.response.split()[1]) for e in examples[:5]]
     assert numbers == sorted(set(numbers))
-    again, _ = read_examples([f"{few}#5", "scenes:2#3"], tokenizer)
+    again, _ = load_examples([f"{few}#5", "scenes:2#3"], tokenizer)
     assert [e.source for e in again] == [e.source for e in examples]
-    other, _ = read_examples([f"{few}#5"], tokenizer, seed=7)
+    other, _ = load_examples([f"{few}#5"], tokenizer, seed=7)
     assert [e.source for e in other] != [e.source for e in examples[:5]]
-    assert len(read_examples([f"{few}#50"], tokenizer)[0]) == 20
+    assert len(load_examples([f"{few}#50"], tokenizer)[0]) == 20
 
 
 # ---------------------------------------------------------------------- bad rows
@@ -188,7 +188,7 @@ def test_datasets_are_mixed_and_sampled(write, tokenizer):
 )
 def test_a_bad_row_is_named_with_its_reason(write, tokenizer, bad, reason):
     name = write("rows.jsonl", row(), bad, row())
-    examples, problems = read_examples([name], tokenizer, max_length=60)
+    examples, problems = load_examples([name], tokenizer, max_length=60)
     assert len(examples) == 2
     assert [(problem.dataset, problem.row) for problem in problems] == [(name, 2)]
     assert re.match(reason, problems[0].reason), problems[0].reason
@@ -196,14 +196,14 @@ def test_a_bad_row_is_named_with_its_reason(write, tokenizer, bad, reason):
 
 def test_a_rounded_box_at_the_border_is_no_fault(write, tokenizer):
     asked = row("Find <ref-object>", "<bbox>", objects=[thing(bbox=[0, 0, 200.6, 100])])
-    (example,), problems = read_examples([write("rows.jsonl", asked)], tokenizer)
+    (example,), problems = load_examples([write("rows.jsonl", asked)], tokenizer)
     assert problems == []
     assert example.response == "guy in red<loc_0><loc_0><loc_999><loc_999>"
 
 
 def test_problems_are_counted_by_kind():
-    problems = [Problem("a.jsonl", i, f"no picture: {i}.png does not exist") for i in range(1, 8)]
-    text = describe([*problems, Problem("b.jsonl", 4, "the answer is empty")], shown=2)
+    problems = [RowError("a.jsonl", i, f"no picture: {i}.png does not exist") for i in range(1, 8)]
+    text = summarize_row_errors([*problems, RowError("b.jsonl", 4, "the answer is empty")], shown=2)
     assert text.splitlines() == [
         "7 x no picture",
         "    a.jsonl, row 1: no picture: 1.png does not exist",
@@ -227,21 +227,21 @@ def test_problems_are_counted_by_kind():
 )
 def test_what_is_no_dataset_is_an_error(tokenizer, dataset, reason):
     with pytest.raises(DatasetError, match=reason):
-        read_examples([dataset], tokenizer)
+        load_examples([dataset], tokenizer)
 
 
 def test_a_file_of_another_kind_is_an_error(write, tmp_path, tokenizer):
     rows = write("rows.json", row())
     with pytest.raises(DatasetError, match="is no COCO file"):
-        read_examples([f"coco:{rows}"], tokenizer)
+        load_examples([f"coco:{rows}"], tokenizer)
     (tmp_path / "one.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(DatasetError, match="a COCO file is coco:"):
-        read_examples([str(tmp_path / "one.json")], tokenizer)
+        load_examples([str(tmp_path / "one.json")], tokenizer)
     with pytest.raises(DatasetError, match="no answers to <CAPTION>; it has to <OD>"):
-        read_examples([f"coco:{tmp_path / 'one.json'}?tasks=CAPTION"], tokenizer)
+        load_examples([f"coco:{tmp_path / 'one.json'}?tasks=CAPTION"], tokenizer)
     (tmp_path / "bad.json").write_text("[{")
     with pytest.raises(DatasetError, match="is no JSON"):
-        read_examples([str(tmp_path / "bad.json")], tokenizer)
+        load_examples([str(tmp_path / "bad.json")], tokenizer)
 
 
 # ---------------------------------------------------------------------- hubs
@@ -269,14 +269,14 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("hub", ["hf", "ms"])
 def test_columns_of_a_hub_are_mapped(tokenizer, table, hub):
-    found, problems = read_examples([f"{hub}:{table}?image=photo&response=says&query=ask"], tokenizer)
+    found, problems = load_examples([f"{hub}:{table}?image=photo&response=says&query=ask"], tokenizer)
     assert [(example.task, example.response) for example in found] == [("<CAPTION>", "a cat"), ("<OD>", "a dog")]
     assert open_picture(found[1].image).getpixel((0, 0)) == (0, 128, 0)
     assert [(problem.row, problem.reason) for problem in problems] == [(3, "the answer is empty")]
 
 
 def test_one_task_may_be_asked_of_every_row(tokenizer, table):
-    found, _ = read_examples([f"hf:{table}?image=photo&response=says&query=<DETAILED_CAPTION>"], tokenizer)
+    found, _ = load_examples([f"hf:{table}?image=photo&response=says&query=<DETAILED_CAPTION>"], tokenizer)
     assert [example.task for example in found] == ["<DETAILED_CAPTION>"] * 2
 
 
@@ -291,4 +291,4 @@ def test_one_task_may_be_asked_of_every_row(tokenizer, table):
 )
 def test_a_hubs_dataset_that_does_not_fit_is_an_error(tokenizer, table, options, reason):
     with pytest.raises(DatasetError, match=reason):
-        read_examples([f"hf:{table}{options}"], tokenizer)
+        load_examples([f"hf:{table}{options}"], tokenizer)

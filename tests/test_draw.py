@@ -16,7 +16,7 @@ from PIL import Image
 
 from florence_lab.results import Result
 from florence_lab.tasks import TASKS
-from florence_lab.template.locations import location_tokens
+from florence_lab.template.locations import format_location_tokens
 from florence_lab.template.template import FlorenceTemplate
 from florence_lab.visualization.gallery import gallery
 from florence_lab.visualization.overlay import _only_axes, show, to_png
@@ -27,12 +27,12 @@ matplotlib.use("Agg")
 
 SIZE = (400, 300)
 CAPTION = "The white sheep looks at a tree, and at another sheep."
-REGION = location_tokens((40, 30, 200, 150), SIZE)
+REGION = format_location_tokens((40, 30, 200, 150), SIZE)
 CIRCLE = np.stack([100 + 60 * np.cos(np.linspace(0, 6, 20)), 150 + 60 * np.sin(np.linspace(0, 6, 20))], axis=1)
 
 
 def named(label, *places, size=SIZE):
-    return label + "".join(location_tokens(np.ravel(place), size) for place in places)
+    return label + "".join(format_location_tokens(np.ravel(place), size) for place in places)
 
 
 def parsed(raw, task="<OD>", size=SIZE, phrase="", scores=None) -> Result:
@@ -42,7 +42,7 @@ def parsed(raw, task="<OD>", size=SIZE, phrase="", scores=None) -> Result:
 
 BOXES = named("sheep", (20, 60, 120, 160), (200, 60, 300, 160)) + named("tree", (150, 180, 250, 290))
 QUAD = ((50, 50), (150, 20), (160, 50), (60, 80))
-SHAPE = location_tokens(CIRCLE.ravel(), SIZE)
+SHAPE = format_location_tokens(CIRCLE.ravel(), SIZE)
 RAW = {  # what a model may answer to each task, and the phrase or region in the question
     "<CAPTION>": ("A sheep.", ""),
     "<DETAILED_CAPTION>": ("A sheep on a meadow.", ""),
@@ -176,7 +176,7 @@ def test_quads_and_their_first_edge():
 
 
 def test_polygons_are_filled_and_all_their_pieces_drawn():
-    raw = "sheep" + SHAPE + "<sep>" + location_tokens((300, 200, 350, 200, 350, 280), SIZE)
+    raw = "sheep" + SHAPE + "<sep>" + format_location_tokens((300, 200, 350, 200, 350, 280), SIZE)
     result = parsed(raw, "<REFERRING_EXPRESSION_SEGMENTATION>", phrase="sheep")
     ax = shown(result)
     faces = [patch for patch in ax.patches if patch.get_fill()]

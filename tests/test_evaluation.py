@@ -11,9 +11,15 @@ from matplotlib.figure import Figure
 from florence_lab import Predictor, load
 from florence_lab.cli import main
 from florence_lab.evaluation.evaluator import Evaluation, evaluate
-from florence_lab.evaluation.metrics import AGREEMENT, METRICS, calibration_error, is_right, mean_average_precision
-from florence_lab.evaluation.plots import draw_calibration, draw_precision_recall
-from florence_lab.evaluation.suites import scene_questions
+from florence_lab.evaluation.metrics import (
+    AGREEMENT,
+    METRICS,
+    calibration_error,
+    match_instances,
+    mean_average_precision,
+)
+from florence_lab.evaluation.plots import plot_precision_recall, plot_reliability
+from florence_lab.evaluation.suites import scene_examples
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.scenes import HELD_OUT_SEEDS
 from florence_lab.tasks import TASKS
@@ -49,7 +55,7 @@ def words_at(*rows) -> Quads:
 
 @pytest.fixture(scope="module")
 def questions():
-    return list(scene_questions(HELD_OUT_SEEDS[:40], size=256))
+    return list(scene_examples(HELD_OUT_SEEDS[:40], size=256))
 
 
 # ---------------------------------------------------------------------- the truth, and what is not
@@ -103,9 +109,9 @@ def test_which_instances_are_right():
         ("cat", 50, 50, 70, 70),  # the dog
         ("dog", 60, 50, 80, 70),  # IoU 200/600
     )
-    assert is_right(answer, truth).sum() == 1
-    assert is_right(answer, truth).tolist()[2:] == [False, False]
-    assert is_right(answer, truth, by_label=False).sum() == 2
+    assert match_instances(answer, truth).sum() == 1
+    assert match_instances(answer, truth).tolist()[2:] == [False, False]
+    assert match_instances(answer, truth, by_label=False).sum() == 2
     assert AGREEMENT["<OD>"](answer, truth) == pytest.approx(2 / 6)
     assert METRICS["<REGION_PROPOSAL>"]([answer], [truth]) == {"recall@0.5": 1}
 
@@ -114,7 +120,7 @@ def test_the_more_pairs_the_better():
     """The first box would do for both; it goes to the one that nothing else does for."""
     truth = boxes(("cat", 0, 0, 10, 10), ("cat", 0, 0, 10, 18))
     answer = boxes(("cat", 0, 0, 10, 12), ("cat", 0, 0, 10, 9))
-    assert is_right(answer, truth).all()
+    assert match_instances(answer, truth).all()
 
 
 @pytest.mark.parametrize("empty", [boxes(), words_at()])
@@ -128,15 +134,15 @@ def test_nothing_found_where_there_is_nothing_is_right(empty):
 
 def test_a_box_inside_out_is_no_box():
     truth = boxes(("cat", 10, 10, 30, 30))
-    assert not is_right(boxes(("cat", 30, 10, 10, 30)), truth).any()
-    assert not is_right(boxes(("cat", 30, 30, 10, 10)), truth).any()
-    assert not is_right(boxes(("cat", 10, 10, 10, 10)), truth).any()
+    assert not match_instances(boxes(("cat", 30, 10, 10, 30)), truth).any()
+    assert not match_instances(boxes(("cat", 30, 30, 10, 10)), truth).any()
+    assert not match_instances(boxes(("cat", 10, 10, 10, 10)), truth).any()
 
 
 def test_words_are_right_in_their_place():
     truth = words_at(("STOP", 0, 0, 40, 10), ("CAFE", 50, 0, 90, 10))
-    assert is_right(words_at(("STOP", 2, 0, 40, 10), ("CAFE", 50, 50, 90, 60)), truth).tolist() == [True, False]
-    assert is_right(words_at(("Stop", 0, 0, 40, 10)), truth).tolist() == [False]
+    assert match_instances(words_at(("STOP", 2, 0, 40, 10), ("CAFE", 50, 50, 90, 60)), truth).tolist() == [True, False]
+    assert match_instances(words_at(("Stop", 0, 0, 40, 10)), truth).tolist() == [False]
 
 
 def test_outlines_are_compared_by_their_pixels():
@@ -189,10 +195,10 @@ def test_curves_are_drawn_from_confidences():
     truth = boxes(("cat", 0, 0, 10, 10), ("cat", 50, 50, 60, 60))
     answer = boxes(("cat", 0, 0, 10, 10), ("cat", 20, 20, 40, 40), scores=(0.95, 0.35))
     left, right = Figure().subplots(1, 2)
-    draw_precision_recall([answer], [truth], left)
+    plot_precision_recall([answer], [truth], left)
     recall, precision = left.lines[0].get_data()
     assert (list(recall), list(precision)) == ([0.5, 0.5], [1, 0.5])
-    draw_calibration([answer], [truth], right)
+    plot_reliability([answer], [truth], right)
     assert [bar.get_height() for bar in right.patches] == [0] * 9 + [1]
     assert [t.get_text() for t in right.texts] == ["1", "1"]
 
@@ -205,7 +211,7 @@ def test_each_scene_is_asked_what_it_can_answer(questions):
     for task in TASKS:
         expected = 40 if task != "<REGION_TO_OCR>" else sum(bool(q.truth.text) for q in asked["<OCR>"])
         assert len(asked[task]) == expected, task
-    again = list(scene_questions(HELD_OUT_SEEDS[:40], size=256))
+    again = list(scene_examples(HELD_OUT_SEEDS[:40], size=256))
     assert [(q.task, q.text, q.truth.raw) for q in again] == [(q.task, q.text, q.truth.raw) for q in questions]
 
 
@@ -214,7 +220,7 @@ def test_pictures_are_encoded_once_and_answers_kept_beside_their_questions(monke
     encoded = []
     encode = predictor.encode_image
     monkeypatch.setattr(predictor, "encode_image", lambda image: (encoded.append(image), encode(image))[1])
-    asked = list(scene_questions(HELD_OUT_SEEDS[:5], ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>"], size=192))
+    asked = list(scene_examples(HELD_OUT_SEEDS[:5], ["<OD>", "<CAPTION>", "<REGION_TO_CATEGORY>"], size=192))
     evaluation = evaluate(predictor, asked, batch_size=2)
     assert sum(not hasattr(image, "tokens") for image in encoded) == 5
     assert sorted(map(id, evaluation.questions)) == sorted(map(id, asked))
@@ -288,7 +294,7 @@ LEAST = {
 
 
 def test_the_shipped_model_is_as_good_as_it_is_said_to_be():
-    evaluation = evaluate(load("florence-2-nano"), scene_questions(HELD_OUT_SEEDS[-80:], list(LEAST)))
+    evaluation = evaluate(load("florence-2-nano"), scene_examples(HELD_OUT_SEEDS[-80:], list(LEAST)))
     found = evaluation.metrics()
     for task, values in LEAST.items():
         for name, least in values.items():

@@ -344,8 +344,8 @@ def assert_all_the_same(results, others):
 
 
 def test_all_tasks_are_answered_together_after_one_look(panel, nano, looks, monkeypatch):
-    asked, predict_many = [], nano.predict_many
-    monkeypatch.setattr(nano, "predict_many", lambda *a, **k: asked.append(1) or predict_many(*a, **k))
+    asked, predict_tasks = [], nano.predict_tasks
+    monkeypatch.setattr(nano, "predict_tasks", lambda *a, **k: asked.append(1) or predict_tasks(*a, **k))
     monkeypatch.setattr(nano, "stream", None)
     answer = ask(panel, ALL_TASKS.token)
     assert (len(looks), len(asked)) == (1, 1)

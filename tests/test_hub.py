@@ -19,7 +19,7 @@ from florence_lab.exceptions import HubError
 from florence_lab.loading import hub
 from florence_lab.loading.hub import HUBS, resolve
 from florence_lab.loading.registry import get_model_info
-from florence_lab.network import call_within
+from florence_lab.network import run_with_timeout
 
 MODEL = "florence-2-base"
 MODELSCOPE_ID = "AI-ModelScope/Florence-2-base"
@@ -369,8 +369,8 @@ def test_modelscope_endpoint_variables(monkeypatch, variables, endpoint):
 
 
 def test_call_within():
-    assert call_within(1, lambda: 3) == 3
+    assert run_with_timeout(1, lambda: 3) == 3
     with pytest.raises(KeyError, match="inside"):
-        call_within(1, lambda: {}["inside"])
+        run_with_timeout(1, lambda: {}["inside"])
     with pytest.raises(TimeoutError, match=r"0.05 s"):
-        call_within(0.05, lambda: time.sleep(0.5))
+        run_with_timeout(0.05, lambda: time.sleep(0.5))

@@ -68,7 +68,7 @@ def large():
 @pytest.mark.parametrize(("query", "picture", "line"), TRANSCRIPT, ids=[query for query, _, _ in TRANSCRIPT])
 def test_the_transcript(large, query, picture, line):
     lines = {}
-    for name, generation in (("beams", {}), ("greedy", {"num_beams": 1})):
+    for name, generation in (("beams", {}), ("greedy_search", {"num_beams": 1})):
         result = large.predict(PICTURES + picture, query, max_new_tokens=1024, **generation)
         lines[name] = str({result.prompt: result.raw})
     assert line in lines.values(), "\n".join(f"{name:9}{given}" for name, given in {"the seed": line, **lines}.items())
@@ -94,8 +94,8 @@ def test_the_listing():
     template = get_template(get_default_template_type(MODEL), tokenizer)
     seed_everything(42)
     theirs = {"Describe the image": "Four sheep standing in a field with mountains in the background."}
-    beams, greedy = (
+    beams, greedy_search = (
         inference(model, template, "Describe the image", images=[f"{PICTURES}animal.png"], **generation)[0]
         for generation in ({}, {"num_beams": 1})
     )
-    assert theirs in (beams, greedy), f"the seed: {theirs}\nbeams: {beams}\ngreedy: {greedy}"
+    assert theirs in (beams, greedy_search), f"the seed: {theirs}\nbeams: {beams}\ngreedy: {greedy_search}"

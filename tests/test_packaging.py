@@ -214,16 +214,21 @@ def test_nothing_imports_what_is_below_it_in_the_flow(path):
 
 def test_a_wheel_answers_from_anywhere(tmp_path):
     """Built and installed outside the checkout, with nothing of it at hand: the weights came along."""
-    quiet = {"check": True, "capture_output": True, "text": True}
+    suppress_library_output = {"check": True, "capture_output": True, "text": True}
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(PACKAGE, source / "florence_lab", ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source], **quiet)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source], **suppress_library_output
+    )
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-t", site, wheel], **quiet)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-t", site, wheel],
+        **suppress_library_output,
+    )
 
     program = """
 import florence_lab
@@ -232,7 +237,7 @@ print(florence_lab.__file__)
 print(florence_lab.load("florence-2-nano").predict(sample_path("sheep"), "<OD>").labels)
 """
     elsewhere = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
-    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, **quiet)
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, **suppress_library_output)
     where, labels = ran.stdout.splitlines()
     assert Path(where).is_relative_to(site)
     assert labels == "('sheep', 'sheep', 'sheep', 'sheep')"

@@ -154,7 +154,7 @@ def test_pictures_are_opened_only_a_little_ahead(small, cat):
             given.append(None)
             yield cat.image
 
-    answers = small.predict_each(endless(), "<CAPTION>", batch_size=2, **SHORT)
+    answers = small.predict_iter(endless(), "<CAPTION>", batch_size=2, **SHORT)
     for number in range(1, 8):
         next(answers)
         assert number <= len(given) <= number + 2 + 2 * 2 + 1
@@ -181,16 +181,16 @@ def test_many_questions_are_answered_as_one_by_one(small, cat, generation, monke
     questions = [token if task.input == "none" else (token, INPUTS[task.input]) for token, task in TASKS.items()]
     alone = [small.predict(cat, *([q] if isinstance(q, str) else q), **SHORT, **generation) for q in questions]
     monkeypatch.setattr(small.model, "get_image_features", None)  # `cat` is encoded already
-    together = small.predict_many(cat, questions, batch_size=7, **SHORT, **generation)
+    together = small.predict_tasks(cat, questions, batch_size=7, **SHORT, **generation)
     for result, one in zip(together, alone, strict=True):
         assert_same(result, one)
-    assert small.predict_many(cat, []) == []
+    assert small.predict_tasks(cat, []) == []
 
 
 def test_a_wrong_question_among_many_is_found_before_any_is_asked(small, monkeypatch):
     monkeypatch.setattr(small.model, "get_image_features", None)
     with pytest.raises(ValueError, match="<OPEN_VOCABULARY_DETECTION>"):
-        small.predict_many(Image.new("RGB", (9, 9)), ["<OD>", "<OPEN_VOCABULARY_DETECTION>"])
+        small.predict_tasks(Image.new("RGB", (9, 9)), ["<OD>", "<OPEN_VOCABULARY_DETECTION>"])
 
 
 # ---------------------------------------------------------------------- streams
@@ -380,8 +380,8 @@ def test_a_batch_scores_each_by_its_own_picture(small, pictures):
 def test_the_checkpoints_settings_are_used(small, cat, generated):
     for generation in ({}, {"num_beams": 3}, {"num_beams": 1}):
         small.predict(cat, "<OD>", **SHORT, **generation)
-    default, beams, greedy = (output[0].tolist() for _, output in generated)
-    assert default == beams != greedy
+    default, beams, greedy_search = (output[0].tolist() for _, output in generated)
+    assert default == beams != greedy_search
     assert default[:2] == [2, 0]  # forced_bos_token_id
     assert default[-1] == 2  # forced_eos_token_id
 
@@ -539,7 +539,7 @@ def test_a_mistake_in_the_question_is_told_before_a_picture_is_opened(small, tas
         yield
 
     with pytest.raises(ValueError, match=reason):
-        small.predict_each(never(), task, text)
+        small.predict_iter(never(), task, text)
 
 
 def test_how_a_predictor_looks(small):

@@ -17,21 +17,21 @@ from florence_lab.loading.checkpoint import build_processor
 from florence_lab.pretraining import curriculum as curriculum_module
 from florence_lab.pretraining import loop
 from florence_lab.pretraining.arguments import PretrainArguments
-from florence_lab.pretraining.auxiliary_heads import Helper
+from florence_lab.pretraining.auxiliary_heads import AuxiliaryHeads
 from florence_lab.pretraining.config import MAX_TOKENS
 from florence_lab.pretraining.curriculum import Stage
 from florence_lab.pretraining.dataset import _DRAWN_SIZES, Steps, draw_example
-from florence_lab.pretraining.dense_targets import LETTERS, TARGET_MAP_SIZE, cells_of, parts_of
+from florence_lab.pretraining.dense_targets import LETTERS, TARGET_MAP_SIZE, build_dense_targets, split_dense_targets
 from florence_lab.pretraining.loop import _log, _Run, pretrain
 from florence_lab.pretraining.losses import answer_losses, token_weights
 from florence_lab.pretraining.model import _start_from, build_nano, forward, resize
 from florence_lab.pretraining.tokenizer import _tokenizer, build_tokenizer, world_texts
 from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
-from florence_lab.scenes.answers import meant
+from florence_lab.scenes.answers import referenced_objects
 from florence_lab.scenes.paint import PALETTE
 from florence_lab.scenes.phrases import COLUMNS, column
 from florence_lab.tasks import TASKS
-from florence_lab.template.locations import location_tokens
+from florence_lab.template.locations import format_location_tokens
 from florence_lab.template.template import FlorenceTemplate
 from florence_lab.template.vocabulary import ADDED_TOKENS
 
@@ -308,8 +308,8 @@ def test_cells_say_what_is_where(side):
     example = draw_example(9, 6)
     seeds = range(1_000_072, 1_000_080)
     scene = next(s for s in (draw_scene(seed, 192) for seed in seeds) if any(thing.text for thing in s.objects))
-    cells = cells_of(example.seen, example.things, example.letters, side).reshape(side, side, 39)
-    told = {name: part.numpy() for name, part in parts_of(torch.from_numpy(cells)).items()}
+    cells = build_dense_targets(example.seen, example.things, example.letters, side).reshape(side, side, 39)
+    told = {name: part.numpy() for name, part in split_dense_targets(torch.from_numpy(cells)).items()}
     for number, thing in enumerate(scene.objects, 1):
         x0, y0, x1, y1 = (round(v * side / 192) for v in thing.box)
         kind = told["kind"][y0:y1, x0:x1, 0] == 1 + CATEGORIES.index(thing.label)
@@ -348,13 +348,13 @@ def test_what_a_question_means_is_what_is_answered(task):
     scenes = (draw_scene(seed, 256) for seed in range(1_000_000, 1_000_100))
     scene = next(scene for scene in scenes if sum(bool(thing.text) for thing in scene.objects) > 1)
     told = {
-        "grounding": lambda thing: location_tokens(thing.box, scene.size),
-        "boxes_or_polygons": lambda thing: location_tokens(thing.box, scene.size),
-        "polygons": lambda thing: location_tokens(thing.polygons[0], scene.size),
+        "grounding": lambda thing: format_location_tokens(thing.box, scene.size),
+        "boxes_or_polygons": lambda thing: format_location_tokens(thing.box, scene.size),
+        "polygons": lambda thing: format_location_tokens(thing.polygons[0], scene.size),
         "text": lambda thing: thing.text if "OCR" in task else thing.label,
     }
     for text in scene.queries(task, random.Random(0)):
-        answer, things = scene.answer(task, text).raw, meant(scene, task, text)
+        answer, things = scene.answer(task, text).raw, referenced_objects(scene, task, text)
         shown = told[TASKS[task].result]
         if TASKS[task].input == "region":
             [thing] = things
@@ -366,9 +366,11 @@ def test_what_a_question_means_is_what_is_answered(task):
 def test_tokens_are_told_whether_they_are_meant(small_run, tokenizer, monkeypatch):
     tasks = {"<REGION_TO_CATEGORY>": 1, "<OD>": 1}
     monkeypatch.setattr(curriculum_module, "CURRICULUM", (Stage(9, 128, 6, tasks),))
-    batch = Steps(small_run("meant", batch_size=8), tokenizer)[0]
+    batch = Steps(small_run("referenced_objects", batch_size=8), tokenizer)[0]
     for group in batch.groups:
-        for picture, target, told, task in zip(*group[:1], group.targets, group.meant, group.tasks, strict=True):
+        for picture, target, told, task in zip(
+            *group[:1], group.targets, group.referenced_objects, group.tasks, strict=True
+        ):
             kind = batch.cells[picture][:, 0]
             if task == "<OD>":
                 assert (told == -1).all()
@@ -400,9 +402,9 @@ def test_tokens_and_the_finer_map_are_told_the_same_letters(side):
     whole = TARGET_MAP_SIZE
     fine = np.arange(4 * side * side).reshape(2 * side, 2 * side) % 60
     letters = fine.repeat(whole // side // 2, 0).repeat(whole // side // 2, 1).astype(np.uint8)
-    cells = cells_of(np.zeros((whole, whole), np.uint8), np.zeros((1, 6), np.float32), letters, side)
+    cells = build_dense_targets(np.zeros((whole, whole), np.uint8), np.zeros((1, 6), np.float32), letters, side)
     assert cells[1, 6:10].tolist() == fine[:2, 2:4].flatten().tolist()
-    helper = Helper(8, 63)
+    helper = AuxiliaryHeads(8, 63)
     helper.fine.weight.data = 50 * torch.eye(*helper.fine.weight.shape)
     helper.fine.bias.data.zero_()
     helper.fine.bias.data[63] = 50  # no thing anywhere
@@ -492,10 +494,10 @@ def test_every_so_often_held_out_scenes_are_asked(small_run):
 def test_halfway_the_middle_of_every_thing_is_told():
     """Who tells them all, and the categories, has no loss; who tells the tokens beside them has."""
     example = draw_example(2, 6)
-    cells = torch.from_numpy(cells_of(example.seen, example.things, example.letters, 16))[None]
-    true = parts_of(cells)
+    cells = torch.from_numpy(build_dense_targets(example.seen, example.things, example.letters, 16))[None]
+    true = split_dense_targets(cells)
     kind = torch.nn.functional.one_hot(true["kind"][..., 0].long(), 1 + len(CATEGORIES)).float()
-    helper = Helper(1 + len(CATEGORIES) + 1, 8)
+    helper = AuxiliaryHeads(1 + len(CATEGORIES) + 1, 8)
     helper.halfway.weight.data = 50 * torch.eye(*helper.halfway.weight.shape)
     right = torch.cat([kind, 2 * true["middle"] - 1], dim=-1)
     assert helper.halfway_loss(right, cells) < 1e-3

@@ -13,15 +13,15 @@ from PIL import Image
 from florence_lab.geometry import polygon_area, polygons_to_mask
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.tasks import TASKS
-from florence_lab.template.locations import location_tokens
+from florence_lab.template.locations import format_location_tokens
 from florence_lab.template.template import FlorenceTemplate
 
 SIZE = (640, 480)
 SEGMENTATION, OPEN = "<REFERRING_EXPRESSION_SEGMENTATION>", "<OPEN_VOCABULARY_DETECTION>"
-CAT, HAT = location_tokens((100, 100, 300, 200), SIZE), location_tokens((400, 50, 500, 350), SIZE)
-QUAD = location_tokens((100, 100, 300, 120, 290, 200, 90, 180), SIZE)
-TRIANGLE = location_tokens((100, 100, 300, 100, 100, 300), SIZE)
-SQUARE = location_tokens((400, 200, 500, 200, 500, 300, 400, 300), SIZE)
+CAT, HAT = format_location_tokens((100, 100, 300, 200), SIZE), format_location_tokens((400, 50, 500, 350), SIZE)
+QUAD = format_location_tokens((100, 100, 300, 120, 290, 200, 90, 180), SIZE)
+TRIANGLE = format_location_tokens((100, 100, 300, 100, 100, 300), SIZE)
+SQUARE = format_location_tokens((400, 200, 500, 200, 500, 300, 400, 300), SIZE)
 
 ANSWERS = {
     "": "Four sheep in a field. ",

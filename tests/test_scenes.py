@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from florence_lab.images import SCENE_SOURCE, load_image
+from florence_lab.images import GENERATOR_TAG, load_image
 from florence_lab.scenes import (
     BACKGROUNDS,
     CATEGORIES,
@@ -29,7 +29,7 @@ from florence_lab.scenes.paint import PALETTE
 from florence_lab.scenes.phrases import phrases, plural
 from florence_lab.scenes.sprites import WORDS
 from florence_lab.tasks import TASKS
-from florence_lab.template.locations import from_bins, to_bins
+from florence_lab.template.locations import bins_to_pixels, pixels_to_bins
 
 SIDE = 192
 SEEDS = range(60)
@@ -255,8 +255,8 @@ def test_answers_parse_to_their_own_kind(task, scene):
 
 def test_detection_is_the_truth(scene):
     result = scene.answer("<OD>")
-    truth = sorted((thing.label, *to_bins(thing.box, scene.size)) for thing in scene.objects)
-    found = [(label, *to_bins(box, scene.size)) for label, box in zip(result.labels, result.boxes, strict=True)]
+    truth = sorted((thing.label, *pixels_to_bins(thing.box, scene.size)) for thing in scene.objects)
+    found = [(label, *pixels_to_bins(box, scene.size)) for label, box in zip(result.labels, result.boxes, strict=True)]
     assert sorted(found) == truth
     firsts = [result.boxes[result.labels.index(label)][0] for label in dict.fromkeys(result.labels)]
     assert firsts == sorted(firsts)
@@ -313,8 +313,8 @@ def test_grounding_of_phrases():
     for text in ("the sheeps", "sheep", "four white sheep", "White sheep", "all the sheep"):
         result = scene.answer("<CAPTION_TO_PHRASE_GROUNDING>", text)
         assert result.labels == (text,) * 4
-        assert sorted(map(tuple, to_bins(result.boxes, scene.size))) == sorted(
-            tuple(to_bins(thing.box, scene.size)) for thing in scene.objects
+        assert sorted(map(tuple, pixels_to_bins(result.boxes, scene.size))) == sorted(
+            tuple(pixels_to_bins(thing.box, scene.size)) for thing in scene.objects
         )
     for text in ("the bus", "the black sheep", "happiness"):
         assert len(scene.answer("<CAPTION_TO_PHRASE_GROUNDING>", text)) == 0
@@ -347,7 +347,7 @@ def test_segments_of_regions(scene):
 
 def test_words_of_regions(scene):
     for thing in scene.objects:
-        region = "".join(f"<loc_{n}>" for n in to_bins(thing.box, scene.size))
+        region = "".join(f"<loc_{n}>" for n in pixels_to_bins(thing.box, scene.size))
         category = scene.answer("<REGION_TO_CATEGORY>", region)
         assert category.text == thing.label
         assert category.raw == thing.label + region
@@ -366,7 +366,7 @@ def test_reading():
         assert sorted(text.text.split()) == sorted(sign.text for sign in signs)
         assert list(quads.labels) == text.text.split()
         for sign in signs:
-            expected = from_bins(to_bins(sign.quad.ravel(), scene.size), scene.size).reshape(4, 2)
+            expected = bins_to_pixels(pixels_to_bins(sign.quad.ravel(), scene.size), scene.size).reshape(4, 2)
             assert min(np.abs(quad - expected).max() for quad in quads.quads) < 1e-9
         if not signs:
             assert text.raw == quads.raw == ""
@@ -445,7 +445,7 @@ def test_a_scene_says_where_it_comes_from(tmp_path):
     scene = draw_scene(7, 64)
     files = [write_dataset(tmp_path, [7], 64) / "images" / "scene_00000007.png", *map(sample_path, SAMPLES)]
     for source in (scene.image, scene.image.resize((32, 32)), scene.image.copy(), *files):
-        assert load_image(source).info["Source"].startswith(SCENE_SOURCE)
+        assert load_image(source).info["Source"].startswith(GENERATOR_TAG)
     assert "Source" not in load_image(Image.new("RGB", (8, 8))).info
 
 

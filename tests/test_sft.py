@@ -19,15 +19,15 @@ from transformers import Florence2ForConditionalGeneration
 from florence_lab import load
 from florence_lab.cli import main
 from florence_lab.data.examples import Example
-from florence_lab.evaluation.predictions import answer_all
+from florence_lab.evaluation.predictions import predict_dataset
 from florence_lab.exceptions import CheckpointError, TrainingError
 from florence_lab.finetuning.arguments import SftArguments
-from florence_lab.finetuning.collator import IGNORED, Collator, Row
+from florence_lab.finetuning.collator import IGNORED, Florence2DataCollator, Row
 from florence_lab.finetuning.feature_cache import FeatureCache, read_features
 from florence_lab.finetuning.lora import add_lora, freeze_vision, lora_targets
 from florence_lab.finetuning.run import _training_arguments, sft
 from florence_lab.finetuning.run_directory import last_checkpoint
-from florence_lab.finetuning.trainer import FlorenceTrainer
+from florence_lab.finetuning.trainer import Florence2Trainer
 from florence_lab.loading.checkpoint import load_checkpoint
 from florence_lab.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 
@@ -107,7 +107,7 @@ def test_the_loss_is_that_of_the_answers_logits(small):
         Example(Image.new("RGB", (64, 48), color), "<CAPTION>", "", "What does the image describe?", answer, "")
         for color, answer in (("red", "a dog"), ("blue", "a much longer answer than that<loc_1><loc_2>"))
     ]
-    batch = Collator(small.processor)([Row(example) for example in examples])
+    batch = Florence2DataCollator(small.processor)([Row(example) for example in examples])
     assert (batch["labels"][0] == IGNORED).any(), "the shorter answer is padded"
     with torch.no_grad():
         loss = small.model(**batch).loss
@@ -127,11 +127,13 @@ def test_cached_tokens_train_as_the_pictures_do(nano, tmp_path):
     scenes = [draw_scene(seed, 128) for seed in TRAIN_SEEDS[:3]]
     examples = [Example(s.image, "<OD>", "", "Locate the objects.", s.answer("<OD>").raw, "") for s in scenes]
     paths = cache.compute(example.image for example in examples)
-    pictures = Collator(processor)([Row(example) for example in examples])
-    cached = Collator(processor)([Row(example, path) for example, path in zip(examples, paths, strict=True)])
+    pictures = Florence2DataCollator(processor)([Row(example) for example in examples])
+    cached = Florence2DataCollator(processor)(
+        [Row(example, path) for example, path in zip(examples, paths, strict=True)]
+    )
     assert "pixel_values" not in cached
     assert "image_tokens" not in pictures
-    trainer = FlorenceTrainer(model, _training_arguments(SftArguments(device="cpu"), tmp_path, False))
+    trainer = Florence2Trainer(model, _training_arguments(SftArguments(device="cpu"), tmp_path, False))
     with torch.no_grad():
         a, b = (trainer.compute_loss(model, batch) for batch in (pictures, cached))
     assert torch.allclose(a, b, atol=1e-5)
@@ -288,8 +290,8 @@ def test_a_metric_that_the_rows_have_not_is_refused(arguments, data):
 
 def test_the_best_checkpoint_by_a_tasks_metric_is_kept(arguments, data, monkeypatch):
     values = iter([0.3, 0.9, 0.2, 0.1, 0.1])
-    measured = FlorenceTrainer._measured
-    monkeypatch.setattr(FlorenceTrainer, "_measured", lambda self: measured(self) | {"OD/mAP@0.5": next(values)})
+    measured = Florence2Trainer._measured
+    monkeypatch.setattr(Florence2Trainer, "_measured", lambda self: measured(self) | {"OD/mAP@0.5": next(values)})
     chosen = arguments(
         val_dataset=(str(data / "val.jsonl"),),
         metric_for_best_model="OD/mAP@0.5",
@@ -489,7 +491,7 @@ def test_a_file_of_questions_is_answered_and_gone_on_with(adapter, data, tmp_pat
 
     cut = whole.splitlines(keepends=True)
     (tmp_path / "answers.jsonl").write_text("".join(cut[:2]) + cut[2][:20])  # killed while it wrote
-    answer_all(load(adapter), [asked], tmp_path)
+    predict_dataset(load(adapter), [asked], tmp_path)
     again = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     for old, new in zip(lines, again, strict=True):
         scores = [

@@ -11,7 +11,7 @@ import torch
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.tasks import TASKS
 from florence_lab.template.confidence import TokenProbabilities, instance_score
-from florence_lab.template.locations import from_bins, location_tokens, to_bins
+from florence_lab.template.locations import bins_to_pixels, format_location_tokens, pixels_to_bins
 from florence_lab.template.template import FlorenceTemplate
 from florence_lab.template.vocabulary import ADDED_TOKENS
 
@@ -184,9 +184,9 @@ SIZES = [(1000, 1000), (451, 300), (1, 1), (20000, 10), (1333, 97), (34, 85)]
 @pytest.mark.parametrize("size", SIZES)
 def test_every_bin_survives_the_way_to_pixels_and_back(size):
     bins = np.stack([np.arange(1000), np.arange(1000)[::-1]], axis=1)
-    pixels = from_bins(bins, size)
+    pixels = bins_to_pixels(bins, size)
     assert pixels.dtype == np.float64
-    np.testing.assert_array_equal(to_bins(pixels, size), bins)
+    np.testing.assert_array_equal(pixels_to_bins(pixels, size), bins)
     np.testing.assert_allclose(pixels[250], [0.2505 * size[0], 0.7495 * size[1]], rtol=1e-12)
 
 
@@ -197,16 +197,16 @@ def test_pixels_fall_into_the_published_bins(size):
         pixels = np.zeros((side + 1, 2))
         pixels[:, axis] = range(side + 1)
         expected = [min(x * 1000 // side, 999) for x in range(side + 1)]
-        assert to_bins(pixels, size)[:, axis].tolist() == expected
+        assert pixels_to_bins(pixels, size)[:, axis].tolist() == expected
 
 
 def test_pixels_outside_are_kept_within():
-    assert to_bins([-7, -0.1, 1e9, 100], (400, 100)).tolist() == [0, 0, 999, 999]
+    assert pixels_to_bins([-7, -0.1, 1e9, 100], (400, 100)).tolist() == [0, 0, 999, 999]
 
 
 def test_location_tokens_of_any_shape():
-    assert location_tokens((100, 50, 200, 75), (400, 100)) == loc(250, 500, 500, 750)
-    assert location_tokens(np.array([[100, 50], [200, 75]]), (400, 100)) == loc(250, 500, 500, 750)
+    assert format_location_tokens((100, 50, 200, 75), (400, 100)) == loc(250, 500, 500, 750)
+    assert format_location_tokens(np.array([[100, 50], [200, 75]]), (400, 100)) == loc(250, 500, 500, 750)
 
 
 # ---------------------------------------------------------------------- what comes back: the seed's transcript
@@ -250,7 +250,7 @@ def test_the_boxes_of_the_seed(parse, task):
     assert (result.boxes.shape, result.boxes.dtype) == ((len(labels), 4), np.float64)
     for i, box in boxes.items():
         np.testing.assert_allclose(result.boxes[i], box, rtol=1e-12)
-    assert location_tokens(result.boxes, (640, 480)) == "".join(re.findall("<loc_[0-9]+>", raw))
+    assert format_location_tokens(result.boxes, (640, 480)) == "".join(re.findall("<loc_[0-9]+>", raw))
 
 
 def test_a_text_of_the_seed_keeps_its_trailing_space_in_raw(parse):
@@ -554,8 +554,8 @@ def certain(template: FlorenceTemplate, ids: list[int], chosen: dict[str, float]
     return probabilities
 
 
-BINS = (100, 200, 300, 600)  # 200 wide, 400 high: within 50 bins sideways and 100 up and down
-ROWS = (
+NUM_BINS = (100, 200, 300, 600)  # 200 wide, 400 high: within 50 bins sideways and 100 up and down
+WORKLOADS = (
     {100: 0.5, 50: 0.1, 150: 0.2, 49: 0.1, 151: 0.1},  # 0.8 of it near
     {200: 0.25, 100: 0.125, 300: 0.125, 99: 0.3, 301: 0.2},  # 0.5
     {300: 1.0},
@@ -564,11 +564,13 @@ ROWS = (
 
 
 def test_score_of_a_box_by_hand():
-    assert instance_score(np.array([0.9, 0.5]), spread(*ROWS), BINS) == pytest.approx(0.9 * 0.5 * 0.8 * 0.5 * 0.9)
+    assert instance_score(np.array([0.9, 0.5]), spread(*WORKLOADS), NUM_BINS) == pytest.approx(
+        0.9 * 0.5 * 0.8 * 0.5 * 0.9
+    )
 
 
 def test_score_without_a_label_is_that_of_the_place():
-    assert instance_score(np.array([]), spread(*ROWS), BINS) == pytest.approx(0.8 * 0.5 * 0.9)
+    assert instance_score(np.array([]), spread(*WORKLOADS), NUM_BINS) == pytest.approx(0.8 * 0.5 * 0.9)
 
 
 @pytest.mark.parametrize("n", [8, 6, 30])
@@ -594,24 +596,24 @@ def test_a_long_polygon_is_no_underflow():
 def test_an_impossible_place_scores_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert instance_score(np.array([1.0]), spread({500: 1.0}, *ROWS[1:]), BINS) == 0
+        assert instance_score(np.array([1.0]), spread({500: 1.0}, *WORKLOADS[1:]), NUM_BINS) == 0
 
 
 def test_scores_lie_between_0_and_1():
-    assert instance_score(np.array([1.0]), spread(*[{b: 1 + 1e-6} for b in BINS]), BINS) == 1  # rounded sums
-    assert instance_score(np.array([1.0], np.float32), spread(*[{b: 1.0} for b in BINS]), BINS) == 1
+    assert instance_score(np.array([1.0]), spread(*[{b: 1 + 1e-6} for b in NUM_BINS]), NUM_BINS) == 1  # rounded sums
+    assert instance_score(np.array([1.0], np.float32), spread(*[{b: 1.0} for b in NUM_BINS]), NUM_BINS) == 1
 
 
 def test_a_surer_model_scores_higher():
     rng = np.random.default_rng(0)
-    label, table = rng.uniform(0.1, 0.9, 3), spread(*[{b: rng.uniform(0.1, 0.9)} for b in BINS])
-    before = instance_score(label, table, BINS)
+    label, table = rng.uniform(0.1, 0.9, 3), spread(*[{b: rng.uniform(0.1, 0.9)} for b in NUM_BINS])
+    before = instance_score(label, table, NUM_BINS)
     for i in range(3):
-        assert instance_score(label + 0.1 * (np.arange(3) == i), table, BINS) > before
-    for i, b in enumerate(BINS):
+        assert instance_score(label + 0.1 * (np.arange(3) == i), table, NUM_BINS) > before
+    for i, b in enumerate(NUM_BINS):
         surer = table.copy()
         surer[i, b] += 0.1
-        assert instance_score(label, surer, BINS) > before
+        assert instance_score(label, surer, NUM_BINS) > before
 
 
 def test_scores_are_read_at_the_places_of_each_instance(template):

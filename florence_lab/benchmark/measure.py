@@ -18,16 +18,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from ..inference.device import pick_device
-from ..loading.hub import at_hand
+from ..inference.device import select_device
+from ..loading.hub import find_cached
 from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS, draw_scene
 from .report import Benchmark
-from .runners import WAYS, make
-from .workloads import ROWS, TOKENS, Pictures
+from .runners import BACKENDS, make
+from .workloads import TOKENS, WORKLOADS, Pictures
 
 if TYPE_CHECKING:
-    from .runners import Ours, Plain
+    from .runners import FlorenceLabRunner, TransformersRunner
     from .workloads import Row
 
 
@@ -36,7 +36,7 @@ def benchmark(
     device: str = "auto",
     repeats: int = 5,
     against: str = "transformers",
-    rows: Sequence[str] = tuple(ROWS),
+    rows: Sequence[str] = tuple(WORKLOADS),
 ) -> Benchmark:
     """Measure florence_lab, and transformers beside it.
 
@@ -46,19 +46,19 @@ def benchmark(
         device: as for `load`.
         repeats: measurements of each, after one that does not count.
         against: `"transformers"`, or `"nothing"` to leave it out.
-        rows: what to measure, of `ROWS`.
+        rows: what to measure, of `WORKLOADS`.
 
     Raises:
         ValueError: for a model that is neither at hand nor of a known size, or fewer than one repeat.
     """
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: give 1 or more")
-    where = pick_device(device)
-    names = [name for name in WAYS if against == "transformers" or not name.startswith("transformers")]
+    where = select_device(device)
+    names = [name for name in BACKENDS if against == "transformers" or not name.startswith("transformers")]
     with torch.inference_mode():
         ways = {name: make(name, model_type, where) for name in tqdm(names, desc="loading", unit="way")}
         pictures = Pictures(next(iter(ways.values())))
-        seconds, said = _measure(ways, {name: ROWS[name] for name in rows}, pictures, repeats)
+        seconds, said = _measure(ways, {name: WORKLOADS[name] for name in rows}, pictures, repeats)
         speeds = _speeds(where)
         limits = _limits(next(iter(ways.values())).predictor, pictures.pixels, speeds)
     texts = {row: of for row, of in said.items() if row != "vision tower"}
@@ -76,7 +76,7 @@ def benchmark(
 
 
 def _measure(
-    ways: dict[str, Ours | Plain], rows: dict[str, Row], pictures: Pictures, repeats: int
+    ways: dict[str, FlorenceLabRunner | TransformersRunner], rows: dict[str, Row], pictures: Pictures, repeats: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, Any]]]:
     """Seconds of each row in each way, and what it answered."""
     seconds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in rows}
@@ -93,7 +93,7 @@ def _measure(
     return seconds, said
 
 
-def _timed(row: Row, way: Ours | Plain, pictures: Pictures) -> tuple[float, Any]:
+def _timed(row: Row, way: FlorenceLabRunner | TransformersRunner, pictures: Pictures) -> tuple[float, Any]:
     start = time.perf_counter()
     said = row.run(way, pictures)
     if torch.cuda.is_available():
@@ -149,7 +149,7 @@ def _about(model_type: str, device: torch.device, repeats: int) -> dict[str, Any
 
     cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     return {
-        "model": f"{model_type}, {'its own' if at_hand(model_type) else 'random'} weights",
+        "model": f"{model_type}, {'its own' if find_cached(model_type) else 'random'} weights",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({cpu})",
         "releases": f"torch {torch.__version__}, transformers {transformers.__version__}",
         "measured": f"{time.strftime('%Y-%m-%d')}, {repeats} times each, answers of {TOKENS} tokens",
@@ -164,7 +164,7 @@ def _peak_memory(way: str, model_type: str, device: str) -> float:
 
 
 def _answer_once(way: str, model_type: str, device: str) -> float:
-    where = pick_device(device)
+    where = select_device(device)
     one = make(way, model_type, where)
     one.answer(draw_scene(HELD_OUT_SEEDS[0], 512).image, "<CAPTION>", "", TOKENS)
     if where.type == "cuda":

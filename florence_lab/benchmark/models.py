@@ -11,7 +11,7 @@ from ..exceptions import unknown_name
 from ..inference.davit import DAVIT_ATTENTION
 from ..inference.decoding import LANGUAGE_ATTENTION
 from ..loading.checkpoint import load_checkpoint
-from ..loading.hub import at_hand
+from ..loading.hub import find_cached
 from ..loading.published import POST_PROCESSOR_CONFIG
 
 
@@ -39,7 +39,7 @@ def build(model_type: str) -> tuple[Florence2ForConditionalGeneration, Florence2
     Raises:
         ValueError: for a model that is neither at hand nor of a known size.
     """
-    folder = at_hand(model_type)
+    folder = find_cached(model_type)
     model, processor = load_checkpoint(folder) if folder else _random(model_type.removesuffix("-ft"))
     # generate's own warnings about an end that never comes are about nothing here
     model.generation_config.update(num_beams=1, early_stopping=False, eos_token_id=None, forced_eos_token_id=None)
@@ -51,7 +51,7 @@ def _random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Proc
 
     if size not in SIZES:
         raise ValueError(unknown_name("size of a model that is not at hand", size, SIZES))
-    _, nano = load_checkpoint(at_hand("florence-2-nano"))  # its words: which ones they are makes no difference
+    _, nano = load_checkpoint(find_cached("florence-2-nano"))  # its words: which ones they are makes no difference
     images = build_processor(nano.tokenizer, 768).image_processor
     images.image_seq_length = 577
     processor = Florence2Processor(

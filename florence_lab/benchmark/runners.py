@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from ..inference.device import is_good_at_bf16
+from ..inference.device import has_native_bf16
 from ..predictor import Predictor, compiled_predictor
 from ..tasks import TASKS
 from .models import build
@@ -18,7 +18,7 @@ INPUTS = {"none": "", "phrase": "a sheep", "region": "<loc_100><loc_100><loc_600
 _BATCH = {"transformers": 4, "florence_lab": 16}  # pictures decoded together
 
 
-class Ours:
+class FlorenceLabRunner:
     """florence_lab, compiled."""
 
     def __init__(self, model_type: str, dtype: torch.dtype, device: torch.device) -> None:
@@ -34,14 +34,14 @@ class Ours:
 
     def many(self, image: Image.Image) -> list[str]:
         asked = [(task.token, INPUTS[task.input] or None) for task in TASKS.values()]
-        return [result.raw for result in self.predictor.predict_many(image, asked, num_beams=1, max_new_tokens=TOKENS)]
+        return [result.raw for result in self.predictor.predict_tasks(image, asked, num_beams=1, max_new_tokens=TOKENS)]
 
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
         settings = {"num_beams": 1, "max_new_tokens": TOKENS, "batch_size": _BATCH["florence_lab"]}
-        return [result.raw for result in self.predictor.predict_each(images, "<CAPTION>", **settings)]
+        return [result.raw for result in self.predictor.predict_iter(images, "<CAPTION>", **settings)]
 
 
-class Plain:
+class TransformersRunner:
     """transformers as its documentation shows it: the processor, then `generate`."""
 
     def __init__(self, model_type: str, dtype: torch.dtype, device: torch.device) -> None:
@@ -71,16 +71,16 @@ class Plain:
         return [self.predictor.template.decode(self.predictor._up_to_its_end(ids)[1:].tolist()) for ids in sequences]
 
 
-WAYS: dict[str, tuple[type[Ours] | type[Plain], str]] = {
-    "transformers fp32": (Plain, "fp32"),
-    "transformers bf16": (Plain, "bf16"),
-    "florence_lab fp32": (Ours, "fp32"),
-    "florence_lab auto": (Ours, "auto"),
+BACKENDS: dict[str, tuple[type[FlorenceLabRunner] | type[TransformersRunner], str]] = {
+    "transformers fp32": (TransformersRunner, "fp32"),
+    "transformers bf16": (TransformersRunner, "bf16"),
+    "florence_lab fp32": (FlorenceLabRunner, "fp32"),
+    "florence_lab auto": (FlorenceLabRunner, "auto"),
 }
 
 
-def make(way: str, model_type: str, device: torch.device) -> Ours | Plain:
-    """One of `WAYS`, ready to answer."""
-    kind, dtype = WAYS[way]
-    low = dtype == "bf16" or (dtype == "auto" and is_good_at_bf16(device))
+def make(way: str, model_type: str, device: torch.device) -> FlorenceLabRunner | TransformersRunner:
+    """One of `BACKENDS`, ready to answer."""
+    kind, dtype = BACKENDS[way]
+    low = dtype == "bf16" or (dtype == "auto" and has_native_bf16(device))
     return kind(model_type, torch.bfloat16 if low else torch.float32, device)

@@ -58,7 +58,7 @@ def _answer(tokens: int, beams: int = 1) -> Callable[[Runner, Pictures], list[st
     return lambda way, pictures: [way.answer(pictures.images[0], "<CAPTION>", "", tokens, beams)]
 
 
-ROWS: dict[str, Row] = {
+WORKLOADS: dict[str, Row] = {
     "vision tower": Row(lambda way, pictures: way.tower(pictures.pixels)),
     "first token": Row(_answer(1)),
     "one answer": Row(_answer(TOKENS)),

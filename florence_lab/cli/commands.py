@@ -41,9 +41,9 @@ def _run_infer(arguments: argparse.Namespace) -> None:
     generation = {name: v for name in GENERATION if (v := getattr(arguments, name)) is not None}
     predictor = _load(arguments)
     if arguments.val_dataset:
-        from ..evaluation.predictions import answer_all
+        from ..evaluation.predictions import predict_dataset
 
-        print(answer_all(predictor, arguments.val_dataset, arguments.result_dir, **generation))
+        print(predict_dataset(predictor, arguments.val_dataset, arguments.result_dir, **generation))
         return
     from .session import Session
 
@@ -121,14 +121,14 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_eval(arguments: argparse.Namespace) -> None:
     from ..evaluation.evaluator import evaluate
-    from ..evaluation.suites import held_out, scene_questions
+    from ..evaluation.suites import held_out, scene_examples
     from ..tasks import get_task
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
     if arguments.dataset.startswith("scenes"):
         seeds = held_out(arguments.dataset)
         predictor = _load(arguments)
-        questions = scene_questions(seeds, tasks)
+        questions = scene_examples(seeds, tasks)
     else:
         from ..data.datasets import check_datasets, read_questions
 

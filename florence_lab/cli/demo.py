@@ -39,7 +39,7 @@ def run_demo(predictor: Predictor, folder: str | Path) -> Path:
         about[name].append((task, text))
     answers = {}
     for name, questions in tqdm(about.items(), desc=predictor.name, unit="picture"):
-        results = predictor.predict_many(sample_path(name), questions)
+        results = predictor.predict_tasks(sample_path(name), questions)
         answers |= {task: result for (task, _), result in zip(questions, results, strict=True)}
     for task in TASKS:
         print(f"{task} {answers[task].phrase}".rstrip() + f"\n  {Response(answers[task])}")

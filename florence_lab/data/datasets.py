@@ -12,13 +12,13 @@ from ..exceptions import DatasetError
 from ..template.template import FlorenceTemplate
 from .examples import Question, as_questions
 from .readers import _records
-from .validation import _Check, describe
+from .validation import _Check, summarize_row_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .examples import Example
-    from .rows import Problem
+    from .rows import RowError
 
 
 def check_datasets(datasets: Sequence[str]) -> None:
@@ -27,13 +27,13 @@ def check_datasets(datasets: Sequence[str]) -> None:
         _records(dataset.partition("#")[0])
 
 
-def read_examples(
+def load_examples(
     datasets: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int = 1024,
     seed: int = 42,
     answered: bool = True,
-) -> tuple[list[Example], list[Problem]]:
+) -> tuple[list[Example], list[RowError]]:
     """Read datasets, and check every row: its picture, its question, its boxes, its answer.
 
     Args:
@@ -76,9 +76,9 @@ def read_questions(
     Raises:
         DatasetError: for a dataset that can't be read, for faulty rows, or if nothing is asked.
     """
-    examples, problems = read_examples([dataset], tokenizer)
+    examples, problems = load_examples([dataset], tokenizer)
     if problems:
-        raise DatasetError(f"{len(problems)} faulty rows: {describe(problems)}")
+        raise DatasetError(f"{len(problems)} faulty rows: {summarize_row_errors(problems)}")
     questions = as_questions(example for example in examples if not tasks or example.task in tasks)
     if not questions:
         raise DatasetError(f"{dataset} asks nothing of {', '.join(tasks or ['any task'])}")

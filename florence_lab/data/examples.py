@@ -71,7 +71,7 @@ def open_picture(image: Any) -> Image.Image:
     return draw_scene(*image).image if isinstance(image, ScenePicture) else load_image(image)
 
 
-def identity(image: Any) -> Any:
+def image_key(image: Any) -> Any:
     """What is the same for the questions about one picture: its path or its seed; or the object, which the rows share."""
     return image if isinstance(image, (str, Path, tuple, bytes)) else id(image)
 
@@ -86,8 +86,8 @@ def as_questions(examples: Iterable[Example]) -> list[Question]:
     template = FlorenceTemplate()
     for example in examples:
         if example.task:
-            if not questions or identity(example.image) != shown:
-                shown, picture = identity(example.image), open_picture(example.image)
+            if not questions or image_key(example.image) != shown:
+                shown, picture = image_key(example.image), open_picture(example.image)
             truth = template.parse_text(example.response, example.task, picture.size, phrase=example.text)
             questions.append(Question(picture, example.task, example.text or None, truth, example.source))
     return questions

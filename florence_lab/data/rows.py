@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..template.locations import BINS
+from ..template.locations import NUM_BINS
 
 
-class Problem(NamedTuple):
+class RowError(NamedTuple):
     """A row that can't be trained on: the dataset, the row's number from 1 on, and what is wrong with it."""
 
     dataset: str
@@ -38,7 +38,7 @@ class _Bad(ValueError):
 
 BOX_UNITS: dict[str, Callable[[tuple[int, int]], np.ndarray]] = {
     "real": lambda size: np.ones(4),
-    "norm_1000": lambda size: np.array(size * 2) / BINS,
+    "norm_1000": lambda size: np.array(size * 2) / NUM_BINS,
     "norm_1": lambda size: np.array(size * 2, float),
 }
 """bbox_type -> what its coordinates are to be multiplied with to be pixels of a picture of (width, height)."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..template.locations import location_tokens
+from ..template.locations import format_location_tokens
 from ..template.template import FlorenceTemplate
 from .examples import Example, ScenePicture, open_picture
-from .rows import BOX_UNITS, Problem, _Bad
+from .rows import BOX_UNITS, RowError, _Bad
 
 if TYPE_CHECKING:
     from .rows import Record
@@ -21,7 +21,7 @@ OUTSIDE = 1.0
 """Pixels by which a box may leave its picture and still be taken for one that was rounded."""
 
 
-def describe(problems: Sequence[Problem], shown: int = 5) -> str:
+def summarize_row_errors(problems: Sequence[RowError], shown: int = 5) -> str:
     """How many rows have which fault, each with its first ones."""
     kinds = defaultdict(list)
     for problem in problems:
@@ -42,12 +42,12 @@ class _Check(NamedTuple):
     max_length: int
     answered: bool
 
-    def __call__(self, numbered: tuple[int, Record | str]) -> tuple[list[Example], Problem | None]:
+    def __call__(self, numbered: tuple[int, Record | str]) -> tuple[list[Example], RowError | None]:
         number, record = numbered
         try:
             return self.examples(record, f"{self.dataset}, row {number}"), None
         except _Bad as bad:
-            return [], Problem(self.dataset, number, str(bad))
+            return [], RowError(self.dataset, number, str(bad))
 
     def examples(self, record: Record | str, source: str) -> list[Example]:
         if isinstance(record, str):  # what the reader of the file has to say about it
@@ -117,4 +117,4 @@ def _box_tokens(box: np.ndarray, size: tuple[int, int]) -> str:
         raise _Bad(f"a box without an area: {readable}")
     if min(x0, y0) < -OUTSIDE or x1 > size[0] + OUTSIDE or y1 > size[1] + OUTSIDE:
         raise _Bad(f"a box outside its picture: {readable}")
-    return location_tokens(box, size)
+    return format_location_tokens(box, size)

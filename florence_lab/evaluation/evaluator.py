@@ -107,7 +107,7 @@ def evaluate(
 
     Args:
         predictor: the model.
-        questions: of one picture after the other; see `scene_questions`.
+        questions: of one picture after the other; see `scene_examples`.
         batch_size: how many pictures are asked together.
         total: how many questions there are, for the progress bar, where `questions` can't tell.
         generation: settings for `generate`, as for `Predictor.predict`.

@@ -14,7 +14,7 @@ LEAST_IOU = 0.5
 """From which intersection over union on a box counts as found: that of PASCAL VOC, and of COCO's mAP@0.5."""
 
 
-def is_right(answer: Result, truth: Result, by_label: bool = True) -> np.ndarray:
+def match_instances(answer: Result, truth: Result, by_label: bool = True) -> np.ndarray:
     """Which instances of an answer are right: N booleans.
 
     Right is what overlaps an instance of the truth by an IoU of 0.5 or more and, with `by_label`, has its very label. No
@@ -57,12 +57,12 @@ def _masks(outlines: Sequence[tuple[np.ndarray, ...]], image_size: tuple[int, in
 
 def _f1(answer: Result, truth: Result, by_label: bool = True) -> float:
     said = len(answer) + len(truth)
-    return 2 * float(is_right(answer, truth, by_label).sum()) / said if said else 1.0
+    return 2 * float(match_instances(answer, truth, by_label).sum()) / said if said else 1.0
 
 
 def _proposed(answer: Boxes, truth: Boxes) -> float:
     """The share of the true boxes that are proposed, whatever they are called."""
-    return float(is_right(answer, truth, by_label=False).sum()) / max(1, len(truth))
+    return float(match_instances(answer, truth, by_label=False).sum()) / max(1, len(truth))
 
 
 def _mask_iou(answer: Polygons, truth: Polygons) -> float:
@@ -142,7 +142,7 @@ def mean_average_precision(answers: Answers, truths: Answers) -> dict[str, float
 
 def confidences(answers: Answers, truths: Answers) -> tuple[np.ndarray, np.ndarray]:
     """The confidence of every instance of all answers, N float64, and whether it is right, N booleans."""
-    pairs = [(a.scores, is_right(a, t)) for a, t in zip(answers, truths, strict=True) if a.scores is not None]
+    pairs = [(a.scores, match_instances(a, t)) for a, t in zip(answers, truths, strict=True) if a.scores is not None]
     scores, right = zip(*pairs, strict=True) if pairs else ((), ())
     return np.concatenate([*scores, []]), np.concatenate([*right, []]).astype(bool)
 
@@ -170,7 +170,7 @@ def _detection(answers: Answers, truths: Answers) -> dict[str, float]:
 
 def _instances(answers: Answers, truths: Answers) -> dict[str, float]:
     """Precision, recall and F1 at an IoU of 0.5, of all instances together."""
-    right = sum(int(is_right(a, t).sum()) for a, t in zip(answers, truths, strict=True))
+    right = sum(int(match_instances(a, t).sum()) for a, t in zip(answers, truths, strict=True))
     said, real = sum(map(len, answers)), sum(map(len, truths))
     return {
         "precision@0.5": right / max(1, said),
@@ -180,7 +180,7 @@ def _instances(answers: Answers, truths: Answers) -> dict[str, float]:
 
 
 def _proposals(answers: Answers, truths: Answers) -> dict[str, float]:
-    found = sum(int(is_right(a, t, by_label=False).sum()) for a, t in zip(answers, truths, strict=True))
+    found = sum(int(match_instances(a, t, by_label=False).sum()) for a, t in zip(answers, truths, strict=True))
     return {"recall@0.5": found / max(1, sum(map(len, truths)))}
 
 

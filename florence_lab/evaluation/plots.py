@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .metrics import Answers
 
 
-def draw_precision_recall(answers: Answers, truths: Answers, ax: Axes) -> None:
+def plot_precision_recall(answers: Answers, truths: Answers, ax: Axes) -> None:
     """Precision over recall at an IoU of 0.5 as the least confidence goes from 1 to 0, labels counted."""
     scores, right = confidences(answers, truths)
     hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
@@ -24,7 +24,7 @@ def draw_precision_recall(answers: Answers, truths: Answers, ax: Axes) -> None:
     ax.grid(alpha=0.3)
 
 
-def draw_calibration(answers: Answers, truths: Answers, ax: Axes, bins: int = 10) -> None:
+def plot_reliability(answers: Answers, truths: Answers, ax: Axes, bins: int = 10) -> None:
     """The share that is right over confidence; on the diagonal, confidence can be taken at its word."""
     scores, right = confidences(answers, truths)
     edges = np.linspace(0, 1, bins + 1)

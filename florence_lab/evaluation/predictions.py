@@ -10,16 +10,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..data.datasets import read_examples
-from ..data.examples import Example, identity, open_picture
-from ..data.validation import describe
+from ..data.datasets import load_examples
+from ..data.examples import Example, image_key, open_picture
+from ..data.validation import summarize_row_errors
 from ..exceptions import DatasetError
 from ..predictor import Predictor
 
 _AT_ONCE = 16  # pictures asked together, and how much a kill can lose
 
 
-def answer_all(predictor: Predictor, datasets: Sequence[str], folder: str | Path, **generation: Any) -> Path:
+def predict_dataset(predictor: Predictor, datasets: Sequence[str], folder: str | Path, **generation: Any) -> Path:
     """Answer every row of some datasets.
 
     Args:
@@ -35,9 +35,9 @@ def answer_all(predictor: Predictor, datasets: Sequence[str], folder: str | Path
     Raises:
         DatasetError: for a dataset that can't be read, or faulty rows; before anything is asked.
     """
-    examples, problems = read_examples(datasets, predictor.processor.tokenizer, answered=False)
+    examples, problems = load_examples(datasets, predictor.processor.tokenizer, answered=False)
     if problems:
-        raise DatasetError(f"{len(problems)} faulty rows: {describe(problems)}")
+        raise DatasetError(f"{len(problems)} faulty rows: {summarize_row_errors(problems)}")
     path = Path(folder) / "answers.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _done(path)
@@ -72,13 +72,13 @@ def _answer(predictor: Predictor, examples: Sequence[Example], generation: dict[
     """A line for each of some examples; every picture encoded once, questions of one task asked together."""
     encoded, together = {}, defaultdict(list)
     for i, example in enumerate(examples):
-        if identity(example.image) not in encoded:
-            encoded[identity(example.image)] = predictor.encode_image(open_picture(example.image))
+        if image_key(example.image) not in encoded:
+            encoded[image_key(example.image)] = predictor.encode_image(open_picture(example.image))
         together[example.task].append(i)
     lines: dict[int, dict[str, Any]] = {}
     for task, numbers in together.items():
         chosen = [examples[i] for i in numbers]
-        images = [encoded[identity(example.image)] for example in chosen]
+        images = [encoded[image_key(example.image)] for example in chosen]
         if task:
             texts = [example.text or None for example in chosen]
             results = predictor.predict_batch(images, task, texts, batch_size=len(chosen), **generation)

@@ -23,7 +23,7 @@ def held_out(dataset: str) -> range:
     return HELD_OUT_SEEDS[:number]
 
 
-def scene_questions(
+def scene_examples(
     seeds: Iterable[int] = HELD_OUT_SEEDS[:500], tasks: Sequence[str] | None = None, size: int = 512
 ) -> Iterator[Question]:
     """Every task asked once about each scene, where it can be asked.

@@ -70,7 +70,7 @@ def _answer_together(
 ) -> Iterator[Answers]:
     yield Answers(question, model, image_seconds, 0.0, False, [])
     start = time.perf_counter()
-    results = predictor.predict_many(question.picture.encoded[predictor], question.tasks, num_beams=1)
+    results = predictor.predict_tasks(question.picture.encoded[predictor], question.tasks, num_beams=1)
     yield Answers(question, model, image_seconds, time.perf_counter() - start, True, results)
 
 

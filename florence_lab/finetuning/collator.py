@@ -23,7 +23,7 @@ class Row(NamedTuple):
     features: Path | None = None
 
 
-class Collator:
+class Florence2DataCollator:
     """Rows -> a batch, in the published convention: the decoder reads the labels shifted by one, padding doesn't count."""
 
     def __init__(self, processor: Florence2Processor):

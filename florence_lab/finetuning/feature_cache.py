@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..data.examples import open_picture
-from ..inference.davit import tower_fingerprint
+from ..inference.davit import image_encoder_fingerprint
 
 _AT_ONCE = 4  # pictures; more are no faster on a CPU, and want memory
 
@@ -56,7 +56,7 @@ class FeatureCache:
 
     def _fingerprint(self) -> str:
         settings = json.dumps(self.processor.image_processor.to_dict(), sort_keys=True, default=str)
-        return tower_fingerprint(self.model, self.dtype, settings)
+        return image_encoder_fingerprint(self.model, self.dtype, settings)
 
     def path(self, picture: Image.Image) -> Path:
         """The file of a picture, be it there or not."""

@@ -9,9 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from ..inference.davit import vision_parts
+from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
-from ..loading.checkpoint import quiet
+from ..loading.checkpoint import suppress_library_output
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 """The linear layers of attention: the first four in the language model, the others in the vision tower."""
@@ -19,7 +19,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 
 def freeze_vision(model: Florence2ForConditionalGeneration) -> None:
     """Keep all that makes tokens of a picture as it is: the tower and the projector, which drop nothing any more."""
-    for part in vision_parts(model):
+    for part in image_encoder_modules(model):
         part.requires_grad_(False)
         for module in part.modules():
             # they drop paths in training mode, into which the trainer puts the whole model at every step
@@ -61,7 +61,7 @@ def add_lora(
 ) -> PeftModel:
     """LoRA (Hu et al., 2021) in place; only its matrices are trained from now on. See `lora_targets`."""
     targets = lora_targets(model, chosen)
-    with quiet():
+    with suppress_library_output():
         return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets))
 
 

@@ -17,23 +17,23 @@ from transformers import (
     set_seed,
 )
 
-from ..data.datasets import check_datasets, read_examples
-from ..data.examples import Example, Question, as_questions, identity
-from ..data.rows import Problem
-from ..data.validation import describe
+from ..data.datasets import check_datasets, load_examples
+from ..data.examples import Example, Question, as_questions, image_key
+from ..data.rows import RowError
+from ..data.validation import summarize_row_errors
 from ..evaluation.metrics import METRICS
 from ..exceptions import TrainingError
-from ..inference.device import DTYPES, is_good_at_bf16
+from ..inference.device import DTYPES, has_native_bf16
 from ..inference.generation import prepare_model
 from ..loading.adapters import ADAPTER_CONFIG
 from ..loading.checkpoint import load_checkpoint
 from ..loading.hub import resolve
 from .arguments import SftArguments
-from .collator import Collator, Row
+from .collator import Florence2DataCollator, Row
 from .feature_cache import FeatureCache
 from .lora import add_lora, freeze_vision
 from .run_directory import _run_folder, last_checkpoint
-from .trainer import FlorenceTrainer, Record, metrics_of
+from .trainer import Florence2Trainer, Record, metrics_of
 
 
 def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -41,7 +41,7 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
 
     Args:
         arguments: what can be chosen.
-        watch: is called with every line of the log that has a loss, as a `LiveCurve` is.
+        watch: is called with every line of the log that has a loss, as a `LiveLossPlot` is.
 
     Returns:
         The checkpoint: the best one by `metric_for_best_model` if there is a `val_dataset`, else the last.
@@ -78,10 +78,10 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
     if arguments.sft_type == "lora":
         chosen = arguments.lora_target_modules
         trained = add_lora(model, chosen, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
-    trainer = FlorenceTrainer(
+    trainer = Florence2Trainer(
         model=trained,
         args=_training_arguments(arguments, run, bool(val)),
-        data_collator=Collator(processor),
+        data_collator=Florence2DataCollator(processor),
         train_dataset=rows,
         eval_dataset=val_rows or None,
         processing_class=processor,
@@ -97,14 +97,14 @@ def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None 
 
 def _read(
     arguments: SftArguments, processor: Florence2Processor, longest: int
-) -> tuple[list[Example], list[Example], list[Problem]]:
+) -> tuple[list[Example], list[Example], list[RowError]]:
     """The examples to train on, those to measure on, and the faulty rows, if there may be any."""
-    train, faulty = read_examples(arguments.dataset, processor.tokenizer, longest, arguments.seed)
-    val, faulty_too = read_examples(arguments.val_dataset, processor.tokenizer, longest, arguments.seed)
+    train, faulty = load_examples(arguments.dataset, processor.tokenizer, longest, arguments.seed)
+    val, faulty_too = load_examples(arguments.val_dataset, processor.tokenizer, longest, arguments.seed)
     bad = [*faulty, *faulty_too]
     if bad and not arguments.skip_bad_rows:
         raise TrainingError(
-            f"{len(bad)} faulty rows; mend them, or leave them out: --skip_bad_rows true\n{describe(bad)}"
+            f"{len(bad)} faulty rows; mend them, or leave them out: --skip_bad_rows true\n{summarize_row_errors(bad)}"
         )
     if not train:
         raise TrainingError(f"nothing to train on: no good row in {', '.join(arguments.dataset)}")
@@ -123,9 +123,9 @@ def _rows(
     dtype = DTYPES[_dtype(arguments, state.device)]
     with state.main_process_first():  # the others find what it made
         cache = FeatureCache(model.to(state.device), processor, dtype, arguments.feature_dir or None)
-        distinct = {identity(example.image): example.image for example in examples}
+        distinct = {image_key(example.image): example.image for example in examples}
         paths = dict(zip(distinct, cache.compute(distinct.values()), strict=True))
-    return [Row(example, paths[identity(example.image)]) for example in examples]
+    return [Row(example, paths[image_key(example.image)]) for example in examples]
 
 
 def _check(arguments: SftArguments) -> None:
@@ -177,7 +177,7 @@ def _early_stopping(arguments: SftArguments) -> list[TrainerCallback]:
 def _dtype(arguments: SftArguments, device: torch.device) -> str:
     if arguments.dtype != "auto":
         return arguments.dtype
-    return "bf16" if is_good_at_bf16(device) else "fp32"
+    return "bf16" if has_native_bf16(device) else "fp32"
 
 
 def _training_arguments(arguments: SftArguments, run: Path, has_val: bool) -> Seq2SeqTrainingArguments:

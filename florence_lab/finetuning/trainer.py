@@ -18,11 +18,11 @@ from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError
 from ..loading.adapters import ADAPTER_CONFIG
 from ..predictor import Predictor
-from ..visualization.curves import draw_run
+from ..visualization.curves import plot_run
 from .run_directory import COMPLETE, LOG, last_checkpoint
 
 
-class FlorenceTrainer(Seq2SeqTrainer):
+class Florence2Trainer(Seq2SeqTrainer):
     """`Seq2SeqTrainer` with image tokens as input, our metrics, and checkpoints that are whole or don't count."""
 
     def __init__(self, *args: Any, questions: Sequence[Question] = (), base: str = "", keep: int = 2, **kwargs: Any):
@@ -47,7 +47,9 @@ class FlorenceTrainer(Seq2SeqTrainer):
         """Metrics of generated answers. The first process asks, the others wait for what comes out."""
         found: list[Any] = [None]
         if self.is_world_process_zero():
-            predictor = predictor_of(self.accelerator.unwrap_model(self.model), self.processing_class, "validation")
+            predictor = predictor_from_training_model(
+                self.accelerator.unwrap_model(self.model), self.processing_class, "validation"
+            )
             found = [metrics_of(evaluate(predictor, self.questions, total=len(self.questions)).metrics())]
         return broadcast_object_list(found)[0]
 
@@ -84,7 +86,7 @@ def _name_base(folder: Path, base: str) -> None:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def predictor_of(model: torch.nn.Module, processor: Florence2Processor, name: str) -> Predictor:
+def predictor_from_training_model(model: torch.nn.Module, processor: Florence2Processor, name: str) -> Predictor:
     """A predictor for a model in training, LoRA or not; it shares the weights."""
     base = model if isinstance(model, Florence2ForConditionalGeneration) else model.get_base_model()
     return Predictor(base.eval(), processor, name)
@@ -114,4 +116,4 @@ class Record(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            draw_run(self.folder / LOG, self.folder / "images")
+            plot_run(self.folder / LOG, self.folder / "images")

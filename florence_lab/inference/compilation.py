@@ -21,8 +21,8 @@ import transformers
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
-from ..exceptions import root_cause
-from .davit import tower_fingerprint
+from ..exceptions import summarize_error
+from .davit import image_encoder_fingerprint
 
 _ROWS = 8  # for which weights are ordered: good for the few rows of decoding, and as good for the many of reading
 
@@ -102,7 +102,7 @@ def _key(model: Florence2ForConditionalGeneration, size: tuple[int, int]) -> str
     """Whatever the compiled code depends on: weights, sizes, releases, the processor, and how many threads it starts."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), device)
-    return tower_fingerprint(model, size, torch.__version__, transformers.__version__, *machine)
+    return image_encoder_fingerprint(model, size, torch.__version__, transformers.__version__, *machine)
 
 
 @torch.no_grad()
@@ -126,5 +126,5 @@ def _compile(tower: Tower, pixels: torch.Tensor, path: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    lines = (root_cause(error) or type(error).__name__).strip().splitlines()
+    lines = (summarize_error(error) or type(error).__name__).strip().splitlines()
     return next((line for line in lines if line.strip()), type(error).__name__)[:300]

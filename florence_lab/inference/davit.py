@@ -60,15 +60,15 @@ def register_davit_attention() -> None:
     AttentionInterface.register(DAVIT_ATTENTION, davit_attention)
 
 
-def vision_parts(model: Florence2ForConditionalGeneration) -> tuple[torch.nn.Module, torch.nn.Module]:
+def image_encoder_modules(model: Florence2ForConditionalGeneration) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The vision tower, and the projector behind it."""
     return model.model.vision_tower, model.model.multi_modal_projector
 
 
-def tower_fingerprint(model: Florence2ForConditionalGeneration, *more: Any) -> str:
+def image_encoder_fingerprint(model: Florence2ForConditionalGeneration, *more: Any) -> str:
     """32 hexadecimal digits of a picture's way to tokens: number format, names and weights, and `more` that it depends on."""
     digest = hashlib.sha256(repr((model.dtype, *more)).encode())
-    for part in vision_parts(model):
+    for part in image_encoder_modules(model):
         for name, tensor in part.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.bart.modeling_bart import BartAttention
 
 from ..template.confidence import TokenProbabilities
-from ..template.locations import BINS
+from ..template.locations import NUM_BINS
 
 LANGUAGE_ATTENTION = "florence_lab_language"
 """The name under which transformers knows `language_attention`."""
@@ -66,12 +66,12 @@ def register_language_attention() -> None:
     AttentionMaskInterface.register(LANGUAGE_ATTENTION, sdpa_mask)
 
 
-Watch = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+StepCallback = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Is told after each step which rows are still being written (n), the model's logits (n x vocabulary), what it chose (n)."""
 
 
-class Thoughts:
-    """A `Watch` that keeps what a model thought of its own words: how likely each was, and each location token."""
+class TokenScoreRecorder:
+    """A `StepCallback` that keeps what a model thought of its own words: how likely each was, and each location token."""
 
     def __init__(self, rows: Collection[int], first_location: int, never: int) -> None:
         """
@@ -91,7 +91,7 @@ class Thoughts:
         some[:, self.never] = -torch.inf
         probabilities = some.softmax(dim=-1)
         likely = probabilities.gather(1, chosen[watched][:, None])[:, 0].cpu().numpy()
-        places = probabilities[:, self.first_location : self.first_location + BINS].cpu().numpy()
+        places = probabilities[:, self.first_location : self.first_location + NUM_BINS].cpu().numpy()
         for i, row in enumerate(rows[watched].tolist()):
             self._kept[row].append((likely[i], places[i]))
 
@@ -101,7 +101,7 @@ class Thoughts:
         return TokenProbabilities(*(np.stack(part) for part in zip(*kept, strict=True))) if kept else None
 
 
-class Decoder:
+class IncrementalDecoder:
     """The language model's decoder, one token per row at a time, with a memory of what it read and wrote.
 
     What it computes is what transformers' `BartDecoder` does. That one gets ready for every use there is, whose masks
@@ -172,13 +172,13 @@ def _heads(attention: BartAttention, states: torch.Tensor) -> torch.Tensor:
     return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
 
-def greedy(
+def greedy_search(
     model: Florence2ForConditionalGeneration,
     input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    watch: Watch | None = None,
+    watch: StepCallback | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
     """Greedy decoding for transformers' `generate(custom_generate=…)`, with the same sequences as its own.
@@ -188,7 +188,7 @@ def greedy(
 
     Args:
         input_ids: B x 1, start tokens.
-        watch: see `Watch`.
+        watch: see `StepCallback`.
         inputs: of which `encoder_outputs.last_hidden_state`, B x n x d_model, and `attention_mask`, B x n, 1 where it may
             be seen, are used.
 
@@ -196,7 +196,7 @@ def greedy(
         B x T ids, padded behind the end of each row.
     """
     ids = input_ids
-    decoder = Decoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
+    decoder = IncrementalDecoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
     rows = torch.arange(len(ids), device=ids.device)
     written: list[torch.Tensor] = [ids[0]] * len(ids)
     while len(rows):

@@ -7,7 +7,7 @@ import torch
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def pick_device(device: str) -> torch.device:
+def select_device(device: str) -> torch.device:
     """The device of that name, or the best there is for `"auto"`. Raises ValueError for one that is not there."""
     if device != "auto":
         try:
@@ -20,17 +20,17 @@ def pick_device(device: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype == "auto":
-        return torch.bfloat16 if is_good_at_bf16(device) else torch.float32
+        return torch.bfloat16 if has_native_bf16(device) else torch.float32
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
     return DTYPES[dtype]
 
 
-def is_good_at_bf16(device: torch.device) -> bool:
+def has_native_bf16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 itself; PyTorch emulates it on older ones, at a loss."""
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -13,7 +13,7 @@ from .decoding import LANGUAGE_ATTENTION, register_language_attention
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
-NOT_ONE_ANSWER = ("num_return_sequences", "return_dict_in_generate")
+UNSUPPORTED_GENERATE_KWARGS = ("num_return_sequences", "return_dict_in_generate")
 """What makes transformers' `generate` return something else than one sequence per question."""
 
 _SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32

@@ -9,8 +9,8 @@ import torch
 
 from ..images import load_image
 from ..inference.generation import EncodedImage
-from ..visualization.figures import Sheet
-from ..visualization.style import LIGHT, _font
+from ..visualization.figures import NotebookFigure
+from ..visualization.style import LIGHT, font_properties
 from .plots import _panels
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @torch.inference_mode()
-def feature_maps(predictor: Predictor, image: Any) -> list[np.ndarray]:
+def extract_feature_maps(predictor: Predictor, image: Any) -> list[np.ndarray]:
     """What the vision tower makes of a picture: its feature map after each stage, channels x rows x columns float32.
 
     In florence-2-large 256 x 192 x 192, 512 x 96 x 96, 1024 x 48 x 48 and 2048 x 24 x 24.
@@ -44,27 +44,27 @@ def feature_maps(predictor: Predictor, image: Any) -> list[np.ndarray]:
     return maps
 
 
-def show_features(predictor: Predictor, image: Any) -> Sheet:
+def show_feature_maps(predictor: Predictor, image: Any) -> NotebookFigure:
     """The picture as the model gets it, and its feature map after each stage of the vision tower, in false colours.
 
     The three directions in which a map's features differ most (principal components) become red, green and blue: what
     has one colour is alike to the model. Thin lines part the windows of window attention; channel attention sees all.
 
-    Args, raises: as in `feature_maps`.
+    Args, raises: as in `extract_feature_maps`.
     """
     picture = image.image if isinstance(image, EncodedImage) else load_image(image)
-    maps = feature_maps(predictor, picture)
+    maps = extract_feature_maps(predictor, picture)
     size = predictor.processor.image_processor.size
     seen = picture.resize((size["width"], size["height"]))
     sheet, ((first, *others),) = _panels(1, 1 + len(maps), seen.size)
     first.imshow(seen)
-    first.set_title(f"3 x {seen.height} x {seen.width}", **_font(8))
+    first.set_title(f"3 x {seen.height} x {seen.width}", **font_properties(8))
     first.set_axis_off()
     window = predictor.model.config.vision_config.window_size
     for ax, features in zip(others, maps, strict=True):
         ax.imshow(_false_colours(features), interpolation="nearest")
         channels, rows, columns = features.shape
-        ax.set_title(f"{channels} x {rows} x {columns}", **_font(8))
+        ax.set_title(f"{channels} x {rows} x {columns}", **font_properties(8))
         ax.vlines(np.arange(window, columns, window) - 0.5, -0.5, rows - 0.5, color=LIGHT, linewidth=0.7)
         ax.hlines(np.arange(window, rows, window) - 0.5, -0.5, columns - 0.5, color=LIGHT, linewidth=0.7)
         ax.set_axis_off()

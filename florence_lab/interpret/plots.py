@@ -9,19 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from PIL import Image, ImageOps
 
-from ..template.locations import BINS, from_bins
-from ..visualization.figures import Sheet
-from ..visualization.style import DARK, LIGHT, PALETTE, _font, _tidy
+from ..template.locations import NUM_BINS, bins_to_pixels
+from ..visualization.figures import NotebookFigure
+from ..visualization.style import DARK, LIGHT, PALETTE, font_properties, printable
 
 if TYPE_CHECKING:
-    from .spans import Part
+    from .spans import AnswerSpan
     from .trace import Trace
 
 HEAT = "inferno"
 """matplotlib's name of the colours of attention: dark is little, yellow is most."""
 
 
-def draw_heat(ax: Axes, trace: Trace, of: str | int | Part, layer: int | None = None, head: int | None = None) -> Axes:
+def plot_attention(
+    ax: Axes, trace: Trace, of: str | int | AnswerSpan, layer: int | None = None, head: int | None = None
+) -> Axes:
     """The attention of a word, a box or a token over the picture, one square per image token; a box with its outline.
 
     Colours run from nothing to the most attended token; how much of the attention went to the picture at all stands
@@ -35,7 +37,7 @@ def draw_heat(ax: Axes, trace: Trace, of: str | int | Part, layer: int | None = 
     if part.outline is not None and len(part.outline) > 1:
         for colour, line_width in ((DARK, 3.0), (LIGHT, 1.4)):
             ax.add_patch(Polygon(part.outline, fill=False, edgecolor=colour, linewidth=line_width))
-    ax.set_title(_title(part.name, f"{heat.sum():.0%}"), **_font(8.5))
+    ax.set_title(_title(part.name, f"{heat.sum():.0%}"), **font_properties(8.5))
     return ax
 
 
@@ -59,13 +61,13 @@ def _pale(image: Image.Image) -> np.ndarray:
 
 
 def _title(name: str, more: str) -> str:
-    name = _tidy(name)
+    name = printable(name)
     return f"{name if len(name) <= 18 else name[:17] + '…'}  {more}"
 
 
-def show_heat(
-    trace: Trace, *of: str | int | Part, layer: int | None = None, head: int | None = None, columns: int = 5
-) -> Sheet:
+def show_attention(
+    trace: Trace, *of: str | int | AnswerSpan, layer: int | None = None, head: int | None = None, columns: int = 5
+) -> NotebookFigure:
     """The attention of words, boxes or tokens over the picture, a panel each; without any, of the whole answer.
 
     Above each stands how much of the attention went to the picture (the rest: its mean token and the prompt).
@@ -84,13 +86,13 @@ def show_heat(
     columns = min(columns, len(parts))
     sheet, axes = _panels(-(-len(parts) // columns), columns, trace.result.image_size, large=len(parts) == 1)
     for ax, part in zip(axes.flat, parts, strict=False):
-        draw_heat(ax, trace, part, layer, head)
+        plot_attention(ax, trace, part, layer, head)
     for ax in axes.flat[len(parts) :]:
         ax.set_axis_off()
     return sheet
 
 
-def show_heads(trace: Trace, of: str | int | Part) -> Sheet:
+def show_attention_heads(trace: Trace, of: str | int | AnswerSpan) -> NotebookFigure:
     """The attention of a word, a box or a token in every layer (rows, the first at the top) and every head (columns).
 
     Raises:
@@ -101,20 +103,22 @@ def show_heads(trace: Trace, of: str | int | Part) -> Sheet:
     for (layer, head), ax in np.ndenumerate(axes):
         heat = trace.heat(of, layer, head)
         _draw_heat(ax, trace, heat)
-        ax.set_title(f"layer {layer}, head {head}  {heat.sum():.0%}", **_font(7))
+        ax.set_title(f"layer {layer}, head {head}  {heat.sum():.0%}", **font_properties(7))
     return sheet
 
 
-def _panels(rows: int, columns: int, image_size: tuple[int, int], large: bool = False) -> tuple[Sheet, np.ndarray]:
+def _panels(
+    rows: int, columns: int, image_size: tuple[int, int], large: bool = False
+) -> tuple[NotebookFigure, np.ndarray]:
     """A sheet of panels in the shape of the picture: rows x columns Axes."""
     side = 4.5 if large else max(1.1, min(2.2, 11 / columns))  # inches
     width, height = side * np.array(image_size) / max(image_size)
-    sheet = Sheet(max(columns * width, 2.2), rows * (height + 0.28), layout="compressed")
+    sheet = NotebookFigure(max(columns * width, 2.2), rows * (height + 0.28), layout="compressed")
     sheet.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
     return sheet, sheet.subplots(rows, columns, squeeze=False)
 
 
-def show_choices(trace: Trace, start: int = 0, stop: int | None = 30) -> Sheet:
+def show_top_tokens(trace: Trace, start: int = 0, stop: int | None = 30) -> NotebookFigure:
     """The decoder's choices, a row for each token: what it wrote in colour, its most probable rivals in grey.
 
     A row is as long as the probabilities of its `top` choices together; all the others fill it up to 1. Of location tokens
@@ -129,7 +133,7 @@ def show_choices(trace: Trace, start: int = 0, stop: int | None = 30) -> Sheet:
     rows = range(len(trace.tokens))[start:stop]
     if not rows:
         raise ValueError(f"no token in {start}:{stop}; this answer has the tokens 0 … {len(trace.tokens) - 1}")
-    sheet = Sheet(8, 0.27 * len(rows) + 0.6, layout="constrained")
+    sheet = NotebookFigure(8, 0.27 * len(rows) + 0.6, layout="constrained")
     ax = sheet.subplots()
     for y, row in enumerate(rows):
         left = 0.0
@@ -137,23 +141,23 @@ def show_choices(trace: Trace, start: int = 0, stop: int | None = 30) -> Sheet:
             chosen = choice.token == trace.tokens[row]
             colour = PALETTE[1] if chosen else "#dcdcdc"
             ax.barh(y, choice.probability, left=left, height=0.82, color=colour, edgecolor="white", linewidth=0.8)
-            label = _tidy(
+            label = printable(
                 choice.token.removeprefix("<loc_").removesuffix(">") if "<loc_" in choice.token else choice.token
             )
             if choice.probability > 0.011 * len(label) + 0.008:
-                ax.text(left + choice.probability / 2, y, label, ha="center", va="center", **_font(7.5))
+                ax.text(left + choice.probability / 2, y, label, ha="center", va="center", **font_properties(7.5))
             left += choice.probability
     ax.set_yticks(range(len(rows)))
-    labels = [f"{_tidy(trace.tokens[row])}  {trace.probabilities[row]:.2f}" for row in rows]
-    ax.set_yticklabels(labels, **_font(8))
+    labels = [f"{printable(trace.tokens[row])}  {trace.probabilities[row]:.2f}" for row in rows]
+    ax.set_yticklabels(labels, **font_properties(8))
     ax.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
-    ax.set_xlabel("probability", **_font(8))
+    ax.set_xlabel("probability", **font_properties(8))
     ax.tick_params(axis="both", length=0, labelsize=8)
     ax.spines[:].set_visible(False)
     return sheet
 
 
-def show_locations(trace: Trace, of: str | int | Part) -> Sheet:
+def show_location_probabilities(trace: Trace, of: str | int | AnswerSpan) -> NotebookFigure:
     """The probabilities of all location tokens at each coordinate of a box, along the picture's sides.
 
     Above the picture those of its x, beside it those of its y; the box is drawn in the colours of its coordinates.
@@ -170,7 +174,7 @@ def show_locations(trace: Trace, of: str | int | Part) -> Sheet:
         raise ValueError(f"{of!r} has no location tokens; this answer's boxes: {boxes or 'none'}")
     size = trace.result.image_size
     width, height = 4.6 * np.array(size) / max(size)
-    sheet = Sheet(width + 1.1, height + 1.1, layout="constrained")
+    sheet = NotebookFigure(width + 1.1, height + 1.1, layout="constrained")
     axes = sheet.subplots(2, 2, width_ratios=(width, 0.9), height_ratios=(0.9, height), sharex="col", sharey="row")
     (above, corner), (ax, beside) = axes
     corner.set_axis_off()
@@ -181,7 +185,7 @@ def show_locations(trace: Trace, of: str | int | Part) -> Sheet:
     for position in part.positions:
         i = order[position]
         along = i % 2  # x, y, x, y …
-        pixels = from_bins(np.arange(BINS), (size[along],))
+        pixels = bins_to_pixels(np.arange(NUM_BINS), (size[along],))
         colour = PALETTE[i % len(PALETTE)]
         curve = trace.locations[position]
         (above.fill_between if along == 0 else beside.fill_betweenx)(pixels, curve, step="mid", color=colour, alpha=0.8)
@@ -192,5 +196,5 @@ def show_locations(trace: Trace, of: str | int | Part) -> Sheet:
         side.tick_params(labelsize=7)
     above.set_ylim(bottom=0)
     beside.set_xlim(left=0)
-    above.set_title(f"{_tidy(part.name)}: the probability of every location token", **_font(8.5))
+    above.set_title(f"{printable(part.name)}: the probability of every location token", **font_properties(8.5))
     return sheet

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..results import Result
 from ..tasks import get_task
-from ..template.locations import from_bins
-from ..template.vocabulary import Piece
+from ..template.locations import bins_to_pixels
+from ..template.vocabulary import TokenSpan
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SENTENCE_MARKS = ".,;:!?"
 
 
-class Part(NamedTuple):
+class AnswerSpan(NamedTuple):
     """A piece of an answer that means something to people: a word, or a box, quad box or outline.
 
     Attributes:
@@ -36,7 +36,7 @@ _COORDINATES = {"quads": ("quad", 8), "polygons": ("outline", None)}
 """What a run of location tokens is in the answers of a kind, and how many make one; in all others four are a box."""
 
 
-def _parts(predictor: Predictor, ids: list[int], result: Result) -> Iterator[Part]:
+def _parts(predictor: Predictor, ids: list[int], result: Result) -> Iterator[AnswerSpan]:
     """The words of an answer, and its boxes, numbered; start and end tokens are no part of either."""
 
     kind = get_task(result.task).result
@@ -50,12 +50,14 @@ def _parts(predictor: Predictor, ids: list[int], result: Result) -> Iterator[Par
         for some in _in_lots(run, length or len(run)):
             number += 1
             positions = tuple(position for piece in some for position in piece.tokens)
-            yield Part(f"{name} {number}", positions, _outline([p.location for p in some], result.image_size, name))
+            yield AnswerSpan(
+                f"{name} {number}", positions, _outline([p.location for p in some], result.image_size, name)
+            )
 
 
-def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+def _runs(pieces: Sequence[TokenSpan]) -> Iterator[list[TokenSpan]]:
     """Location tokens that follow each other are one run, words are one each; separators only part them."""
-    run: list[Piece] = []
+    run: list[TokenSpan] = []
     for piece in pieces:
         if piece.location is not None:
             run.append(piece)
@@ -69,19 +71,19 @@ def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield run
 
 
-def _in_lots(run: list[Piece], length: int) -> Iterator[list[Piece]]:
+def _in_lots(run: list[TokenSpan], length: int) -> Iterator[list[TokenSpan]]:
     return (run[start : start + length] for start in range(0, len(run), length))
 
 
 def _outline(bins: list[int], image_size: tuple[int, int], name: str) -> np.ndarray:
-    points = from_bins(bins[: len(bins) // 2 * 2], image_size).reshape(-1, 2)
+    points = bins_to_pixels(bins[: len(bins) // 2 * 2], image_size).reshape(-1, 2)
     if name == "box" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     return points
 
 
-def _split_into_words(predictor: Predictor, ids: list[int], positions: Sequence[int]) -> Iterator[Part]:
+def _split_into_words(predictor: Predictor, ids: list[int], positions: Sequence[int]) -> Iterator[AnswerSpan]:
     """BPE tokens -> words: a token that begins with a space begins a word."""
     words: list[list[int]] = []
     texts = dict(zip(positions, token_texts(predictor, [ids[i] for i in positions]), strict=True))
@@ -94,7 +96,7 @@ def _split_into_words(predictor: Predictor, ids: list[int], positions: Sequence[
             word.pop()  # a comma looks elsewhere than the word that it follows
         text = predictor.processor.tokenizer.decode([ids[i] for i in word], clean_up_tokenization_spaces=False)
         if text.strip():
-            yield Part(text.strip(), tuple(word))
+            yield AnswerSpan(text.strip(), tuple(word))
 
 
 def token_texts(predictor: Predictor, ids: Iterable[int]) -> list[str]:

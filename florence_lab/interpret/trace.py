@@ -14,8 +14,8 @@ from ..images import load_image
 from ..inference.davit import image_token_grid
 from ..inference.generation import EncodedImage, size_of
 from ..results import Result
-from ..template.locations import BINS, Region
-from .spans import _SENTENCE_MARKS, Part, _parts, token_texts
+from ..template.locations import NUM_BINS, Region
+from .spans import _SENTENCE_MARKS, AnswerSpan, _parts, token_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NEAR_BINS = 40  # location bins shown on either side of a coordinate's likely ones
 
 
-class Choice(NamedTuple):
+class TokenCandidate(NamedTuple):
     """One token that could stand at a place, and its probability there, 0..1."""
 
     token: str
@@ -54,30 +54,30 @@ class Trace:
     result: Result
     tokens: tuple[str, ...]
     probabilities: np.ndarray = field(repr=False)
-    choices: tuple[tuple[Choice, ...], ...] = field(repr=False)
+    choices: tuple[tuple[TokenCandidate, ...], ...] = field(repr=False)
     locations: np.ndarray = field(repr=False)
     attention: np.ndarray = field(repr=False)
     grid: tuple[int, int]
     prompt_tokens: tuple[str, ...]
-    parts: tuple[Part, ...] = field(repr=False)
+    parts: tuple[AnswerSpan, ...] = field(repr=False)
 
-    def find(self, of: str | int | Part) -> Part:
+    def find(self, of: str | int | AnswerSpan) -> AnswerSpan:
         """The part of the answer that is meant.
 
         Args:
             of: words of the answer (`"sheep"`, `"four sheep"`; the first place where they stand), a box (`"box 1"`), the
-                position of one token, 0..T-1, or a `Part`, which comes back as it is.
+                position of one token, 0..T-1, or a `AnswerSpan`, which comes back as it is.
 
         Raises:
             ValueError: if the answer has no such words, with the ones it has; or no such position.
         """
-        if isinstance(of, Part):
+        if isinstance(of, AnswerSpan):
             return of
         if isinstance(of, int):
             if not 0 <= of < len(self.tokens):
                 raise ValueError(f"no token {of}: this answer has the tokens 0 … {len(self.tokens) - 1}")
             outlines = [part.outline for part in self.parts if of in part.positions]
-            return Part(self.tokens[of].strip(), (of,), outlines[0] if outlines else None)
+            return AnswerSpan(self.tokens[of].strip(), (of,), outlines[0] if outlines else None)
         words = [(word, part) for part in self.parts for word in _words(part.name)]
         wanted = _words(of)
         for start in range(len(words) - len(wanted) + 1):
@@ -85,11 +85,11 @@ class Trace:
             if wanted and [word for word, _ in run] == wanted:
                 found = list({id(part): part for _, part in run}.values())
                 positions = tuple(position for part in found for position in part.positions)
-                return Part(of, positions, found[0].outline if len(found) == 1 else None)
+                return AnswerSpan(of, positions, found[0].outline if len(found) == 1 else None)
         names = ", ".join(repr(part.name) for part in self.parts)
         raise ValueError(f"no {of!r} in the answer, which has {names or 'no words'}")
 
-    def heat(self, of: str | int | Part, layer: int | None = None, head: int | None = None) -> np.ndarray:
+    def heat(self, of: str | int | AnswerSpan, layer: int | None = None, head: int | None = None) -> np.ndarray:
         """Where the decoder looked while it wrote something: rows x columns float32, parts of its attention.
 
         The sum over the grid is the share of attention that went to the picture; the rest went to the picture's mean token
@@ -207,17 +207,17 @@ def _eager_attention(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 def _probabilities(
     predictor: Predictor, hidden: torch.Tensor, ids: torch.Tensor, top: int
-) -> tuple[np.ndarray, np.ndarray, tuple[tuple[Choice, ...], ...]]:
+) -> tuple[np.ndarray, np.ndarray, tuple[tuple[TokenCandidate, ...], ...]]:
     """The probabilities of the T tokens that stand there, of all location tokens, and of the `top` best ones."""
     first = predictor.template.first_location_id
     chosen, locations, choices = [], [], []
     for some in predictor._over_the_vocabulary(hidden):
         here = ids[len(choices) : len(choices) + len(some)]
         chosen.append(some.gather(1, here[:, None])[:, 0].cpu().double().numpy())
-        locations.append(some[:, first : first + BINS].cpu().numpy())
+        locations.append(some[:, first : first + NUM_BINS].cpu().numpy())
         for best, best_ids in zip(*some.topk(top), strict=True):
             names = token_texts(predictor, best_ids)
-            choices.append(tuple(map(Choice, names, best.tolist())))
+            choices.append(tuple(map(TokenCandidate, names, best.tolist())))
     return np.concatenate(chosen), np.concatenate(locations), tuple(choices)
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import CheckpointError, _first_line
-from .checkpoint import load_checkpoint, quiet
+from .checkpoint import load_checkpoint, suppress_library_output
 from .files import _read_json
 from .hub import resolve
 
@@ -41,7 +41,7 @@ def load_adapter(
     base = read_adapter_config(folder)["base_model_name_or_path"]
     model, processor = load_checkpoint(resolve(base, hub), dtype)
     try:
-        with quiet():
+        with suppress_library_output():
             adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
     except Exception as error:  # a broken file, or layers that the model has not
         raise CheckpointError(f"{folder} can't be read as an adapter of {base}: {_first_line(error)}") from error

@@ -121,7 +121,7 @@ def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    with quiet():
+    with suppress_library_output():
         model, report = Florence2ForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
         )
@@ -132,7 +132,7 @@ def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditio
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def suppress_library_output() -> Iterator[None]:
     """transformers' own report and progress bar say what our errors say, in many lines; what PEFT uses of it is renamed."""
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

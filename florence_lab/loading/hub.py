@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..exceptions import HubError, root_cause, unknown_name
-from ..network import call_within
+from ..exceptions import HubError, summarize_error, unknown_name
+from ..network import run_with_timeout
 from .files import _is_complete
 from .registry import MODELS
 
@@ -64,10 +64,10 @@ def resolve(model_id_or_path: str | Path, hub: str | None = None) -> Path:
     hub = hub or os.environ.get("FLORENCE_LAB_HUB") or "modelscope"
     if hub not in HUBS:
         raise ValueError(unknown_name("hub", hub, HUBS))
-    return at_hand(model_id_or_path, hub) or _download(_hub_ids(model_id_or_path), hub)
+    return find_cached(model_id_or_path, hub) or _download(_hub_ids(model_id_or_path), hub)
 
 
-def at_hand(model_id_or_path: str | Path, hub: str = "modelscope") -> Path | None:
+def find_cached(model_id_or_path: str | Path, hub: str = "modelscope") -> Path | None:
     """The folder on this machine that holds a model, None if it would have to be downloaded.
 
     Args, raises: as `resolve`; that `hub`'s cache is looked into first.
@@ -134,9 +134,9 @@ def _check_reachable(hub: _Hub) -> None:
 
     endpoint = hub.endpoint()
     try:
-        call_within(PROBE_SECONDS, lambda: requests.head(endpoint, timeout=PROBE_SECONDS))
+        run_with_timeout(PROBE_SECONDS, lambda: requests.head(endpoint, timeout=PROBE_SECONDS))
     except (requests.RequestException, TimeoutError) as error:
-        raise HubError(f"{endpoint} cannot be reached ({root_cause(error)})") from None
+        raise HubError(f"{endpoint} cannot be reached ({summarize_error(error)})") from None
 
 
 def _download_data(hub: _Hub, model_id: str) -> Path:
@@ -148,7 +148,7 @@ def _download_data(hub: _Hub, model_id: str) -> Path:
                 return folder
     except Exception as error:  # the libraries raise many unrelated kinds: HTTP, disk, integrity, their own
         refusal = REFUSALS.get(_status(error))
-        reason = refusal.format(token=hub.token) if refusal else root_cause(error)
+        reason = refusal.format(token=hub.token) if refusal else summarize_error(error)
         raise HubError(f"{reason} ({hub.endpoint()})") from error
     raise HubError(f"it has no config.json with weights beside it ({hub.endpoint()})")
 

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from ..scenes import CATEGORIES
 from ..scenes.phrases import COLUMNS
-from .dense_targets import COLORS, LETTERS, MOST, parts_of
+from .dense_targets import COLORS, LETTERS, MOST, split_dense_targets
 from .losses import _mean_of
 
 
-class Helper(torch.nn.Module):
+class AuxiliaryHeads(torch.nn.Module):
     """What a part of the picture shows, read off by linear layers that are thrown away in the end.
 
     From answers alone the model learns for a thousand steps nothing but what is frequent: the tower isn't told what to
@@ -42,17 +42,17 @@ class Helper(torch.nn.Module):
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
 
-    def loss(self, tokens: torch.Tensor, cells: torch.Tensor, meant: torch.Tensor) -> torch.Tensor:
+    def loss(self, tokens: torch.Tensor, cells: torch.Tensor, referenced_objects: torch.Tensor) -> torch.Tensor:
         """Cross-entropies, some with a weight, and five times the mean error of the box's sides.
 
         Args:
             tokens: N x n x width, the encoder's output for the image tokens.
-            cells: N x n x 39, see `cells_of`.
+            cells: N x n x 39, see `build_dense_targets`.
             meant: N x n, see `Questions`.
         """
         said = self.tokens(tokens).float().flatten(0, 1).split(self.PARTS, dim=-1)
         label, color, box, letters, own, *counts, first, column, asked = said
-        true = parts_of(cells.flatten(0, 1))
+        true = split_dense_targets(cells.flatten(0, 1))
         kind, filled, alike = true["kind"][:, 0].long(), true["filled"], true["alike"].long()
         thing = kind > 0
         edge = thing & (filled.mean(-1) < 1)  # within a thing there is nothing to learn of its outline
@@ -65,13 +65,13 @@ class Helper(torch.nn.Module):
             + 0.5 * F.binary_cross_entropy_with_logits(first, true["first"], reduction="none").sum(-1)
             + 0.5 * F.cross_entropy(column, true["column"][:, 0].long(), reduction="none")
         )
-        meant = meant.flatten()
-        right = F.binary_cross_entropy_with_logits(asked[:, 0], meant.clamp(min=0), reduction="none")
+        referenced_objects = referenced_objects.flatten()
+        right = F.binary_cross_entropy_with_logits(asked[:, 0], referenced_objects.clamp(min=0), reduction="none")
         return (
             F.cross_entropy(label, kind)
             + _mean_of(of_things, thing)
             + _mean_of(outline, edge)
-            + _mean_of(right, meant >= 0)
+            + _mean_of(right, referenced_objects >= 0)
             + _letters_loss(letters.unflatten(-1, (4, -1)), true["letters"])
         )
 
@@ -80,10 +80,10 @@ class Helper(torch.nn.Module):
 
         Args:
             tokens: N x n x width, what the encoder makes of the image tokens halfway through.
-            cells: N x n x 39, see `cells_of`.
+            cells: N x n x 39, see `build_dense_targets`.
         """
         label, middle = self.halfway(tokens).float().flatten(0, 1).split(self.HALFWAY_PARTS, dim=-1)
-        true = parts_of(cells.flatten(0, 1))
+        true = split_dense_targets(cells.flatten(0, 1))
         kind, middles = true["kind"][:, 0].long(), true["middle"][:, 0]
         losses = F.binary_cross_entropy_with_logits(middle[:, 0], middles, reduction="none")
         right = _mean_of(losses, middles > 0) + _mean_of(losses, (kind > 0) & (middles == 0))
@@ -94,12 +94,12 @@ class Helper(torch.nn.Module):
 
         Args:
             maps: B x width x 2s x 2s, the tower's last but one map.
-            cells: B x s*s x 39, see `cells_of`.
+            cells: B x s*s x 39, see `build_dense_targets`.
         """
         fine = maps.unfold(2, 2, 2).unfold(3, 2, 2)  # B x width x s x s x 2 x 2: the quarters of the tokens
         read = self.fine(fine.permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1])).float()
         letters, kinds = read.split(self.FINE_PARTS, dim=-1)
-        true = parts_of(cells)
+        true = split_dense_targets(cells)
         return _letters_loss(letters, true["letters"]) + F.cross_entropy(kinds, true["kinds"].flatten().long())
 
 

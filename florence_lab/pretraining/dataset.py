@@ -16,25 +16,25 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
-from ..scenes.answers import meant
+from ..scenes.answers import referenced_objects
 from ..scenes.layout import PLAN_SIDE, plan_scene
-from ..scenes.types import Item
+from ..scenes.types import PlannedObject
 from ..tasks import TASKS
 from .arguments import PretrainArguments
 from .config import IMAGE_SIZE, PAD
 from .curriculum import _pick_tasks, stage_of
-from .dense_targets import COLORS, TARGET_MAP_SIZE, _letters_of, cells_of, parts_of
+from .dense_targets import COLORS, TARGET_MAP_SIZE, _letters_of, build_dense_targets, split_dense_targets
 
 
-class Asked(NamedTuple):
+class QAPair(NamedTuple):
     """A question about a scene: as the model reads it, what it shall answer, and which things (their numbers) are meant."""
 
     prompt: str
     target: str
-    meant: tuple[int, ...]
+    referenced_objects: tuple[int, ...]
 
 
-def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[Asked]:
+def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[QAPair]:
     """Questions of a task about a scene, in varied wordings; none where the task makes no sense."""
     dice = random.Random(seed)
     inputs = list(scene.queries(task, dice))
@@ -45,9 +45,9 @@ def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[Aske
         answer = scene.answer(task, text, variant=dice.randrange(1000))
         # "there is nothing" is an answer too, but most scenes have no text, and it is soon learnt
         if answer.raw or dice.random() < 0.15:
-            things = [id(thing) for thing in meant(scene, task, text)]
+            things = [id(thing) for thing in referenced_objects(scene, task, text)]
             numbers = tuple(i for i, thing in enumerate(scene.objects) if id(thing) in things)
-            asked.append(Asked(answer.prompt, answer.raw, numbers))
+            asked.append(QAPair(answer.prompt, answer.raw, numbers))
     return list(dict.fromkeys(asked))
 
 
@@ -71,7 +71,7 @@ class Example(NamedTuple):
     seen: np.ndarray
     things: np.ndarray
     letters: np.ndarray
-    asked: dict[str, list[Asked]]
+    asked: dict[str, list[QAPair]]
 
 
 def draw_example(number: int, max_objects: int) -> Example:
@@ -101,7 +101,7 @@ def draw_example(number: int, max_objects: int) -> Example:
     return Example(pixels, seen, np.array(things, np.float32), _letters_of(scene), asked)
 
 
-def _items(seed: int, max_objects: int) -> tuple[Item, ...]:
+def _items(seed: int, max_objects: int) -> tuple[PlannedObject, ...]:
     return plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).items
 
 
@@ -124,7 +124,7 @@ class Questions(NamedTuple):
     picture: torch.Tensor
     prompts: torch.Tensor
     targets: torch.Tensor
-    meant: torch.Tensor
+    referenced_objects: torch.Tensor
     tasks: list[str]
 
     def to(self, device: torch.device) -> Questions:
@@ -136,7 +136,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: B x 3 x H x W uint8.
-        cells: B x n x 39 float32, see `cells_of`.
+        cells: B x n x 39 float32, see `build_dense_targets`.
         groups: the questions, `_GROUP` at a time.
     """
 
@@ -178,9 +178,9 @@ class Steps(Dataset):
             example = self.example(number, stage.max_objects)
             small = _shrunk(Image.fromarray(example.pixels), stage.image_size)
             pixels.append(torch.tensor(small).permute(2, 0, 1))
-            shown = cells_of(example.seen, example.things, example.letters, stage.image_size // 16)
+            shown = build_dense_targets(example.seen, example.things, example.letters, stage.image_size // 16)
             cells.append(torch.from_numpy(shown))
-            number = parts_of(cells[-1])["number"][:, 0]
+            number = split_dense_targets(cells[-1])["number"][:, 0]
             for task in _pick_tasks({t: w for t, w in stage.weights.items() if example.asked[t]}, arguments, dice):
                 prompt, target, things = dice.choice(example.asked[task])
                 asked.append((i, task, _meant(task, things, number), *self.encode(prompt, target)))
@@ -213,15 +213,17 @@ class Steps(Dataset):
 
 
 def _meant(task: str, things: Sequence[int], number: torch.Tensor) -> torch.Tensor:
-    """See `Questions.meant`, for one question; `number` is 0 or 1 + the thing's, of each token."""
-    meant = torch.isin(number - 1, torch.tensor(things, dtype=number.dtype))
-    return torch.where((number > 0) & (TASKS[task].input != "none"), meant.float(), -1.0)
+    """See `Questions.referenced_objects`, for one question; `number` is 0 or 1 + the thing's, of each token."""
+    referenced_objects = torch.isin(number - 1, torch.tensor(things, dtype=number.dtype))
+    return torch.where((number > 0) & (TASKS[task].input != "none"), referenced_objects.float(), -1.0)
 
 
 def _group(asked: list[tuple]) -> Questions:
     """(picture, task, what is meant, prompt's ids, target's ids) of each question -> tensors."""
-    pictures, tasks, meant, prompts, targets = zip(*asked, strict=True)
-    return Questions(torch.tensor(pictures), _padded(prompts), _padded(targets), torch.stack(meant), list(tasks))
+    pictures, tasks, referenced_objects, prompts, targets = zip(*asked, strict=True)
+    return Questions(
+        torch.tensor(pictures), _padded(prompts), _padded(targets), torch.stack(referenced_objects), list(tasks)
+    )
 
 
 def _padded(rows: Sequence[list[int]]) -> torch.Tensor:

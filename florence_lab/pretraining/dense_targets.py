@@ -35,7 +35,7 @@ def _letters_of(scene: Scene) -> np.ndarray:
     return written
 
 
-# What is told of an image token, and in how many numbers: see `cells_of`.
+# What is told of an image token, and in how many numbers: see `build_dense_targets`.
 _CELL_PARTS = {
     "kind": 1,
     "color": 1,
@@ -51,7 +51,7 @@ _CELL_PARTS = {
 }
 
 
-def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: int) -> np.ndarray:
+def build_dense_targets(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: int) -> np.ndarray:
     """What each of side x side image tokens shows: the thing that covers most of it, if it is a quarter or more.
 
     Args:
@@ -78,13 +78,13 @@ def cells_of(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: in
     return np.concatenate(told, axis=1).astype(np.float32)
 
 
-def parts_of(cells: torch.Tensor) -> dict[str, torch.Tensor]:
-    """... x 39, see `cells_of` -> its parts by name, views of it."""
+def split_dense_targets(cells: torch.Tensor) -> dict[str, torch.Tensor]:
+    """... x 39, see `build_dense_targets` -> its parts by name, views of it."""
     return dict(zip(_CELL_PARTS, cells.split(tuple(_CELL_PARTS.values()), dim=-1), strict=True))
 
 
 def _among(things: np.ndarray) -> np.ndarray:
-    """n x 7: `alike`, `first` and `column` of every thing, see `cells_of`."""
+    """n x 7: `alike`, `first` and `column` of every thing, see `build_dense_targets`."""
     column = np.digitize(things[:, [2, 4]].mean(1, keepdims=True), (1 / 3, 2 / 3))
     place = np.lexsort(things[:, 5:1:-1].T).argsort()  # 0 for the leftmost of all
     looks = [things[:, :1], things[:, :2], np.concatenate([things[:, :2], column], axis=1)]

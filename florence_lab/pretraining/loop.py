@@ -17,10 +17,10 @@ from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..inference.device import is_good_at_bf16
+from ..inference.device import has_native_bf16
 from ..loading.checkpoint import build_processor
 from .arguments import PretrainArguments
-from .auxiliary_heads import Helper
+from .auxiliary_heads import AuxiliaryHeads
 from .config import PAD
 from .curriculum import stage_of
 from .dataset import Batch, Steps
@@ -35,7 +35,7 @@ def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], Non
 
     Args:
         arguments: what can be chosen.
-        watch: is called after every step with its line of the log, as a `LiveCurve` is; the line has a `picture`, a path,
+        watch: is called after every step with its line of the log, as a `LiveLossPlot` is; the line has a `picture`, a path,
             where one was drawn.
 
     Returns:
@@ -79,7 +79,7 @@ class _Run:
     def __init__(self, arguments: PretrainArguments, tokenizer):
         self.arguments = arguments
         self.device = device = _device(arguments.device)
-        self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and is_good_at_bf16(device))
+        self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and has_native_bf16(device))
         self.first_location = tokenizer.convert_tokens_to_ids("<loc_0>")
         self.step = 0
         self.image_size = stage_of(0, arguments).image_size
@@ -88,7 +88,7 @@ class _Run:
             _start_from(model, arguments.init_from, self.image_size)
         self.model = model.to(device).train()
         config = self.model.config
-        self.helper = Helper(config.text_config.d_model, config.vision_config.embed_dim[-2]).to(device)
+        self.helper = AuxiliaryHeads(config.text_config.d_model, config.vision_config.embed_dim[-2]).to(device)
         self.learner = torch.nn.ModuleDict({"model": self.model, "helper": self.helper})
         self.ema = ModelEmaV3(self.model, decay=arguments.ema_decay, use_warmup=True)
         self.optimizer = create_optimizer_v2(
@@ -115,8 +115,8 @@ class _Run:
             hidden = torch.cat([hidden[mask] for hidden, mask in zip(output.hidden, real, strict=True)])
             losses = answer_losses(hidden, targets, self.model.lm_head, self.first_location, arguments.location_sigma)
             cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
-            meant = torch.cat([group.meant for group in batch.groups])
-            helper = self.helper.loss(torch.cat(output.tokens), cells, meant)
+            referenced_objects = torch.cat([group.referenced_objects for group in batch.groups])
+            helper = self.helper.loss(torch.cat(output.tokens), cells, referenced_objects)
             helper = helper + self.helper.halfway_loss(torch.cat(output.halfway), cells)
             helper = helper + self.helper.fine_loss(output.maps, batch.cells)
         lengths = torch.cat([mask.sum(1) for mask in real])

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from transformers import Florence2ForConditionalGeneration
 
 from ..evaluation.evaluator import Evaluation, evaluate
-from ..evaluation.suites import scene_questions
+from ..evaluation.suites import scene_examples
 from ..loading.checkpoint import build_processor
 from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS
@@ -18,7 +18,7 @@ def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, c
     """Every task on `count` held-out scenes: a quick look, `florence-lab eval` measures properly."""
     predictor = Predictor(model.eval(), build_processor(tokenizer, image_size), name="held-out scenes")
     # an untrained model finds no end
-    return evaluate(predictor, scene_questions(HELD_OUT_SEEDS[:count]), max_new_tokens=160)
+    return evaluate(predictor, scene_examples(HELD_OUT_SEEDS[:count]), max_new_tokens=160)
 
 
 def picture(evaluation: Evaluation) -> Figure:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..results import Result
 from ..tasks import get_task
-from ..template.locations import location_tokens, to_bins
+from ..template.locations import format_location_tokens, pixels_to_bins
 from ..template.template import FlorenceTemplate
 from . import captions, phrases
 
@@ -67,7 +67,7 @@ def queries(scene: SceneData, task: str, rng: HasRandom) -> list[str | None]:
     return [asked[i] for i in sorted(range(len(asked)), key=[rng.random() for _ in asked].__getitem__)]
 
 
-def meant(scene: SceneData, task: str, text: str | None) -> list[SceneObject]:
+def referenced_objects(scene: SceneData, task: str, text: str | None) -> list[SceneObject]:
     """The things that a question's input, as `queries` gives it, speaks of; none for a task that takes none."""
     ask = _Ask(scene, task, text or "", 0)
     if get_task(task).input == "region":
@@ -84,7 +84,7 @@ class _Ask(NamedTuple):
     variant: int
 
     def tokens(self, coordinates: np.ndarray | Sequence[float]) -> str:
-        return location_tokens(coordinates, self.scene.size)
+        return format_location_tokens(coordinates, self.scene.size)
 
     def boxes(self, things: Sequence[SceneObject]) -> str:
         return "".join(self.tokens(thing.box) for thing in things)
@@ -215,7 +215,7 @@ def _in_region(ask: _Ask, written: bool = False) -> SceneObject:
     choices = []
     for thing in ask.scene.objects:
         boxes = [thing.box] if not written else [thing.box, _text_box(thing)] if thing.text else []
-        choices += [(_agreement(region, to_bins(box, ask.scene.size)), -i, thing) for i, box in enumerate(boxes)]
+        choices += [(_agreement(region, pixels_to_bins(box, ask.scene.size)), -i, thing) for i, box in enumerate(boxes)]
     best = max(choices, key=lambda choice: choice[:2], default=None)
     if best is None or best[0] < LEAST_OVERLAP:
         what = "text" if written else "thing"
@@ -276,14 +276,14 @@ def _expressions(scene: SceneData, rng: HasRandom) -> list[str]:
 
 
 def _regions(scene: SceneData, rng: HasRandom) -> list[str]:
-    return [location_tokens(thing.box, scene.size) for thing in scene.objects]
+    return [format_location_tokens(thing.box, scene.size) for thing in scene.objects]
 
 
 def _text_regions(scene: SceneData, rng: HasRandom) -> list[str]:
     """Both the whole sign and the word alone are regions to read."""
     written = [thing for thing in scene.objects if thing.text]
     boxes = [box for thing in written for box in (thing.box, _text_box(thing))]
-    return [location_tokens(box, scene.size) for box in boxes]
+    return [format_location_tokens(box, scene.size) for box in boxes]
 
 
 QUERIES: dict[str, Callable[[SceneData, HasRandom], list]] = dict.fromkeys(WRITERS, _nothing) | {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .paint import Color, Dice, Point, darker, lighter, mix, smooth
+from .paint import Color, Point, RandomSource, darker, lighter, mix, smooth
 
 SUPERSAMPLE = 2  # backgrounds are drawn this much larger and shrunk, so that edges are smooth
 
@@ -25,7 +25,7 @@ class Background:
     """
 
     name: str
-    paint: Callable[[Board, Dice], None]
+    paint: Callable[[Board, RandomSource], None]
     sky: tuple[float, float]
     ground: tuple[float, float]
     water: tuple[float, float] | None
@@ -44,7 +44,7 @@ def background(
 ) -> Callable:
     """Register the painting function below as the place `name`."""
 
-    def register(paint: Callable[[Board, Dice], None]) -> Callable[[Board, Dice], None]:
+    def register(paint: Callable[[Board, RandomSource], None]) -> Callable[[Board, RandomSource], None]:
         BACKGROUNDS_TABLE[name] = Background(name, paint, sky, ground, water, light)
         return paint
 
@@ -94,14 +94,14 @@ class Board:
         self._draw.line(self._flat(points), fill=fill, width=max(1, round(width * self.unit)), joint="curve")
 
 
-def rolling(dice: Dice, y: float, swell: float, humps: int) -> list[Point]:
+def rolling(dice: RandomSource, y: float, swell: float, humps: int) -> list[Point]:
     """A soft hilly line from left to right about height y."""
     points = [(i / humps, y + dice.uniform(-swell, swell)) for i in range(-1, humps + 2)]
     curve = smooth([*points, (1.5, 1.5), (-0.5, 1.5)], 6)
     return [p for p in curve[: 6 * (len(points) - 1)] if -0.2 <= p[0] <= 1.2 and p[1] < 1.2]
 
 
-def mountains(board: Board, dice: Dice, y: float, high: float, count: int, color: Color, snow: bool) -> None:
+def mountains(board: Board, dice: RandomSource, y: float, high: float, count: int, color: Color, snow: bool) -> None:
     """A range of peaks standing on height y, lit from the left."""
     for i in sorted(range(count), key=lambda _: dice.random()):
         x = (i + dice.uniform(0.2, 0.8)) / count
@@ -127,7 +127,7 @@ def mountains(board: Board, dice: Dice, y: float, high: float, count: int, color
             )
 
 
-def tufts(board: Board, dice: Dice, top: float, count: int, color: Color) -> None:
+def tufts(board: Board, dice: RandomSource, top: float, count: int, color: Color) -> None:
     """Little tufts of grass, larger towards the viewer."""
     for _ in range(count):
         x, share = dice.random(), dice.random()
@@ -149,7 +149,7 @@ def tufts(board: Board, dice: Dice, top: float, count: int, color: Color) -> Non
 
 def specks(
     board: Board,
-    dice: Dice,
+    dice: RandomSource,
     band: tuple[float, float],
     count: int,
     radius: tuple[float, float],
@@ -162,7 +162,7 @@ def specks(
         board.oval(dice.random(), dice.uniform(*band), r, r * flat, fill)
 
 
-def ripples(board: Board, dice: Dice, band: tuple[float, float], count: int, fill: Color) -> None:
+def ripples(board: Board, dice: RandomSource, band: tuple[float, float], count: int, fill: Color) -> None:
     """Short wave lines on water, longer towards the viewer."""
     for _ in range(count):
         share = dice.random()
@@ -179,14 +179,14 @@ SKIES: tuple[tuple[Color, Color], ...] = (
 )
 
 
-def shaken(color: Color, dice: Dice, by: float = 0.08) -> Color:
+def shaken(color: Color, dice: RandomSource, by: float = 0.08) -> Color:
     """Nearly this colour, a little lighter or darker."""
     share = dice.uniform(-by, by)
     return lighter(color, share) if share > 0 else darker(color, -share)
 
 
 @background("field", sky=(0.1, 0.3), ground=(0.58, 0.97))
-def paint_field(board: Board, dice: Dice) -> None:
+def paint_field(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(SKIES)
     grass = shaken((150, 204, 96), dice)
     board.sky(((0, high), (0.5, low), (0.5, grass), (0.62, grass), (1, mix(grass, (70, 150, 70), 0.7))))
@@ -207,7 +207,7 @@ def paint_field(board: Board, dice: Dice) -> None:
 
 
 @background("beach", sky=(0.09, 0.28), ground=(0.72, 0.97), water=(0.5, 0.62))
-def paint_beach(board: Board, dice: Dice) -> None:
+def paint_beach(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(SKIES)
     sea, sand = shaken((44, 156, 196), dice), shaken((250, 222, 164), dice, 0.05)
     board.sky(
@@ -231,7 +231,7 @@ def paint_beach(board: Board, dice: Dice) -> None:
 
 
 @background("street", sky=(0.08, 0.24), ground=(0.64, 0.97))
-def paint_street(board: Board, dice: Dice) -> None:
+def paint_street(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(SKIES)
     road, pave = shaken((138, 140, 152), dice, 0.05), shaken((214, 206, 196), dice, 0.05)
     board.sky(((0, high), (0.55, low), (0.55, pave), (0.68, pave), (0.68, road), (1, darker(road, 0.16))))
@@ -259,7 +259,7 @@ def paint_street(board: Board, dice: Dice) -> None:
 
 
 @background("snow", sky=(0.09, 0.28), ground=(0.58, 0.97), light=(0.98, 0.99, 1.0))
-def paint_snow(board: Board, dice: Dice) -> None:
+def paint_snow(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(
         (
             ((150, 186, 222), (226, 236, 246)),
@@ -283,7 +283,7 @@ def paint_snow(board: Board, dice: Dice) -> None:
 
 
 @background("night", sky=(0.09, 0.3), ground=(0.6, 0.97), light=(0.9, 0.92, 1.0))
-def paint_night(board: Board, dice: Dice) -> None:
+def paint_night(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(
         (((20, 24, 66), (70, 78, 146)), ((24, 20, 62), (104, 76, 140)), ((14, 30, 66), (52, 96, 142)))
     )
@@ -313,7 +313,7 @@ def paint_night(board: Board, dice: Dice) -> None:
 
 
 @background("desert", sky=(0.09, 0.26), ground=(0.6, 0.97))
-def paint_desert(board: Board, dice: Dice) -> None:
+def paint_desert(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(
         (
             ((96, 178, 226), (250, 234, 200)),
@@ -369,7 +369,7 @@ def paint_desert(board: Board, dice: Dice) -> None:
 
 
 @background("lake", sky=(0.09, 0.26), ground=(0.78, 0.97), water=(0.54, 0.68))
-def paint_lake(board: Board, dice: Dice) -> None:
+def paint_lake(board: Board, dice: RandomSource) -> None:
     high, low = dice.pick(SKIES)
     grass, water = shaken((132, 196, 100), dice), shaken((92, 158, 204), dice)
     board.sky(

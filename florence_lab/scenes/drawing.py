@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .paint import PALETTE, Color, Dice, Pen, darker
+from .paint import PALETTE, Color, Pen, RandomSource, darker
 from .sprites import SPRITES
 
 if TYPE_CHECKING:
-    from .types import Item
+    from .types import PlannedObject
 
 SUPERSAMPLE = 3  # objects are drawn this much larger and shrunk, so that edges are smooth
 
@@ -24,7 +24,7 @@ DAYLIGHT = (1.0, 1.0, 1.0)
 
 
 def _drawn(
-    item: Item, size: tuple[int, int], supersample: int, silhouette: bool = False
+    item: PlannedObject, size: tuple[int, int], supersample: int, silhouette: bool = False
 ) -> tuple[Image.Image, tuple[int, int], Pen]:
     """A thing on a layer of its own, `supersample` times larger than in the picture.
 
@@ -50,7 +50,7 @@ def _drawn(
         item.word,
         item.afloat,
     )
-    dice = Dice(item.seed)
+    dice = RandomSource(item.seed)
     if item.sign:
         SPRITES[item.label].draw(pen, dice, color, item.sign)
     else:
@@ -58,5 +58,5 @@ def _drawn(
     return layer, (x, y), pen
 
 
-def _body_color(item: Item) -> Color:
+def _body_color(item: PlannedObject) -> Color:
     return PALETTE[item.color] if item.color else (255, 255, 255)

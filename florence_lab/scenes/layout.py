@@ -8,9 +8,9 @@ import numpy as np
 
 from .backgrounds import BACKGROUNDS_TABLE, Background
 from .drawing import LAYERS, _drawn
-from .paint import FONTS, Dice
+from .paint import FONTS, RandomSource
 from .sprites import SPRITES, WORDS, sign_layout
-from .types import Item, Placed, Plan
+from .types import Placed, PlannedObject, ScenePlan
 
 CATEGORIES = tuple(SPRITES)
 
@@ -33,23 +33,23 @@ COUNTS = {1: 1.3, 2: 1.5, 3: 1.6, 4: 1.5, 5: 1.2, 6: 1.0}
 
 def plan_scene(
     seed: int, raster: tuple[int, int], max_objects: int = 6, categories: tuple[str, ...] = CATEGORIES
-) -> Plan:
+) -> ScenePlan:
     """Decide everything about a scene; `raster` is the size of the pictures on which visibility is judged."""
-    dice = Dice(seed)
+    dice = RandomSource(seed)
     name = dice.pick(BACKGROUNDS)
     place, backdrop_seed = BACKGROUNDS_TABLE[name], dice.seed()
     wanted = dice.weighted({n: w for n, w in COUNTS.items() if n <= max_objects})
     crowd = _crowd(wanted) * dice.uniform(0.88, 1.14)
     planned: list[Placed] = []
     for label, color, word in _cast(place, wanted, categories, dice):
-        own = Dice(dice.seed())
+        own = RandomSource(dice.seed())
         for _ in range(14):
             item = _item(place, label, color, word, crowd, raster, own)
             trial = _with(planned, item, raster, own.chance(0.6))
             if trial is not None:
                 planned = trial
                 break
-    return Plan(seed, name, backdrop_seed, tuple(placed.item for placed in planned))
+    return ScenePlan(seed, name, backdrop_seed, tuple(placed.item for placed in planned))
 
 
 def _crowd(count: int) -> float:
@@ -58,7 +58,7 @@ def _crowd(count: int) -> float:
 
 
 def _cast(
-    place: Background, wanted: int, categories: tuple[str, ...], dice: Dice
+    place: Background, wanted: int, categories: tuple[str, ...], dice: RandomSource
 ) -> list[tuple[str, str | None, str | None]]:
     """(label, colour, word) of the things of a scene, in the order in which they find their places.
 
@@ -94,7 +94,7 @@ def _weights(background: str) -> dict[str, float]:
     return weights
 
 
-def _word(dice: Dice) -> str:
+def _word(dice: RandomSource) -> str:
     return dice.pick((str.upper, str.upper, str.lower, str.capitalize))(dice.pick(WORDS))
 
 
@@ -105,8 +105,8 @@ def _item(
     word: str | None,
     crowd: float,
     raster: tuple[int, int],
-    dice: Dice,
-) -> Item:
+    dice: RandomSource,
+) -> PlannedObject:
     """A place, a size and a look for one thing; whether it fits is for others to judge."""
     kind, seed, aspect = SPRITES[label], dice.seed(), raster[0] / raster[1]
     zone = kind.zone
@@ -133,10 +133,10 @@ def _item(
     slack = 0.0 if word or not dice.chance(0.12) else 0.3 * half
     x = dice.uniform(min(half + 0.01 - slack, 0.5), max(1 - half - 0.01 + slack, 0.5))
     flip = kind.flip and dice.chance(0.5)
-    return Item(label, color, seed, x, y, tall, wide, flip, LAYERS[zone], afloat, word, sign)
+    return PlannedObject(label, color, seed, x, y, tall, wide, flip, LAYERS[zone], afloat, word, sign)
 
 
-def _height_in(place: Background, zone: str, dice: Dice) -> tuple[float, float]:
+def _height_in(place: Background, zone: str, dice: RandomSource) -> tuple[float, float]:
     """Where a thing's feet are (for the sky: its middle), and how large perspective makes it."""
     share = dice.random()
     if zone == "top":
@@ -148,7 +148,7 @@ def _height_in(place: Background, zone: str, dice: Dice) -> tuple[float, float]:
     return low + (high - low) * share, 0.68 + 0.37 * share
 
 
-def _with(planned: list[Placed], item: Item, raster: tuple[int, int], shy: bool) -> list[Placed] | None:
+def _with(planned: list[Placed], item: PlannedObject, raster: tuple[int, int], shy: bool) -> list[Placed] | None:
     """The plan with one more thing, or None if then something could not be seen well enough."""
     area = item.place(raster)
     if any(_overlap(area, other.item.place(raster)) > (0.1 if shy else 0.45) for other in planned):
@@ -180,7 +180,7 @@ def _seen(placed: Placed, under: np.ndarray, raster: tuple[int, int]) -> bool:
     return min(columns[-1] - columns[0], rows[-1] - rows[0]) + 1 >= LEAST_SIDE * min(raster)
 
 
-def _silhouette(item: Item, raster: tuple[int, int]) -> Placed:
+def _silhouette(item: PlannedObject, raster: tuple[int, int]) -> Placed:
     layer, (x, y), _ = _drawn(item, raster, 1, silhouette=True)
     shape = np.asarray(layer) > 127
     x0, y0 = max(0, x), max(0, y)

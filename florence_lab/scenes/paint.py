@@ -47,7 +47,7 @@ FONTS = (
 )
 
 
-class Dice:
+class RandomSource:
     """Random choices built on `Random.random()` alone, which Python promises never to change."""
 
     def __init__(self, seed: int):

@@ -11,21 +11,21 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
-from ..images import SCENE_SOURCE as SOURCE
+from ..images import GENERATOR_TAG as SOURCE
 from .backgrounds import BACKGROUNDS_TABLE, Board
 from .drawing import DAYLIGHT, LAYERS, SUPERSAMPLE, _drawn
-from .paint import Dice
+from .paint import RandomSource
 from .types import SceneData, SceneObject
 
 if TYPE_CHECKING:
-    from .types import Item, Plan
+    from .types import PlannedObject, ScenePlan
 
 
-def render(plan: Plan, size: tuple[int, int]) -> SceneData:
+def render(plan: ScenePlan, size: tuple[int, int]) -> SceneData:
     """Draw a plan in a picture of (width, height)."""
     place = BACKGROUNDS_TABLE[plan.background]
     board = Board(size)
-    place.paint(board, Dice(plan.backdrop_seed))
+    place.paint(board, RandomSource(plan.backdrop_seed))
     canvas = board.finish()
     cutouts = []
     for item in plan.items:
@@ -44,7 +44,7 @@ def save_picture(scene: SceneData, path: str | Path) -> None:
 
 
 def _paste(
-    canvas: Image.Image, item: Item, size: tuple[int, int], light: tuple[float, float, float]
+    canvas: Image.Image, item: PlannedObject, size: tuple[int, int], light: tuple[float, float, float]
 ) -> tuple[np.ndarray, tuple[int, int], int, np.ndarray | None]:
     """Draw a thing into the picture. Returns what it covers, where that begins, its whole area, its quad."""
     layer, (x, y), pen = _drawn(item, size, SUPERSAMPLE)
@@ -74,7 +74,7 @@ def _soft_spot() -> Image.Image:
     return spot.filter(ImageFilter.GaussianBlur(3))
 
 
-def _shadow(canvas: Image.Image, item: Item, size: tuple[int, int]) -> None:
+def _shadow(canvas: Image.Image, item: PlannedObject, size: tuple[int, int]) -> None:
     """A soft shadow under the feet, or a pale wake under what swims."""
     left, top, wide, tall = item.place(size)
     broad = wide * ((0.6, 0.95)[item.sign.posts - 1] if item.sign else 1.12)

@@ -1,7 +1,7 @@
 """The things of the cartoon world: one short drawing function each, and a table of what they are.
 
 A drawing function gets a `Pen` in its own design units (width x height as registered, y down, feet at the
-bottom), `Dice` for its variations, and the colour it is named after.
+bottom), `RandomSource` for its variations, and the colour it is named after.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .paint import INK, PALETTE, Color, Dice, Pen, arc, darker, lighter, mix, rounded, turned, word_extent
+from .paint import INK, PALETTE, Color, Pen, RandomSource, arc, darker, lighter, mix, rounded, turned, word_extent
 
 SKIN = ((255, 219, 190), (240, 190, 150), (198, 140, 100), (140, 94, 66))
 HAIR = ((70, 48, 40), (40, 36, 44), (196, 140, 70), (178, 84, 50), (226, 196, 120))
@@ -26,7 +26,7 @@ class Sprite:
     """What the world knows of a category: how to draw it, how big it is, where it may stand."""
 
     label: str
-    draw: Callable[[Pen, Dice, Color], None]
+    draw: Callable[[Pen, RandomSource, Color], None]
     size: tuple[float, float]  # design units, width x height
     tall: float  # height in the foreground, as a fraction of the picture's shorter side
     colors: dict[str | None, float]  # colour name -> weight; None: the colour says nothing
@@ -69,11 +69,11 @@ def sprite(
         stretch: how much its proportions vary.
         flip: whether it may be drawn the other way round.
 
-    The function gets a `Pen`, whose units those are, with its origin top left; a `Dice` for what varies; and the colour,
+    The function gets a `Pen`, whose units those are, with its origin top left; a `RandomSource` for what varies; and the colour,
     (red, green, blue).
     """
 
-    def register(draw: Callable[[Pen, Dice, Color], None]) -> Callable[[Pen, Dice, Color], None]:
+    def register(draw: Callable[[Pen, RandomSource, Color], None]) -> Callable[[Pen, RandomSource, Color], None]:
         SPRITES[label] = Sprite(label, draw, size, tall, colors, zone, tuple(homes.split()), group, stretch, flip)
         return draw
 
@@ -84,7 +84,7 @@ def sprite(
 
 
 @sprite("sheep", (122, 98), 0.25, {"white": 6, "black": 2, "brown": 1}, homes="field snow night lake", group=3.0)
-def draw_sheep(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_sheep(pen: Pen, dice: RandomSource, color: Color) -> None:
     dark = color == PALETTE["black"]
     face = (226, 200, 176) if dark else (84, 72, 82)
     wool = lighter(color, 0.08) if dark else color
@@ -116,7 +116,7 @@ def draw_sheep(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("cow", (146, 104), 0.29, {"white": 3, "brown": 3, "black": 2}, homes="field night lake desert", group=1.5)
-def draw_cow(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_cow(pen: Pen, dice: RandomSource, color: Color) -> None:
     white = color == PALETTE["white"]
     spot = (70, 64, 76) if white else CREAM
     step = dice.uniform(-4, 4)
@@ -145,7 +145,7 @@ def draw_cow(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("dog", (116, 96), 0.22, {"brown": 3, "white": 2, "black": 2, "gray": 1.5}, group=1.3)
-def draw_dog(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_dog(pen: Pen, dice: RandomSource, color: Color) -> None:
     shade, wag, step = darker(color, 0.2), dice.uniform(-8, 8), dice.uniform(-5, 5)
     pen.stroke([(100, 52), (108, 38), (106 + wag * 0.3, 20 + wag)], 7.5, color)
     for x, s, paint in ((54, -step, shade), (92, -step, shade), (46, step, color), (100, step, color)):
@@ -165,7 +165,7 @@ def draw_dog(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("cat", (86, 98), 0.22, {"orange": 3, "black": 2.5, "gray": 2, "white": 2}, group=1.3)
-def draw_cat(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_cat(pen: Pen, dice: RandomSource, color: Color) -> None:
     dark, stripe = color == PALETTE["black"], darker(color, 0.28)
     curl = dice.uniform(-6, 6)
     pen.stroke([(58, 86), (74, 84), (79, 68), (75 + curl * 0.3, 52 + curl)], 8, color)
@@ -202,7 +202,7 @@ def draw_cat(pen: Pen, dice: Dice, color: Color) -> None:
     homes="lake beach field",
     group=2.0,
 )
-def draw_duck(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_duck(pen: Pen, dice: RandomSource, color: Color) -> None:
     bill, nod = (248, 146, 44), dice.uniform(-3, 3)
     for x in () if pen.afloat else (50, 62):
         pen.stroke([(x, 74), (x, 79)], 4, bill)
@@ -216,7 +216,7 @@ def draw_duck(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("bird", (108, 84), 0.16, {"blue": 2, "red": 2, "yellow": 1, "white": 1, "black": 1}, "sky", group=1.8)
-def draw_bird(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_bird(pen: Pen, dice: RandomSource, color: Color) -> None:
     lift = dice.uniform(-4, 12)
     pen.polygon([(82, 50), (105, 40), (101, 52), (106, 62)], darker(color, 0.25))
     pen.curve([(52, 48), (44, 16 + lift), (58, 3 + lift), (74, 16 + lift), (76, 46)], darker(color, 0.3))
@@ -231,7 +231,7 @@ def draw_bird(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("person", (70, 136), 0.36, VIVID, group=1.4, stretch=0.1)
-def draw_person(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_person(pen: Pen, dice: RandomSource, color: Color) -> None:
     skin, hair = dice.pick(SKIN), dice.pick(HAIR)
     trousers = dice.pick(((70, 86, 140), (88, 80, 92), (120, 100, 84)))
     long_hair, skirt, stance = dice.chance(0.45), dice.chance(0.35), dice.uniform(0, 5)
@@ -260,7 +260,7 @@ def draw_person(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("snowman", (98, 134), 0.31, NAMELESS, homes="snow", group=0.7)
-def draw_snowman(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_snowman(pen: Pen, dice: RandomSource, color: Color) -> None:
     snow, scarf = (250, 252, 255), dice.pick((PALETTE["red"], PALETTE["blue"], PALETTE["green"]))
     raise_left, raise_right = dice.uniform(-14, 4), dice.uniform(-14, 4)
     pen.stroke([(26, 70), (5, 62 + raise_left)], 3, WOOD)
@@ -292,7 +292,7 @@ def draw_snowman(pen: Pen, dice: Dice, color: Color) -> None:
     group=1.4,
     stretch=0.14,
 )
-def draw_tree(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_tree(pen: Pen, dice: RandomSource, color: Color) -> None:
     if color == PALETTE["green"] and dice.chance(0.45):
         draw_pine(pen, dice, color)
         return
@@ -306,7 +306,7 @@ def draw_tree(pen: Pen, dice: Dice, color: Color) -> None:
         pen.circle(dice.uniform(28, 72), dice.uniform(30, 76), dice.uniform(2, 3.4), darker(color, 0.18), ink=False)
 
 
-def draw_pine(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_pine(pen: Pen, dice: RandomSource, color: Color) -> None:
     base = mix(color, (30, 120, 96), dice.uniform(0.2, 0.6))
     pen.box(43, 112, 57, 134, WOOD)
     for i, (top, bottom, half) in enumerate(((62, 118, 44), (34, 90, 36), (5, 60, 27))):
@@ -328,7 +328,7 @@ def draw_pine(pen: Pen, dice: Dice, color: Color) -> None:
     group=2.4,
     stretch=0.1,
 )
-def draw_flower(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_flower(pen: Pen, dice: RandomSource, color: Color) -> None:
     lean, petals = dice.uniform(-4, 4), dice.integer(5, 7)
     pen.stroke([(33 + lean, 36), (33 + lean * 0.4, 74), (33, 108)], 5, LEAF)
     pen.curve([(33, 98), (44, 80), (60, 76), (54, 92)], LEAF)
@@ -352,7 +352,7 @@ def draw_flower(pen: Pen, dice: Dice, color: Color) -> None:
     group=2.0,
     stretch=0.12,
 )
-def draw_mushroom(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_mushroom(pen: Pen, dice: RandomSource, color: Color) -> None:
     pen.curve([(36, 46), (58, 46), (60, 66), (66, 84), (47, 90), (28, 84), (34, 66)], CREAM)
     pen.ellipse(47, 51, 30, 7, (236, 220, 196))
     top = dice.uniform(3, 12)
@@ -362,7 +362,7 @@ def draw_mushroom(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("cactus", (88, 124), 0.31, NAMELESS, homes="desert beach", group=1.6, stretch=0.12)
-def draw_cactus(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_cactus(pen: Pen, dice: RandomSource, color: Color) -> None:
     green = mix((70, 160, 92), (120, 180, 80), dice.random())
     left, right = dice.uniform(-10, 10), dice.uniform(-10, 10)
     pen.stroke([(44, 78 + left), (17, 76 + left), (15, 48 + left)], 16, green)
@@ -393,7 +393,7 @@ def wheel(pen: Pen, cx: float, cy: float, radius: float) -> None:
     homes="street field desert snow night",
     group=1.6,
 )
-def draw_car(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_car(pen: Pen, dice: RandomSource, color: Color) -> None:
     back = dice.uniform(-6, 8)
     pen.polygon([(38, 36), (56 + back * 0.4, 7), (100, 6), (126 + back * 0.5, 36)], color)
     pen.polygon([(48, 35), (60 + back * 0.4, 13), (78, 12), (78, 35)], GLASS, ink=False)
@@ -417,7 +417,7 @@ def draw_car(pen: Pen, dice: Dice, color: Color) -> None:
     homes="street snow night desert field",
     group=0.9,
 )
-def draw_bus(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_bus(pen: Pen, dice: RandomSource, color: Color) -> None:
     pen.box(5, 6, 167, 82, color, 11)
     pen.box(8, 56, 164, 63, lighter(color, 0.55), ink=False)
     pen.box(8, 70, 164, 80, darker(color, 0.2), 4, ink=False)
@@ -448,7 +448,7 @@ def draw_bus(pen: Pen, dice: Dice, color: Color) -> None:
     group=0.9,
     stretch=0.05,
 )
-def draw_bicycle(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_bicycle(pen: Pen, dice: RandomSource, color: Color) -> None:
     for x in (28, 104):
         pen.circle(x, 60, 25, (232, 238, 244))
         for points in (
@@ -481,7 +481,7 @@ def draw_bicycle(pen: Pen, dice: Dice, color: Color) -> None:
     homes="beach lake",
     group=1.2,
 )
-def draw_boat(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_boat(pen: Pen, dice: RandomSource, color: Color) -> None:
     height, sail = dice.uniform(4, 16), (255, 250, 240)
     pen.stroke([(56, 92), (56, height)], 4, WOOD)
     pen.curve([(62, height + 6), (84, 44), (106, 82), (84, 84), (62, 83)], sail, steps=4)
@@ -502,7 +502,7 @@ def draw_boat(pen: Pen, dice: Dice, color: Color) -> None:
     "sky",
     group=1.0,
 )
-def draw_airplane(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_airplane(pen: Pen, dice: RandomSource, color: Color) -> None:
     trim = dice.pick([c for c in (PALETTE["red"], PALETTE["blue"], PALETTE["orange"]) if c != color])
     pen.polygon([(78, 34), (98, 9), (110, 9), (102, 36)], darker(color, 0.18))
     pen.polygon([(124, 38), (142, 8), (155, 8), (150, 44)], trim)
@@ -524,7 +524,7 @@ def draw_airplane(pen: Pen, dice: Dice, color: Color) -> None:
     group=1.4,
     flip=False,
 )
-def draw_balloon(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_balloon(pen: Pen, dice: RandomSource, color: Color) -> None:
     for x0, x1 in ((30, 38), (64, 56)):
         pen.stroke([(x0, 88), (x1, 114)], 1.8, (110, 84, 70))
     pen.box(35, 110, 59, 129, WOOD, 3)
@@ -556,7 +556,7 @@ def draw_balloon(pen: Pen, dice: Dice, color: Color) -> None:
     group=1.1,
     stretch=0.12,
 )
-def draw_house(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_house(pen: Pen, dice: RandomSource, color: Color) -> None:
     roof = dice.pick(((128, 78, 74), (92, 92, 116), (112, 86, 66)))
     wall, left = lighter(color, 0.12), dice.chance(0.5)
     chimney = dice.pick((28, 86))
@@ -585,7 +585,7 @@ def draw_house(pen: Pen, dice: Dice, color: Color) -> None:
     group=0.6,
     flip=False,
 )
-def draw_lighthouse(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_lighthouse(pen: Pen, dice: RandomSource, color: Color) -> None:
     def edge(y: float) -> float:
         return 13 + (y - 44) * 0.13
 
@@ -608,7 +608,7 @@ def draw_lighthouse(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("umbrella", (124, 118), 0.27, VIVID, homes="beach street lake desert", group=1.3)
-def draw_umbrella(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_umbrella(pen: Pen, dice: RandomSource, color: Color) -> None:
     pen.stroke([(62, 40), (62, 113)], 4.5, (226, 220, 210))
     top = arc(62, 60, 57, 54, 180, 360, 20)
     scallops = [(119 - 19 * i - 9.5, 55) if half else (119 - 19 * i, 60) for i in range(6) for half in (0, 1)]
@@ -621,7 +621,7 @@ def draw_umbrella(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("ball", (84, 84), 0.15, VIVID, group=1.8, stretch=0.0)
-def draw_ball(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_ball(pen: Pen, dice: RandomSource, color: Color) -> None:
     pen.circle(42, 42, 38, color)
     light = (255, 252, 244)
     if dice.chance(0.5):
@@ -647,7 +647,7 @@ def draw_ball(pen: Pen, dice: Dice, color: Color) -> None:
     group=0.0,
     stretch=0.0,
 )
-def draw_sun(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_sun(pen: Pen, dice: RandomSource, color: Color) -> None:
     rays, tilt, gold = dice.integer(9, 12), dice.uniform(0, 40), (255, 205, 60)
     for i in range(rays):
         a = tilt + i * 360 / rays
@@ -666,7 +666,7 @@ def draw_sun(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("moon", (84, 96), 0.2, NAMELESS, "top", homes="night", group=0.0, stretch=0.0)
-def draw_moon(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_moon(pen: Pen, dice: RandomSource, color: Color) -> None:
     pale, thin = (255, 232, 130), dice.uniform(0, 14)
     inner = arc(62 + thin * 0.4, 42, 38 - thin * 0.2, 38, 112, 250, 14)
     outer = arc(44, 48, 41, 44, 270, 55, 18)
@@ -676,7 +676,7 @@ def draw_moon(pen: Pen, dice: Dice, color: Color) -> None:
 
 
 @sprite("cloud", (148, 82), 0.15, NAMELESS, "sky", group=1.4, stretch=0.15)
-def draw_cloud(pen: Pen, dice: Dice, color: Color) -> None:
+def draw_cloud(pen: Pen, dice: RandomSource, color: Color) -> None:
     puffs = [
         (30, 54, 23),
         (58, 36, 27),
@@ -721,7 +721,7 @@ class SignLayout:
     size: tuple[float, float]
 
 
-def sign_layout(word: str, font: str, dice: Dice) -> SignLayout:
+def sign_layout(word: str, font: str, dice: RandomSource) -> SignLayout:
     degrees = dice.uniform(-13, 13) if dice.chance(0.4) else 0.0
     posts = dice.pick((1, 1, 2))
     wide, tall = (CAPITAL * v for v in word_extent(word, font))
@@ -733,7 +733,7 @@ def sign_layout(word: str, font: str, dice: Dice) -> SignLayout:
     return SignLayout(font, degrees, posts, dice.pick((2.0, 5.0, 8.0)), board, size)
 
 
-def draw_sign(pen: Pen, dice: Dice, color: Color, layout: SignLayout) -> None:
+def draw_sign(pen: Pen, dice: RandomSource, color: Color, layout: SignLayout) -> None:
     (wide, tall), (width, height) = layout.board, layout.size
     cx, cy = width / 2, _half_turned(layout) + 2
     post = darker(WOOD, 0.1) if color == PALETTE["brown"] or layout.posts == 2 else (150, 152, 164)

@@ -17,7 +17,7 @@ HELD_OUT_SEEDS = range(0, 100_000)
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedObject:
     """One thing as planned. x: its middle, y: its feet, in fractions of the picture; tall: its height and
     wide its width, in fractions of the picture's shorter side."""
 
@@ -46,19 +46,19 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScenePlan:
     """A scene before it is drawn: all that its seed decides."""
 
     seed: int
     background: str
     backdrop_seed: int
-    items: tuple[Item, ...]  # back to front
+    items: tuple[PlannedObject, ...]  # back to front
 
 
 class Placed(NamedTuple):
     """An item and its silhouette on the planning raster."""
 
-    item: Item
+    item: PlannedObject
     shape: np.ndarray  # bool: what it covers, as far as it lies in the picture
     corner: tuple[int, int]  # (x, y) at which that begins
     whole: int  # pixels of all of it, those outside the picture included

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .locations import BINS
+from .locations import NUM_BINS
 
 LOCATION_TOLERANCE = 0.25
 """How far, in parts of an instance's extent, a coordinate may be off and still count as right in `instance_score`.
@@ -49,8 +49,8 @@ def instance_score(label_probabilities: np.ndarray, location_probabilities: np.n
     """
     bins = np.asarray(bins).reshape(-1, 2)
     tolerance = np.maximum(1, LOCATION_TOLERANCE * (bins.max(axis=0) - bins.min(axis=0)))
-    near = np.abs(np.arange(BINS) - bins[..., None]) <= tolerance[:, None]
-    masses = (np.asarray(location_probabilities, np.float64) * near.reshape(-1, BINS)).sum(axis=1)
+    near = np.abs(np.arange(NUM_BINS) - bins[..., None]) <= tolerance[:, None]
+    masses = (np.asarray(location_probabilities, np.float64) * near.reshape(-1, NUM_BINS)).sum(axis=1)
     with np.errstate(divide="ignore"):  # log(0), of a place held impossible
         place = np.exp(4 * np.log(masses).mean())  # the product itself would underflow for a long polygon
     score = np.prod(label_probabilities, dtype=np.float64) * place

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..geometry import outlines_extent
+from ..geometry import polygons_to_xyxy
 from ..results import Boxes, Polygons, Quads, Result, Text
 from ..tasks import Task, get_task
 from .confidence import instance_score
-from .locations import from_bins
+from .locations import bins_to_pixels
 from .vocabulary import _SEPARATORS, NOT_GROUNDABLE
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .confidence import TokenProbabilities
-    from .vocabulary import Piece
+    from .vocabulary import TokenSpan
 
 
 @dataclass
@@ -29,17 +29,17 @@ class _Instance:
 
     label: str
     label_tokens: tuple[int, ...]
-    outlines: list[list[Piece]]  # location pieces; one list, or one per polygon
+    outlines: list[list[TokenSpan]]  # location pieces; one list, or one per polygon
     is_polygon: bool = False
 
     @property
-    def locations(self) -> list[Piece]:
+    def locations(self) -> list[TokenSpan]:
         return [piece for outline in self.outlines for piece in outline]
 
 
-def _groups(pieces: Sequence[Piece]) -> list[tuple[Piece | None, list[Piece]]]:
+def _groups(pieces: Sequence[TokenSpan]) -> list[tuple[TokenSpan | None, list[TokenSpan]]]:
     """A label (None where there is none) and what follows it up to the next label; labels alone are passed over."""
-    groups: list[tuple[Piece | None, list[Piece]]] = []
+    groups: list[tuple[TokenSpan | None, list[TokenSpan]]] = []
     for piece in pieces:
         is_words = piece.location is None and piece.text not in _SEPARATORS
         if is_words and piece.text.strip():
@@ -51,12 +51,12 @@ def _groups(pieces: Sequence[Piece]) -> list[tuple[Piece | None, list[Piece]]]:
     return groups
 
 
-def _things(body: Sequence[Piece]) -> list[tuple[str, list[list[Piece]]]]:
+def _things(body: Sequence[TokenSpan]) -> list[tuple[str, list[list[TokenSpan]]]]:
     """What follows a label: `<and>`, `<poly>` and `</poly>` part things, `<sep>` parts the outlines of one thing.
 
     Gives the mark in front of each thing ("" where there is none), and its outlines.
     """
-    things: list[tuple[str, list[list[Piece]]]] = [("", [[]])]
+    things: list[tuple[str, list[list[TokenSpan]]]] = [("", [[]])]
     for piece in body:
         if piece.location is not None:
             things[-1][1][-1].append(piece)
@@ -67,7 +67,9 @@ def _things(body: Sequence[Piece]) -> list[tuple[str, list[list[Piece]]]]:
     return things
 
 
-def _read_boxes(label: Piece | None, mark: str, outlines: list[list[Piece]], coordinates: int = 4) -> list[_Instance]:
+def _read_boxes(
+    label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]], coordinates: int = 4
+) -> list[_Instance]:
     """Every four location tokens are one more box of the label in front of them; a cut-off box is dropped."""
     return [
         _instance(label, [outline[start : start + coordinates]])
@@ -76,24 +78,24 @@ def _read_boxes(label: Piece | None, mark: str, outlines: list[list[Piece]], coo
     ]
 
 
-def _read_quads(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
+def _read_quads(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
     return _read_boxes(label, mark, outlines, coordinates=8)
 
 
-def _read_polygons(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
+def _read_polygons(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
     # a coordinate without its partner is cut off, and it takes three points to make an outline
     whole = [outline[: len(outline) // 2 * 2] for outline in outlines]
     whole = [outline for outline in whole if len(outline) >= 6]
     return [_instance(label, whole, is_polygon=True)] if whole else []
 
 
-def _read_either(label: Piece | None, mark: str, outlines: list[list[Piece]]) -> list[_Instance]:
+def _read_either(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
     """Open-vocabulary detection marks its polygons with `<poly>` or `<sep>`; what has no mark is boxes."""
     read = _read_polygons if mark == "<poly>" or len(outlines) > 1 else _read_boxes
     return read(label, mark, outlines)
 
 
-def _instance(label: Piece | None, outlines: list[list[Piece]], is_polygon: bool = False) -> _Instance:
+def _instance(label: TokenSpan | None, outlines: list[list[TokenSpan]], is_polygon: bool = False) -> _Instance:
     return _Instance(label.text.strip() if label else "", label.tokens if label else (), outlines, is_polygon)
 
 
@@ -110,7 +112,7 @@ def _phrase_of_caption(label: str, caption: str) -> str:
 
 
 def _build_result(
-    pieces: Sequence[Piece],
+    pieces: Sequence[TokenSpan],
     raw: str,
     task: str | Task,
     image_size: tuple[int, int],
@@ -148,8 +150,8 @@ def _build_result(
     return build(instances, common)
 
 
-def _pixels(locations: Sequence[Piece], image_size: tuple[int, int]) -> np.ndarray:
-    return from_bins([piece.location for piece in locations], image_size)
+def _pixels(locations: Sequence[TokenSpan], image_size: tuple[int, int]) -> np.ndarray:
+    return bins_to_pixels([piece.location for piece in locations], image_size)
 
 
 def _outlines_in_pixels(instance: _Instance, image_size: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -160,7 +162,7 @@ def _build_boxes(instances: Sequence[_Instance], common: dict[str, Any]) -> Boxe
     size = common["image_size"]
     outlines = tuple(_outlines_in_pixels(i, size) if i.is_polygon else () for i in instances)
     # a box is the extent of two corners, of whichever the model named first
-    boxes = [outlines_extent(o or _outlines_in_pixels(i, size)) for i, o in zip(instances, outlines, strict=True)]
+    boxes = [polygons_to_xyxy(o or _outlines_in_pixels(i, size)) for i, o in zip(instances, outlines, strict=True)]
     return Boxes(boxes=np.array(boxes, np.float64).reshape(-1, 4), polygons=outlines if any(outlines) else (), **common)
 
 

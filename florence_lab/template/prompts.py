@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tasks import Task
-from .locations import _REGION_TOKENS, location_tokens
+from .locations import _REGION_TOKENS, format_location_tokens
 
 if TYPE_CHECKING:
     from .locations import Region
@@ -58,7 +58,7 @@ def _read_region(task: Task, given: str | Region, image_size: tuple[int, int] | 
     if image_size is None:
         raise ValueError("a region in pixels needs the image's size")
     _check_region(region, image_size)
-    return location_tokens(region, image_size)
+    return format_location_tokens(region, image_size)
 
 
 def _check_region(region: np.ndarray, image_size: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from ..tasks import Task, split_query
 from .locations import _LOCATION
 from .parsing import _build_result
 from .prompts import _CHINESE, _INPUT_READERS, _name
-from .vocabulary import _IGNORED_MARKUP, _MARKUP, _SILENT_MARKUP, Piece, _Vocabulary
+from .vocabulary import _IGNORED_MARKUP, _MARKUP, _SILENT_MARKUP, TokenSpan, _Vocabulary
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +92,7 @@ class FlorenceTemplate:
         raw = _SILENT_MARKUP.sub("", raw)
         pieces = []
         for i, part in enumerate(filter(None, _MARKUP.split(_IGNORED_MARKUP.sub("", raw)))):
-            pieces.append(Piece(part, int(part[5:-1]) if _LOCATION.fullmatch(part) else None, (i,)))
+            pieces.append(TokenSpan(part, int(part[5:-1]) if _LOCATION.fullmatch(part) else None, (i,)))
         return _build_result(pieces, raw, task, image_size, phrase=phrase)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -100,22 +100,22 @@ class FlorenceTemplate:
         kept = [i for i in token_ids if i not in self._vocabulary.silent]
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def _pieces(self, ids: Sequence[int]) -> list[Piece]:
+    def _pieces(self, ids: Sequence[int]) -> list[TokenSpan]:
         """Token ids -> pieces: neighbouring word tokens are decoded together, tokens that say nothing are passed over."""
         vocabulary = self._vocabulary
-        pieces: list[Piece] = []
+        pieces: list[TokenSpan] = []
         words: list[int] = []
 
         def flush() -> None:
             if words:
                 text = self.tokenizer.decode([ids[i] for i in words], clean_up_tokenization_spaces=False)
-                pieces.append(Piece(text, None, tuple(words)))
+                pieces.append(TokenSpan(text, None, tuple(words)))
                 words.clear()
 
         for position, token_id in enumerate(ids):
             if token_id in vocabulary.markup:
                 flush()
-                pieces.append(Piece(*vocabulary.markup[token_id], (position,)))
+                pieces.append(TokenSpan(*vocabulary.markup[token_id], (position,)))
             elif token_id not in vocabulary.ignored:
                 words.append(position)
         flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from .locations import _LOCATION, _LOCATION_NAMES, BINS
+from .locations import _LOCATION, _LOCATION_NAMES, NUM_BINS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ _SILENT_MARKUP = re.compile("|".join(_SILENT))
 _IGNORED_MARKUP = re.compile("|".join(_IGNORED))
 
 
-class Piece(NamedTuple):
+class TokenSpan(NamedTuple):
     """A run of generated tokens: words, one location token, or one of `<sep> <and> <poly> </poly>`.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Vocabulary(NamedTuple):
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Vocabulary:
         location_ids = tokenizer.convert_tokens_to_ids(_LOCATION_NAMES)
         first = location_ids[0]
-        if location_ids != list(range(first, first + BINS)):
+        if location_ids != list(range(first, first + NUM_BINS)):
             raise ValueError("this tokenizer has no 1,000 location tokens in a row, so it is none of Florence-2")
         markup: dict[int, tuple[str, int | None]] = {first + i: (name, i) for i, name in enumerate(_LOCATION_NAMES)}
         markup |= {tokenizer.convert_tokens_to_ids(name): (name, None) for name in _SEPARATORS}

@@ -18,7 +18,7 @@ from ..results import Result, Text
 from ..tasks import get_task
 from .figures import _aspect
 from .instances import _items
-from .style import _POINTS, _elided, _fitting, _font, _ink_on, _tidy
+from .style import _POINTS, _elided, _fitting, _ink_on, font_properties, printable
 
 CAPTION_WIDTH = 360  # pixels that a text gets at least, under a narrow picture
 
@@ -42,8 +42,8 @@ class _Run(NamedTuple):
 def _caption(result: Result) -> str:
     """What stands under the picture."""
     if isinstance(result, Text):
-        return _tidy(result.text)
-    return _tidy(result.phrase) if get_task(result.task).result == "grounding" else ""
+        return printable(result.text)
+    return printable(result.phrase) if get_task(result.task).result == "grounding" else ""
 
 
 def _caption_colours(result: Result, caption: str) -> list[str | None]:
@@ -102,7 +102,7 @@ def _write_line(ax: Axes, runs: Sequence[_Run], y: float, ink: str, font_size: f
             if colour
             else None,
             color=_ink_on(colour) if colour else ink,
-            **_font(font_size),
+            **font_properties(font_size),
         )
         x, gap = 1, 0
 

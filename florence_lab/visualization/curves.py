@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def read_log(path: str | Path) -> list[dict[str, Any]]:
+def read_training_log(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's `log.jsonl`: `step`, `loss` and more; a step that was done twice counts as done last."""
     lines = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
     of_step = {line["step"]: line for line in lines}
     return [of_step[step] for step in sorted(of_step)]
 
 
-def shipped_log() -> Path:
+def shipped_training_log() -> Path:
     """The log of the run that made the shipped florence-2-nano, the mean of every 50 steps."""
     return Path(__file__).parent.parent / "assets" / "pretraining.jsonl"
 
 
-def draw_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
+def plot_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
     """The loss over the steps, each and smoothed over a thirtieth of what there is, and the learning rate in grey.
 
     Args:
@@ -49,7 +49,7 @@ def draw_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
-def draw_run(log: str | Path, folder: str | Path) -> None:
+def plot_run(log: str | Path, folder: str | Path) -> None:
     """Pictures of a fine-tuning run: `loss.png`, and a `metrics.png` of what was measured besides, if anything was.
 
     Args:
@@ -62,7 +62,7 @@ def draw_run(log: str | Path, folder: str | Path) -> None:
     measured = [line for line in lines if "eval_loss" in line]
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    draw_loss([line for line in lines if "loss" in line], axes)
+    plot_loss([line for line in lines if "loss" in line], axes)
     axes.plot(*_series(measured, "eval_loss"), "o-", color="C1", label="eval_loss")
     if measured:
         axes.legend(handles=axes.lines[-1:])
@@ -84,7 +84,7 @@ def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list
     return [line["step"] for line in lines], [line[name] for line in lines]
 
 
-class LiveCurve:
+class LiveLossPlot:
     """A run's loss curve in a notebook, drawn anew every few seconds; call it with each line of the log.
 
     Where a line names a `picture` of answers, the latest one stands under the curve.
@@ -118,7 +118,7 @@ class LiveCurve:
         from io import BytesIO
 
         figure = Figure(figsize=(7, 2.8), layout="constrained")
-        draw_loss(self.lines, figure.subplots())
+        plot_loss(self.lines, figure.subplots())
         file = BytesIO()
         figure.savefig(file, format="png", dpi=100)
         return file.getvalue()

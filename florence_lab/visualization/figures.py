@@ -21,7 +21,7 @@ SHORT_SIDE = 64  # pixels; thinner pictures are stretched, or a 20000 x 10 would
 MAX_BYTES = 700_000  # of a PNG; above it 256 colours have to do
 
 
-class Sheet(Figure):
+class NotebookFigure(Figure):
     """A figure of its own, none of pyplot's, that a notebook shows as the last line of a cell.
 
     A plain `Figure` is shown only where pyplot has been imported, and would stay in pyplot's memory if it were pyplot's.

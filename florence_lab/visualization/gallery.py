@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from ..results import Result
 from ..tasks import get_task
 from .captions import _caption_height
-from .figures import Sheet, _aspect, _in_figure
+from .figures import NotebookFigure, _aspect, _in_figure
 from .overlay import _region_boxes, show
-from .style import DARK, _elided, _font, _tidy
+from .style import DARK, _elided, font_properties, printable
 
 _TITLE_HEIGHT = 0.2  # inches, of each of its lines
 
 
-def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> Sheet:
+def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> NotebookFigure:
     """Many results side by side, each under its task token and its phrase, question or region.
 
     Args:
@@ -29,7 +29,7 @@ def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> Sheet:
     """
     width, gap = 4.0, 0.2  # inches
     columns = max(1, min(columns, len(panels)))
-    figure = Sheet(columns * (width + gap) + gap, 1)
+    figure = NotebookFigure(columns * (width + gap) + gap, 1)
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heads = [_TITLE_HEIGHT * (1 + any(_asked(result) for _, result in row)) for row in rows]
     heights = [max(_panel_height(figure, result, width) for _, result in row) for row in rows]
@@ -55,14 +55,14 @@ def _write_title(figure: Figure, place: tuple[float, float, float], result: Resu
         x, y, *_ = _in_figure(figure, (left, top + 0.08 + number * 0.9 * _TITLE_HEIGHT, 0, 0))
         # measured in regular letters; bold ones are wider by a tenth
         shown = _elided(figure, text, size, 0.9 * width * figure.dpi)
-        figure.text(x, y, shown, va="baseline", weight=weight, color=colour, **_font(size))
+        figure.text(x, y, shown, va="baseline", weight=weight, color=colour, **font_properties(size))
 
 
 def _asked(result: Result) -> str:
     """The phrase; a region in pixels, for people cannot read location tokens."""
     if get_task(result.task).input == "region":
         return "; ".join("region ({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box) for box in _region_boxes(result))
-    return _tidy(result.phrase)
+    return printable(result.phrase)
 
 
 def _panel_height(figure: Figure, result: Result, width: float) -> float:

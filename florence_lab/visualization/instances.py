@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..geometry import _corners
+from ..geometry import box_corners
 from ..results import Boxes, Polygons, Quads
 from ..tasks import get_task
-from .style import _tidy, _trait
+from .style import _trait, printable
 
 
 class _Item(NamedTuple):
@@ -39,7 +39,7 @@ def _names(result: Boxes | Quads | Polygons) -> list[str]:
     """What to write at each instance: its label, or the phrase that was looked for where the model repeats none."""
     task = get_task(result.task)
     phrase = result.phrase if task.input == "phrase" and task.result != "grounding" else ""
-    return [_tidy(label or phrase) for label in result.labels]
+    return [printable(label or phrase) for label in result.labels]
 
 
 def _outlines(result: Boxes | Quads | Polygons) -> list[tuple[tuple[np.ndarray, ...], bool]]:
@@ -49,4 +49,4 @@ def _outlines(result: Boxes | Quads | Polygons) -> list[tuple[tuple[np.ndarray, 
     if isinstance(result, Polygons):
         return [(outlines, True) for outlines in result.polygons]
     given = result.polygons or ((),) * len(result)
-    return [(shape or (_corners(box),), bool(shape)) for shape, box in zip(given, result.boxes, strict=True)]
+    return [(shape or (box_corners(box),), bool(shape)) for shape, box in zip(given, result.boxes, strict=True)]

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text as TextArtist
 
-from ..geometry import _overlaps
+from ..geometry import box_intersections
 from .figures import _frame, _label_size
-from .style import _POINTS, _elided, _font, _halo, _ink_on, _text_size
+from .style import _POINTS, _elided, _halo, _ink_on, _text_size, font_properties
 
 if TYPE_CHECKING:
     from .instances import _Item
@@ -80,9 +80,9 @@ def _costs(places: np.ndarray, ideal: np.ndarray, placed: np.ndarray, boxes: np.
     """M costs of M x 4 places. Worst is to lie on a label, then to hide what a box shows, then to be far from one's own."""
     width, height = places[0, 2:] - places[0, :2]
     own = boxes[-1]
-    on_labels = _overlaps(places, placed + np.array([-1, -1, 1, 1])).sum(axis=1) / (width * height)
+    on_labels = box_intersections(places, placed + np.array([-1, -1, 1, 1])).sum(axis=1) / (width * height)
     areas = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1)
-    hidden = np.minimum(_overlaps(places, boxes) / areas, 1).sum(axis=1)
+    hidden = np.minimum(box_intersections(places, boxes) / areas, 1).sum(axis=1)
     away = np.hypot(*np.maximum(0, np.maximum(own[:2] - places[:, 2:], places[:, :2] - own[2:])).T) / height
     from_ideal = np.hypot(*(places[:, :2] - ideal).T) / height
     return 100 * (on_labels > 1e-9) + 100 * on_labels + 2 * hidden + 0.3 * away + 0.05 * from_ideal
@@ -137,7 +137,7 @@ def _draw_chip(ax: Axes, text: str, place: np.ndarray, box: np.ndarray, colour: 
         },
         color=_ink_on(colour),
         zorder=4,
-        **_font(font_size),
+        **font_properties(font_size),
     )
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import Normal, Stroke
 from PIL import Image
 
-from ..geometry import _corners
+from ..geometry import box_corners
 from ..images import load_image
 from ..results import Boxes, Polygons, Quads, Result, Text
 from ..tasks import get_task
@@ -174,7 +174,7 @@ def _draw_region(ax: Axes, result: Result) -> None:
     for box in _region_boxes(result):
         ax.add_artist(
             Polygon(
-                _corners(box),
+                box_corners(box),
                 fill=False,
                 edgecolor=LIGHT,
                 linewidth=1.6,

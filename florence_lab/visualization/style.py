@@ -41,7 +41,7 @@ def _ink_on(colour: Any) -> str:
     return DARK if (luminance + 0.05) ** 2 > 1.05 * 0.05 else LIGHT
 
 
-def _font(size: float) -> dict[str, Any]:
+def font_properties(size: float) -> dict[str, Any]:
     # labels are a model's words: a "$" in them is money, not mathematics
     return {"fontsize": size, "family": _families(), "parse_math": False, "usetex": False}
 
@@ -64,14 +64,14 @@ def _has_glyph(character: str) -> bool:
     return any(font.get_char_index(ord(character)) for font in fonts)
 
 
-def _tidy(text: str) -> str:
+def printable(text: str) -> str:
     """One line of what can be drawn: a character in none of the fonts becomes a box (matplotlib would warn of each)."""
     return "".join(c if _has_glyph(c) else "\u25a1" for c in " ".join(text.split()))
 
 
 def _text_size(figure: Figure, text: str, font_size: float) -> np.ndarray:
     """(width, height) in pixels of the figure."""
-    artist = TextArtist(0, 0, text, **_font(font_size))
+    artist = TextArtist(0, 0, text, **font_properties(font_size))
     artist.set_figure(figure)
     return np.array(artist.get_window_extent().size)
 

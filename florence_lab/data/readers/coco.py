@@ -10,7 +10,7 @@ import numpy as np
 
 from ...exceptions import DatasetError
 from ...tasks import get_task
-from ...template.locations import location_tokens
+from ...template.locations import format_location_tokens
 from ..rows import Record, _Bad
 from ..validation import _box_tokens
 from .files import _json_of
@@ -73,7 +73,7 @@ def _coco_outline(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[s
     for thing in things:
         if isinstance(thing.get("segmentation"), list) and thing["segmentation"]:  # run lengths have no outline
             outlines = (np.array(outline).reshape(-1, 2) for outline in thing["segmentation"])
-            yield _coco_box(thing, size), "<sep>".join(location_tokens(outline, size) for outline in outlines)
+            yield _coco_box(thing, size), "<sep>".join(format_location_tokens(outline, size) for outline in outlines)
 
 
 COCO_TASKS: dict[str, Callable[[list[dict], tuple[int, int]], Iterable[tuple[str, str]]]] = {
