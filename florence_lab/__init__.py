@@ -5,7 +5,7 @@
     predictor = florence_lab.load("florence-2-nano")
     predictor.predict("sheep.png", "<OD>")
 
-What is public is named here and imported on first use: torch and transformers take seconds, `import florence_lab` none.
+The public names are imported on first use, so that `import florence_lab` is fast: torch and transformers take seconds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .evaluation.evaluator import Evaluation as Evaluation
+    from .evaluation.evaluator import evaluate as evaluate
     from .exceptions import CheckpointError as CheckpointError
+    from .exceptions import DatasetError as DatasetError
+    from .exceptions import FlorenceLabError as FlorenceLabError
+    from .exceptions import FlorenceLabWarning as FlorenceLabWarning
     from .exceptions import HubError as HubError
     from .exceptions import ImageError as ImageError
+    from .exceptions import PromptError as PromptError
+    from .exceptions import TrainingError as TrainingError
     from .explorer import explore as explore
     from .finetuning.arguments import SftArguments as SftArguments
     from .finetuning.lora import merge_lora as merge_lora
@@ -29,20 +36,37 @@ if TYPE_CHECKING:
     from .predictor import Predictor as Predictor
     from .predictor import load as load
     from .results import Boxes as Boxes
+    from .results import Instances as Instances
     from .results import Polygons as Polygons
     from .results import Quads as Quads
+    from .results import Result as Result
     from .results import Text as Text
+    from .results import to_coco as to_coco
     from .swift import get_default_template_type as get_default_template_type
     from .swift import get_model_tokenizer as get_model_tokenizer
     from .swift import get_template as get_template
     from .swift import inference as inference
     from .swift import inference_stream as inference_stream
     from .swift import seed_everything as seed_everything
+    from .tasks import Task as Task
     from .tasks import available_tasks as available_tasks
+    from .tasks import get_task as get_task
+    from .tasks import register_task as register_task
+    from .template.prompts import Prompt as Prompt
     from .template.template import FlorenceTemplate as FlorenceTemplate
 
 _PUBLIC = {
-    "exceptions": ("CheckpointError", "HubError", "ImageError"),
+    "evaluation.evaluator": ("Evaluation", "evaluate"),
+    "exceptions": (
+        "CheckpointError",
+        "DatasetError",
+        "FlorenceLabError",
+        "FlorenceLabWarning",
+        "HubError",
+        "ImageError",
+        "PromptError",
+        "TrainingError",
+    ),
     "explorer": ("explore",),
     "finetuning.arguments": ("SftArguments",),
     "finetuning.lora": ("merge_lora",),
@@ -52,7 +76,7 @@ _PUBLIC = {
     "interpret.trace": ("Trace", "trace"),
     "loading.registry": ("available_models",),
     "predictor": ("Predictor", "load"),
-    "results": ("Boxes", "Polygons", "Quads", "Text"),
+    "results": ("Boxes", "Instances", "Polygons", "Quads", "Result", "Text", "to_coco"),
     "swift": (
         "get_default_template_type",
         "get_model_tokenizer",
@@ -61,7 +85,8 @@ _PUBLIC = {
         "inference_stream",
         "seed_everything",
     ),
-    "tasks": ("available_tasks",),
+    "tasks": ("Task", "available_tasks", "get_task", "register_task"),
+    "template.prompts": ("Prompt",),
     "template.template": ("FlorenceTemplate",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -1,49 +1,70 @@
-"""TODO"""
+"""Exceptions and warnings of the package."""
 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a `name` not among the `known` ones: it suggests the nearest and lists them all.
+class FlorenceLabError(Exception):
+    """Base class of the package's own exceptions."""
 
-    `kind` says what was being named, as in "model_type". Case does not count towards nearness.
+
+class PromptError(FlorenceLabError, ValueError):
+    """An unknown task, a missing input, or an input that the task does not accept."""
+
+
+class ImageError(FlorenceLabError, ValueError):
+    """A source that is not an image or cannot be read."""
+
+
+class CheckpointError(FlorenceLabError, ValueError):
+    """A folder that cannot be loaded as a Florence-2 checkpoint."""
+
+
+class HubError(FlorenceLabError, OSError):
+    """Model files that are neither on this machine nor can be downloaded."""
+
+
+class DatasetError(FlorenceLabError, ValueError):
+    """A dataset that cannot be read."""
+
+
+class TrainingError(FlorenceLabError, RuntimeError):
+    """A training run that cannot start or continue."""
+
+
+class FlorenceLabWarning(UserWarning):
+    """Base class of the package's own warnings."""
+
+
+def warn(message: str) -> None:
+    """Issue a `FlorenceLabWarning` at the first caller outside the package."""
+    package, level = __name__.rpartition(".")[0], 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, FlorenceLabWarning, stacklevel=level)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown name: the closest known name, and all of them.
+
+    Args:
+        kind: what was named, as in "model_type".
+        name: the name given. Its case does not count for the comparison.
+        known: the names that exist.
     """
     spelled = {str(item).lower(): str(item) for item in known}
-    nearest = difflib.get_close_matches(str(name).lower(), spelled, n=1)
-    hint = f"; did you mean {spelled[nearest[0]]!r}?" if nearest else "."
+    closest = difflib.get_close_matches(str(name).lower(), spelled, n=1)
+    hint = f"; did you mean {spelled[closest[0]]!r}?" if closest else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(spelled.values())}"
 
 
-class CheckpointError(ValueError):
-    """A folder that can't be loaded as Florence-2: what is missing in it, or strange."""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-class HubError(OSError):
-    """A model's files are not on this machine and could not be brought here."""
-
-
-def summarize_error(error: BaseException) -> str:
-    """One line on why: the innermost of chained errors, which network libraries wrap in several more."""
+def summarize_error(error: BaseException, max_length: int = 300) -> str:
+    """Return the first line of an exception's message, or of its innermost cause, which network libraries wrap."""
     while inner := error.__cause__ or error.__context__:
         error = inner
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-class ImageError(ValueError):
-    """What was given is no image, or could not be read; the message names it and says why."""
-
-
-class DatasetError(ValueError):
-    """A dataset that can't be read at all; what is wrong with single rows is a `RowError` each."""
-
-
-class TrainingError(RuntimeError):
-    """A run that can't go on, or can't begin, and why."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:max_length]

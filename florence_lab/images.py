@@ -207,12 +207,18 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The files of a folder whose names are those of pictures, by name."""
+    """Return the image files of a folder, sorted by name. Files are recognized by their extension.
+
+    Raises:
+        ValueError: if there is no such folder, or no image in it.
+    """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; for one image use predict, or pass a list: [{str(folder)!r}]")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give a folder, or a list of pictures")
+        raise ValueError(f"{folder} is not a folder; pass a folder or a list of images")
     known = Image.registered_extensions()
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
     if not paths:
-        raise ValueError(f"{folder} holds no pictures, by the names of its files")
+        raise ValueError(f"{folder} contains no image files")
     return paths

@@ -1,17 +1,12 @@
-"""TODO"""
+"""`load` and `Predictor`: encode an image once, then answer any number of prompts about it."""
 
 from __future__ import annotations
 
-import copy
-import sys
-import threading
-import warnings
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from difflib import get_close_matches
-from functools import partial
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -21,42 +16,39 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import Florence2ForConditionalGeneration, Florence2Processor, StoppingCriteriaList
-from transformers.generation import GenerationMode
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from .exceptions import ImageError
+from .exceptions import ImageError, PromptError, warn
 from .images import GENERATOR_TAG, list_images, load_image
-from .inference.decoding import TokenScoreRecorder, greedy_search
+from .inference import generation, streaming
+from .inference.compilation import compile_model
 from .inference.device import resolve_dtype, select_device
-from .inference.generation import (
-    _SCORED_AT_ONCE,
-    DEFAULT_MAX_NEW_TOKENS,
-    UNSUPPORTED_GENERATE_KWARGS,
-    EncodedImage,
-    prepare_model,
-    size_of,
-)
-from .inference.streaming import _flags, _TokenQueue
+from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .loading.adapters import load_model
 from .loading.hub import resolve
-from .loading.registry import MODELS
-from .results import Result, Text
-from .tasks import Task
-from .template.confidence import TokenProbabilities
-from .template.locations import NUM_BINS, Region
+from .results import Instances, Result, Text
+from .template.locations import Region
+from .template.parsing import drop_incomplete
+from .template.prompts import Prompt, build_prompt
 from .template.template import FlorenceTemplate
 
-_ANY_SIZE = (10**9, 10**9)  # pixels: a region that no picture has is wrong for all
+logger = logging.getLogger(__name__)
 
-_READERS = 2  # threads that open pictures
+_NUM_READER_THREADS = 2
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
-class _Prepared(NamedTuple):
-    """A picture on its way to the tower: upright RGB, and 1 x 3 x H x W float32."""
+class _PreprocessedImage(NamedTuple):
+    """Upright RGB, and its pixel values, 1 x 3 x H x W float32."""
 
     image: Image.Image
-    pixels: torch.Tensor
+    pixel_values: torch.Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
 
 
 def load(
@@ -66,103 +58,160 @@ def load(
     hub: str | None = None,
     compile: bool = False,
 ) -> Predictor:
-    """A predictor for a model of the catalogue, a checkpoint folder, or the id of a model on a hub.
+    """Load a Florence-2 model.
 
     Args:
-        model_type_or_path: as in `available_models()`, a folder in the published or in transformers' layout, or `org/name`.
-        device: `"cuda"`, `"cpu"` …; `"auto"` is the first of CUDA, MPS and CPU that is there.
-        dtype: `"fp32"` (the default, exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 where the device
-            computes in it, else fp32; says which) or a `torch.dtype`.
-        hub: `"modelscope"` or `"hf"`; by default the environment's `FLORENCE_LAB_HUB`, else ModelScope.
-        compile: answer faster, for a minute's wait once on each machine and the memory of the weights once more. Needs a
-            C++ compiler; without one, a warning says so, and the rest of the gain is there.
+        model_type_or_path: one of `available_models()`, a checkpoint folder in the published or in transformers' layout, the
+            folder of a LoRA adapter, or the id of a model on a hub (`org/name`).
+        device: `"cuda"`, `"cpu"` …; `"auto"` is CUDA if available, else MPS, else the CPU.
+        dtype: `"fp32"` (the default, gives exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 if the device
+            computes in it, else fp32), or a `torch.dtype`.
+        hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
+        compile: compile the image encoder ahead of time, see `Predictor.compile`.
 
     Raises:
-        ValueError: for an unknown name, hub or dtype.
-        HubError: if a hub can't be reached, or does not have it.
-        CheckpointError: if what is there is no whole Florence-2.
+        ValueError: for an unknown name, hub, device or dtype.
+        HubError: if the model cannot be downloaded.
+        CheckpointError: if the folder is not a complete Florence-2 checkpoint.
     """
-    device = select_device(device)
-    picked = resolve_dtype(dtype, device)
-    model, processor = load_model(resolve(model_type_or_path, hub), picked, hub)
-    model.to(device)
+    torch_device = select_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
+    model, processor = load_model(resolve(model_type_or_path, hub), torch_dtype, hub)
+    model.to(torch_device)
+    predictor = Predictor(model, processor, str(model_type_or_path))
     if dtype == "auto":
-        print(f"{model_type_or_path}: computes in {str(picked).removeprefix('torch.')} on {device}", file=sys.stderr)
-    return (compiled_predictor if compile else Predictor)(model, processor, str(model_type_or_path))
-
-
-def compiled_predictor(
-    model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
-) -> Predictor:
-    """A predictor whose model is made fast in place, see `compiled.compile_model`."""
-    from .inference.compilation import compile_model
-
-    size = processor.image_processor.size
-    return Predictor(model, processor, name, compile_model(model, (size["height"], size["width"])))
+        logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
+    return predictor.compile() if compile else predictor
 
 
 class Predictor:
-    """A model with its processor, ready to be asked.
+    """A Florence-2 model with its processor.
 
     Attributes:
         model: transformers' `Florence2ForConditionalGeneration`.
         processor: transformers' `Florence2Processor`.
-        template: the words of Florence-2.
-        name: what it was loaded as.
+        template: builds prompts and parses answers.
+        name: the name that the model was loaded by.
+        image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
     def __init__(
-        self,
-        model: Florence2ForConditionalGeneration,
-        processor: Florence2Processor,
-        name: str = "florence-2",
-        tower: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
     ) -> None:
-        """`tower`, from pixels to image tokens, is used in place of the model's own."""
-        self.model = prepare_model(model)
+        """Select florence_lab's attention functions in `model`, which is used as it is otherwise."""
+        self.model = generation.prepare_model(model)
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
-        self._tower = tower or (lambda pixels: self.model.get_image_features(pixels).pooler_output)
-        self._knows_scenes_only = name in MODELS and MODELS[name].path is not None
+        self.image_encoder: ImageEncoder = generation.default_image_encoder(model)
+        # set in the config.json of florence-2-nano, see `pretraining`
+        self._is_domain_warning_pending = getattr(model.config, "trained_on", None) == GENERATOR_TAG
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"Predictor({self.name!r}, {millions:.1f} M parameters, {self.model.dtype}, {self.model.device})"
 
-    @torch.inference_mode()
+    def compile(self, cache_dir: str | Path | None = None) -> Predictor:
+        """Compile the image encoder ahead of time for faster inference, and return the predictor itself.
+
+        Takes about one minute at the first call, and the size of the image encoder's weights on disk, where the result is
+        cached. Needs a C++ compiler; without one, a warning says so and the encoder runs uncompiled. On a CPU, the weights of
+        the language model are kept a second time in the order that oneDNN prefers.
+
+        Args:
+            cache_dir: for compiled encoders; by default `$XDG_CACHE_HOME/florence_lab/compiled`.
+        """
+        size = self.processor.image_processor.size
+        folder = None if cache_dir is None else Path(cache_dir)
+        self.image_encoder = compile_model(self.model, (size["height"], size["width"]), folder)
+        return self
+
     def encode_image(self, image: Any) -> EncodedImage:
-        """Runs the vision tower, which is most of the work, once for however many questions.
+        """Compute the image tokens of one image, so that several prompts can be answered without encoding it again.
 
         Args:
-            image: whatever `florence_lab.images.load_image` takes (path, URL, PIL image, array …), or an `EncodedImage`,
-                which comes back as it is.
+            image: a path, URL, PIL image, array …, see `load_image`; an `EncodedImage` is returned as it is.
+
+        Returns:
+            An `EncodedImage` whose `tokens` have shape 1 x N x d_model (N = 577 for the published models).
 
         Raises:
-            ImageError: if it can't be read as a picture.
+            ImageError: if the image cannot be read.
+            ValueError: for an `EncodedImage` of another model.
         """
-        if isinstance(image, EncodedImage):
-            return image
-        return self._look(self._prepare(image))
+        return self._encode(image if isinstance(image, EncodedImage) else self._preprocess(image))
 
-    def predict(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Result:
-        """The answer to one question about one image.
+    def build_prompt(self, image_size: tuple[int, int], task: str, text: str | Region | None = None) -> Prompt:
+        """Return the prompt of a task about an image.
 
         Args:
-            image: a picture or an `EncodedImage`, see `encode_image`.
-            task: a task token (`"<OD>"`), one with its phrase behind it, or a question in your own words.
-            text: the phrase, or the region as (x0, y0, x1, y1) in pixels, of a task that takes one.
-            generation: settings for transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …) in place of
-                the checkpoint's own.
+            image_size: (width, height) of the image in pixels.
+            task, text: as in `predict`.
 
         Raises:
-            ValueError: for an unknown task, or an input that it can't take; before any model runs.
-            ImageError: if the image can't be read.
+            PromptError: as `predict`, and for a prompt that is too long for the model.
         """
-        settings = self._settings(generation)
-        picture = image if isinstance(image, EncodedImage) else load_image(image)
-        question = self._question(size_of(picture), task, text)
-        return self._answer([self.encode_image(picture)], [question], settings)[0]
+        return self._check_length(build_prompt(task, text, image_size))
+
+    def predict(self, image: Any, task: str, text: str | Region | None = None, **generate_kwargs: Any) -> Result:
+        """Answer one prompt about one image.
+
+        Args:
+            image: a path, URL, PIL image, array …, see `load_image`, or an `EncodedImage`.
+            task: a task token (`"<OD>"`), one followed by its phrase, or a free-form question.
+            text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as location tokens, of a task that takes one.
+            generate_kwargs: arguments of transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …), which
+                override those of the checkpoint.
+
+        Returns:
+            `Text`, `Boxes`, `Quads` or `Polygons`, depending on the task.
+
+        Raises:
+            PromptError: for an unknown task, or an input that it does not accept; before the model runs.
+            ImageError: if the image cannot be read.
+            ValueError: for an unknown argument in `generate_kwargs`, or an `EncodedImage` of another model.
+        """
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        source = image if isinstance(image, EncodedImage) else load_image(image)
+        prompt = self.build_prompt(source.size, task, text)
+        return self._predict([self.encode_image(source)], [prompt], kwargs)[0]
+
+    def predict_tasks(
+        self,
+        image: Any,
+        tasks: Sequence[str | tuple[str, str | Region | None]],
+        batch_size: int = 16,
+        **generate_kwargs: Any,
+    ) -> list[Result]:
+        """Answer many prompts about one image, with the same results as one by one.
+
+        The image is encoded once. Prompts are decoded together, which takes little longer than the longest answer alone.
+
+        Args:
+            image: as in `predict`.
+            tasks: N tasks, each a string as in `predict`, or a pair of (task, text).
+            batch_size: prompts decoded together, at least 1.
+            generate_kwargs: as in `predict`.
+
+        Returns:
+            N results.
+
+        Raises:
+            PromptError, ImageError, ValueError: as `predict`.
+        """
+        _check_batch_size(batch_size)
+        if isinstance(tasks, str):
+            raise ValueError(f"expected a list of tasks, but got the string {tasks!r}; use predict for one task")
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        source = image if isinstance(image, EncodedImage) else load_image(image)
+        pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
+        prompts = [self.build_prompt(source.size, task, text) for task, text in pairs]
+        encoded = self.encode_image(source)
+        results: list[Result] = []
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            results += self._predict([encoded] * len(batch), batch, kwargs)
+        return results
 
     def predict_batch(
         self,
@@ -170,13 +219,11 @@ class Predictor:
         task: str,
         text: str | Region | Sequence[str | Region] | None = None,
         batch_size: int = 8,
-        **generation: Any,
-    ) -> list[Result | ImageError | ValueError]:
-        """The answers to one question about many images, equal to asking one by one; `predict_iter` as a list.
-
-        Args, raises: as `predict_iter`.
-        """
-        return list(self.predict_iter(images, task, text, batch_size, **generation))
+        keep_images: bool = True,
+        **generate_kwargs: Any,
+    ) -> list[Result | ImageError | PromptError]:
+        """Answer one prompt about many images and return a list. See `predict_iter` for arguments and errors."""
+        return list(self.predict_iter(images, task, text, batch_size, keep_images, **generate_kwargs))
 
     def predict_iter(
         self,
@@ -184,350 +231,216 @@ class Predictor:
         task: str,
         text: str | Region | Sequence[str | Region] | None = None,
         batch_size: int = 8,
-        **generation: Any,
-    ) -> Iterator[Result | ImageError | ValueError]:
-        """The answers to one question about any number of images, in their order, as they come.
+        keep_images: bool = True,
+        **generate_kwargs: Any,
+    ) -> Iterator[Result | ImageError | PromptError]:
+        """Answer one prompt about many images and yield the results in order, with the same results as one by one.
 
-        Pictures are opened in the background, no more than a few batches ahead, and none is kept here. What can't be opened,
-        or has not the region that is asked about, has its error in place of an answer, and the others go on.
+        Images are read in background threads, at most a few batches ahead. Images that cannot be opened, or that do not
+        contain the given region, yield the exception instead of a result; the remaining images are still processed.
 
         Args:
-            images: a folder, whose pictures are taken by name, or N pictures or encoded images, or an iterator of them.
+            images: a folder, whose image files are taken in the order of their names, or an iterable of images or encoded
+                images.
             task: as in `predict`.
-            text: one phrase or region for all of them, or a list of one each (a list of four numbers is one region).
-            batch_size: how many are decoded together.
-            generation: as in `predict`.
+            text: one phrase or region for all images, or a list with one for each (a list of four numbers is one region).
+            batch_size: images decoded together, at least 1.
+            keep_images: keep the image in each result, for drawing; False saves memory.
+            generate_kwargs: as in `predict`.
 
         Raises:
-            ValueError: for an unknown task, an input that it can't take, a folder without pictures, or another number of
-                texts than of images; before any picture is opened.
+            PromptError: for an unknown task, or an input that it does not accept for any image.
+            ValueError: for a folder without images, a single image, or another number of texts than of images; before any
+                image is read.
         """
-        settings = self._settings(generation)
-        sources = list_images(images) if isinstance(images, (str, Path)) else images
+        _check_batch_size(batch_size)
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        sources = _list_sources(images)
         total = len(sources) if isinstance(sources, Sequence) else None
-        one_each = isinstance(text, list) and not (len(text) == 4 and all(isinstance(t, Real) for t in text))
-        if one_each and total is not None and len(text) != total:
-            raise ValueError(f"{total} images, but {len(text)} texts: give one for all, or one each")
-        for one in text if one_each else [text]:
-            self._question(_ANY_SIZE, task, one)  # what is wrong with it for pictures of any size
-        asked = zip(sources, text, strict=True) if one_each else ((source, text) for source in sources)
-        return self._each(asked, task, settings, batch_size, total)
+        texts = _list_texts(text)
+        if texts is not None and total is not None and len(texts) != total:
+            raise ValueError(f"{total} images, but {len(texts)} texts: give one text for all images, or one for each")
+        for item in [text] if texts is None else dict.fromkeys(map(_hashable, texts)):
+            self._check_length(build_prompt(task, item))  # type: ignore[arg-type]  # a text is not a list of texts here
+        pairs = ((source, text) for source in sources) if texts is None else zip(sources, texts, strict=True)
+        results = self._predict_iter(pairs, task, kwargs, batch_size, total)
+        return results if keep_images else map(_without_image, results)
 
-    def predict_tasks(
-        self,
-        image: Any,
-        questions: Sequence[str | tuple[str, str | Region | None]],
-        batch_size: int = 16,
-        **generation: Any,
-    ) -> list[Result]:
-        """The answers to many questions about one image, equal to asking one by one.
+    def stream(
+        self, image: Any, task: str, text: str | Region | None = None, **generate_kwargs: Any
+    ) -> Iterator[Result]:
+        """Answer one prompt and yield growing results: each word of a text, each instance after its last coordinate.
 
-        The image is encoded once, and the answers are decoded together, which costs little more than the longest of them.
+        The last result is the complete answer, equal to `predict(…, num_beams=1)`. Beam search cannot be streamed, as the
+        best beam is known only at the end; `num_beams` of the checkpoint is ignored. Leave the loop to stop generation.
 
-        Args:
-            image: as in `predict`.
-            questions: N tasks, each as in `predict`, alone or as (task, text).
-            batch_size: how many are decoded together.
-            generation: as in `predict`.
-
-        Raises:
-            ValueError, ImageError: as in `predict`.
+        Args, Raises: as `predict`; also a ValueError for `num_beams` above 1.
         """
-        settings = self._settings(generation)
-        picture = image if isinstance(image, EncodedImage) else load_image(image)
-        asked = [(question, None) if isinstance(question, str) else question for question in questions]
-        prompts = [self._question(size_of(picture), task, text) for task, text in asked]
-        encoded = self.encode_image(picture)
-        results: list[Result] = []
-        for start in range(0, len(prompts), batch_size):
-            some = prompts[start : start + batch_size]
-            results += self._answer([encoded] * len(some), some, settings)
-        return results
+        if generate_kwargs.setdefault("num_beams", 1) != 1:
+            raise ValueError(f"streaming supports num_beams=1 only, got {generate_kwargs['num_beams']}")
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        source = image if isinstance(image, EncodedImage) else load_image(image)
+        return self._stream(source, self.build_prompt(source.size, task, text), kwargs)
 
-    def stream(self, image: Any, task: str, text: str | Region | None = None, **generation: Any) -> Iterator[Result]:
-        """Growing results: each word of a text, each instance as soon as its last coordinate is out.
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save model and processor in transformers' layout, for `load` and for transformers' `from_pretrained`.
 
-        The last one is the whole answer, as `predict(…, num_beams=1)` gives it. Beams can't be streamed, because the
-        best one is known only at the end; the checkpoint's `num_beams` is not used here. Stop early by leaving the loop.
-
-        Args, raises: as in `predict`; ValueError also for `num_beams` above 1.
-        """
-        if generation.setdefault("num_beams", 1) != 1:
-            raise ValueError(f"an answer can't be streamed with num_beams={generation['num_beams']}, only with 1")
-        settings = self._settings(generation)
-        picture = image if isinstance(image, EncodedImage) else load_image(image)
-        return self._stream(picture, self._question(size_of(picture), task, text), settings)
-
-    def save(self, folder: str | Path) -> None:
-        """Writes transformers' layout, which plain `from_pretrained` of transformers reads back.
-
-        The answers are the same with `AutoProcessor.from_pretrained(folder, backend="pil")`. Without `backend`, transformers
-        resizes with torchvision where it is installed; pixels then differ by a level or two, and an answer now and then.
+        Load the processor with `AutoProcessor.from_pretrained(folder, backend="pil")` to obtain the same pixel values. By
+        default transformers resizes with torchvision, whose pixels differ by one or two levels, which changes some answers.
         """
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    # ------------------------------------------------------------------ inside
-
-    def _prepare(self, image: Any) -> _Prepared:
-        """Opened, and made into pixels for the tower."""
+    def _preprocess(self, image: Any) -> _PreprocessedImage:
         image = load_image(image)
-        return _Prepared(image, self.processor.image_processor(image, return_tensors="pt")["pixel_values"])
+        return _PreprocessedImage(image, generation.preprocess(self.processor.image_processor, [image]))
 
     @torch.inference_mode()
-    def _look(self, prepared: _Prepared) -> EncodedImage:
-        self._say_what_it_knows(prepared.image)
-        return EncodedImage(prepared.image, self._tower(prepared.pixels.to(self.model.device, self.model.dtype)))
+    def _encode(self, image: _PreprocessedImage | EncodedImage) -> EncodedImage:
+        if isinstance(image, EncodedImage):
+            expected = (1, self.processor.num_image_tokens, self.model.config.text_config.d_model)
+            if tuple(image.tokens.shape) != expected:
+                raise ValueError(
+                    f"{self.name} expects image tokens of shape {expected}, got {tuple(image.tokens.shape)}; the image was "
+                    "encoded by another model"
+                )
+            return image
+        self._warn_if_out_of_domain(image.image)
+        pixel_values = image.pixel_values.to(self.model.device, self.model.dtype)
+        return EncodedImage(image.image, self.image_encoder(pixel_values))
 
-    def _each(
-        self,
-        asked: Iterable[tuple[Any, str | Region | None]],
-        task: str,
-        settings: dict[str, Any],
-        batch_size: int,
-        total: int | None,
-    ) -> Iterator[Result | ImageError | ValueError]:
-        """See `predict_iter`; `asked` are pictures with their texts."""
-
-        def ready(pair: tuple[Any, str | Region | None]) -> tuple[Any, tuple[Task, str, str]] | ValueError:
-            try:
-                picture = pair[0] if isinstance(pair[0], EncodedImage) else self._prepare(pair[0])
-                return picture, self._question(picture.image.size, task, pair[1])
-            except ValueError as error:  # an ImageError is one
-                return error
-
-        bar = tqdm(total=total, desc=task[:60], unit="picture", disable=total is not None and total <= batch_size)
-        with bar, ThreadPoolExecutor(_READERS) as readers:
-            coming = _ahead(readers, ready, asked, 2 * batch_size)
-            while rows := list(islice(coming, batch_size)):
-                good = [row for row in rows if not isinstance(row, ValueError)]
-                encoded = [p if isinstance(p, EncodedImage) else self._look(p) for p, _ in good]
-                answers = iter(self._answer(encoded, [question for _, question in good], settings) if good else ())
-                for row in rows:
-                    bar.update()
-                    yield row if isinstance(row, ValueError) else next(answers)
-
-    def _say_what_it_knows(self, image: Image.Image) -> None:
-        """A model that ships is a small one, of which people may expect too much; said once."""
-        if self._knows_scenes_only and not str(image.info.get("Source")).startswith(GENERATOR_TAG):
-            self._knows_scenes_only = False
-            warnings.warn(
-                f"{self.name} knows florence_lab's cartoon scenes and nothing else: "
-                "what it says about any other picture means nothing",
-                stacklevel=5,  # the caller of encode_image, past a decorator
+    def _warn_if_out_of_domain(self, image: Image.Image) -> None:
+        """Warn once if a model that was trained on cartoon scenes only sees another image."""
+        if self._is_domain_warning_pending and not str(image.info.get("Source")).startswith(GENERATOR_TAG):
+            self._is_domain_warning_pending = False
+            warn(
+                f"{self.name} was trained on florence_lab's cartoon scenes only; its answers about other images are "
+                "meaningless"
             )
 
-    def _question(self, size: tuple[int, int], task: str, text: str | Region | None) -> tuple[Task, str, str]:
-        """Task, phrase and prompt; whatever is wrong with a question about a picture of that size is said here."""
-        if not isinstance(task, str):
-            raise ValueError(f"a task is a string such as '<OD>', but got {task!r}")
-        question = self.template.prompt(task, text, size)
-        length = len(self.processor.tokenizer(question[2]).input_ids)
-        longest = self.model.config.text_config.max_position_embeddings - self.processor.num_image_tokens
-        if length > longest:
-            raise ValueError(f"the prompt has {length} tokens; beside a picture the model reads at most {longest}")
-        return question
+    def _check_length(self, prompt: Prompt) -> Prompt:
+        length = len(self.processor.tokenizer(prompt.prompt).input_ids)
+        limit = generation.max_prompt_tokens(self.model, self.processor.num_image_tokens)
+        if length > limit:
+            raise PromptError(f"the prompt has {length} tokens; the model reads at most {limit} beside an image")
+        return prompt
 
-    def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
-        """The caller's settings, completed where transformers' defaults don't suit."""
-        settings = dict(generation)
-        own = self.model.generation_config
-        for name in settings:
-            if name not in vars(own) or name in UNSUPPORTED_GENERATE_KWARGS:
-                nearest = "".join(
-                    f"; did you mean {n!r}?" for n in get_close_matches(name, vars(own), n=1) if n != name
-                )
-                raise ValueError(f"{name!r} is no setting for the generation of one answer{nearest}")
-        if settings.get("do_sample") and "num_beams" not in settings:
-            settings["num_beams"] = 1  # to sample means to sample one answer
-        if (beams := settings.get("num_beams")) is not None and beams < 1:
-            raise ValueError(f"num_beams={beams}: give 1 (greedy) or more")
-        if settings.get("num_beams", own.num_beams) in (None, 1):
-            settings.setdefault("early_stopping", False)  # a setting for beams, of which transformers warns otherwise
-        if settings.get("max_new_tokens") is None:
-            # a length counts the start token too
-            whole = settings.pop("max_length", None)
-            settings["max_new_tokens"] = whole - 1 if whole else own.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-        longest = self.model.config.text_config.max_position_embeddings
-        # max_length is what transformers would warn of, where the checkpoint has one beside our max_new_tokens
-        return settings | {"max_new_tokens": min(settings["max_new_tokens"], longest), "max_length": None}
-
-    @torch.inference_mode()
-    def _read(self, encoded: Sequence[EncodedImage], prompts: Sequence[str]) -> dict[str, Any]:
-        """The text encoder's view of image tokens and prompts, as keywords of `generate`."""
-        words = self.processor.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
-        images = torch.cat([e.tokens for e in encoded])
-        embeddings = torch.cat([images, self.model.get_input_embeddings()(words.input_ids)], dim=1)
-        mask = torch.cat([words.attention_mask.new_ones(images.shape[:2]), words.attention_mask], dim=1)
-        states = self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
-        return {"encoder_outputs": BaseModelOutput(last_hidden_state=states), "attention_mask": mask}
-
-    @torch.inference_mode()
-    def _answer(
-        self,
-        encoded: Sequence[EncodedImage],
-        questions: Sequence[tuple[Task, str, str]],
-        settings: dict[str, Any],
+    def _predict(
+        self, encoded: Sequence[EncodedImage], prompts: Sequence[Prompt], kwargs: dict[str, Any]
     ) -> list[Result]:
-        read = self._read(encoded, [prompt for _, _, prompt in questions])
-        states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
-        watched = {row for row, (task, _, _) in enumerate(questions) if task.result != "text"}
-        thoughts = TokenScoreRecorder(watched, self.template.first_location_id, self.model.config.image_token_id)
-        sequences = self._generate(states, mask, settings, thoughts)
-        results = []
-        for row, (sequence, picture, question) in enumerate(zip(sequences, encoded, questions, strict=True)):
-            only = slice(row, row + 1)
-            results.append(self._result(sequence, picture, question, states[only], mask[only], thoughts.of(row)))
-        return results
+        states = self._encode_prompts(encoded, prompts)
+        score_rows = {row for row, prompt in enumerate(prompts) if prompt.task.result != "text"}
+        generations = generation.generate(
+            self.model, states, kwargs, location_ids=self.template.location_ids, score_rows=score_rows
+        )
+        return [
+            self.template.parse(g.token_ids.tolist(), prompt, image.size, g.probabilities, image.image)
+            for g, prompt, image in zip(generations, prompts, encoded, strict=True)
+        ]
 
-    def _generate(
-        self,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        settings: dict[str, Any],
-        thoughts: TokenScoreRecorder | None = None,
-    ) -> torch.Tensor:
-        """One sequence per question, start token and all, padded to one length; `thoughts` are filled if it is greedy."""
-        config = copy.deepcopy(self.model.generation_config)
-        config.update(**settings)
-        own = {}
-        if config.get_generation_mode() is GenerationMode.GREEDY_SEARCH:
-            own = {"custom_generate": partial(greedy_search, watch=thoughts)}
-        # generate repeats the states for its beams in place, so it gets a wrapper of its own
-        encoder_outputs = BaseModelOutput(last_hidden_state=states)
-        return self.model.generate(encoder_outputs=encoder_outputs, attention_mask=mask, **own, **settings)
-
-    def _up_to_its_end(self, sequence: torch.Tensor) -> torch.Tensor:
-        """A sequence without what follows its `</s>`; the start token is the same token, and no end."""
-        ends = (sequence[1:] == self.processor.tokenizer.eos_token_id).nonzero()
-        return sequence[: int(ends[0]) + 2] if len(ends) else sequence
-
-    def _result(
-        self,
-        sequence: torch.Tensor,
-        picture: EncodedImage,
-        question: tuple[Task, str, str],
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        scores: TokenProbabilities | None = None,
-    ) -> Result:
-        """One generated sequence, start token and all, as a result; `scores` if they are known already."""
-        task, phrase, _ = question
-        sequence = self._up_to_its_end(sequence)
-        if scores is None and task.result != "text":
-            scores = self._probabilities(sequence, states, mask)
-        return self.template.parse(
-            sequence[1:].tolist(), task, picture.image.size, phrase=phrase, probabilities=scores, image=picture.image
+    def _encode_prompts(self, encoded: Sequence[EncodedImage], prompts: Sequence[Prompt]) -> EncodedPrompts:
+        image_tokens = torch.cat([image.tokens for image in encoded])
+        return generation.encode_prompts(
+            self.model, self.processor.tokenizer, image_tokens, [prompt.prompt for prompt in prompts]
         )
 
-    @torch.inference_mode()
-    def _probabilities(self, sequence: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> TokenProbabilities:
-        """What the model thinks of a sequence that it generated.
-
-        One parallel pass over the whole of it, at the cost of a few steps of generation; the probabilities are the model's
-        own for greedy decoding, sampling and beams alike, untouched by what `generate` does to its logits.
-        """
-        hidden = self.model.model.language_model.decoder(
-            input_ids=sequence[None, :-1], encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state[0]
-        first = self.template.first_location_id
-        chosen, locations = [], []
-        for ids, probabilities in zip(
-            sequence[1:].split(_SCORED_AT_ONCE), self._over_the_vocabulary(hidden), strict=True
-        ):
-            chosen.append(probabilities.gather(1, ids[:, None])[:, 0])
-            locations.append(probabilities[:, first : first + NUM_BINS])
-        return TokenProbabilities(*(np.concatenate([part.cpu().numpy() for part in p]) for p in (chosen, locations)))
-
-    def _over_the_vocabulary(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
-        """T x d_model, the decoder's states -> the probabilities of the next token, n x vocabulary, some positions at a time."""
-        for some in hidden.split(_SCORED_AT_ONCE):
-            logits = self.model.lm_head(some).float()
-            logits[:, self.model.config.image_token_id] = -torch.inf  # a place in the prompt, never an answer
-            yield logits.softmax(dim=-1)
-
-    def _stream(self, picture: Any, question: tuple[Task, str, str], settings: dict[str, Any]) -> Iterator[Result]:
-        encoded = self.encode_image(picture)
-        read = self._read([encoded], [question[2]])
-        states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
-        shown = 0
-        for sequence, finished in self._generate_stepwise(states, mask, settings):
-            size, phrase = encoded.image.size, question[1]
-            so_far = self.template.parse(sequence[1:], question[0], size, phrase=phrase, image=encoded.image)
-            if not finished:
-                so_far = _without_unfinished(so_far)
-                if _extent(so_far) <= shown:
-                    continue
-            shown = _extent(so_far)
-            if not isinstance(so_far, Text):
-                # scores want a pass through the decoder, so they are asked for only where there is something to show
-                sequence = torch.tensor(sequence, device=states.device)
-                so_far = self._result(sequence, encoded, question, states, mask).head(shown)
-            yield so_far
-
-    def _generate_stepwise(
-        self, states: torch.Tensor, mask: torch.Tensor, settings: dict[str, Any]
-    ) -> Iterator[tuple[list[int], bool]]:
-        """The sequence so far after each token, and whether it is the whole; generation runs in a thread of its own."""
-        tokens = _TokenQueue()
-        stop = threading.Event()
-
-        def work() -> None:
+    def _predict_iter(
+        self,
+        pairs: Iterable[tuple[Any, str | Region | None]],
+        task: str,
+        kwargs: dict[str, Any],
+        batch_size: int,
+        total: int | None,
+    ) -> Iterator[Result | ImageError | PromptError]:
+        def prepare(
+            pair: tuple[Any, str | Region | None],
+        ) -> tuple[_PreprocessedImage | EncodedImage, Prompt] | ImageError | PromptError:
+            source, text = pair
             try:
-                with torch.inference_mode():
-                    self.model.generate(
-                        encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                        attention_mask=mask,
-                        streamer=tokens,
-                        stopping_criteria=StoppingCriteriaList([lambda ids, scores, **_: _flags(ids, stop.is_set())]),
-                        **settings,
-                    )
-                tokens.queue.put(None)
-            except BaseException as error:  # for the caller's thread to raise
-                tokens.queue.put(error)
+                image = source if isinstance(source, EncodedImage) else self._preprocess(source)
+                prompt = build_prompt(task, text, image.size, warn_of_language=False)
+                return image, self._check_length(prompt)
+            except (ImageError, PromptError) as error:
+                return error
 
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        sequence: list[int] = []
-        try:
-            while True:
-                item = tokens.queue.get()
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    yield sequence, True
-                    return
-                sequence = [*sequence, *item]
-                yield sequence, False
-        finally:  # the caller left the loop, or all is out
-            stop.set()
-            worker.join()
+        bar = tqdm(total=total, desc=task[:60], unit="image", disable=total is not None and total <= batch_size)
+        with bar, ThreadPoolExecutor(_NUM_READER_THREADS) as readers:
+            prefetched = _prefetch_map(readers, prepare, pairs, 2 * batch_size)
+            while batch := list(islice(prefetched, batch_size)):
+                valid = [item for item in batch if not isinstance(item, (ImageError, PromptError))]
+                encoded = [self._encode(image) for image, _ in valid]
+                results = iter(self._predict(encoded, [prompt for _, prompt in valid], kwargs) if valid else ())
+                for item in batch:
+                    bar.update()
+                    yield item if isinstance(item, (ImageError, PromptError)) else next(results)
 
-
-T = TypeVar("T")
-
-U = TypeVar("U")
-
-
-def _ahead(workers: Executor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
-    """`map(work, items)` that is done by others, but never further ahead than so many items."""
-    started: deque[Future[U]] = deque()
-    for item in items:
-        started.append(workers.submit(work, item))
-        if len(started) > ahead:
-            yield started.popleft().result()
-    while started:
-        yield started.popleft().result()
+    def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
+        encoded = self.encode_image(image)
+        is_text = prompt.task.result == "text"
+        location_ids = None if is_text else self.template.location_ids
+        num_shown = 0
+        states = self._encode_prompts([encoded], [prompt])
+        for step in streaming.stream(self.model, states, kwargs, location_ids):
+            if not is_text and not step.is_final and step.token_ids[-1] not in self.template.vocabulary.markup:
+                continue  # only a location or a separator completes an instance
+            result = self.template.parse(step.token_ids, prompt, encoded.size, image=encoded.image)
+            if not step.is_final:
+                result = drop_incomplete(result)
+                if _progress(result) <= num_shown:
+                    continue
+            num_shown = _progress(result)
+            if isinstance(result, Instances):
+                scored = self.template.parse(step.token_ids, prompt, encoded.size, step.probabilities, encoded.image)
+                assert isinstance(scored, Instances)
+                result = scored[:num_shown]
+            yield result
 
 
-def _extent(result: Result) -> int:
-    """How much a growing result holds: characters, or instances."""
-    return len(result.text) if isinstance(result, Text) else len(result.labels)
-
-
-def _without_unfinished(result: Result) -> Result:
-    """Without what the next token may still change: half a character, or a last outline that may grow."""
+def _progress(result: Result) -> int:
+    """The size of a growing result: characters, or instances."""
     if isinstance(result, Text):
-        return replace(result, text=result.text.rstrip("\ufffd"), raw=result.raw.rstrip("\ufffd"))
-    grows = bool(result.labels) and bool(getattr(result, "polygons", ())) and bool(result.polygons[-1])
-    return result.head(len(result) - 1) if grows else result
+        return len(result.text)
+    return len(result) if isinstance(result, Instances) else 0
+
+
+def _without_image(result: Result | ImageError | PromptError) -> Result | ImageError | PromptError:
+    return replace(result, image=None) if isinstance(result, Result) else result
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+
+
+def _list_sources(images: str | Path | Iterable[Any]) -> Iterable[Any]:
+    """The images of a folder or iterable. A single image is refused: its rows would be taken for images."""
+    if isinstance(images, (str, Path)):
+        return list_images(images)
+    is_array = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4
+    if is_array or isinstance(images, (Image.Image, EncodedImage, bytes)) or not isinstance(images, Iterable):
+        raise ValueError(f"expected a folder or a list of images, but got one {type(images).__name__}; use predict")
+    return images
+
+
+def _list_texts(text: Any) -> Sequence[str | Region] | None:
+    """The texts if there is one for each image; None if there is one for all."""
+    is_region = isinstance(text, list) and len(text) == 4 and all(isinstance(value, Real) for value in text)
+    return text if isinstance(text, list) and not is_region else None
+
+
+def _hashable(text: str | Region) -> str | tuple[float, ...] | None:
+    return text if isinstance(text, (str, type(None))) else tuple(text)
+
+
+def _prefetch_map(executor: Executor, function: Callable[[T], U], items: Iterable[T], max_pending: int) -> Iterator[U]:
+    """`map(function, items)` in an executor, with a bounded number of pending items.
+
+    (`Executor.map(buffersize=…)` does this from Python 3.14 on.)
+    """
+    pending: deque[Future[U]] = deque()
+    for item in items:
+        pending.append(executor.submit(function, item))
+        if len(pending) > max_pending:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

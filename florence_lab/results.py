@@ -1,9 +1,10 @@
-"""TODO"""
+"""The results of Florence-2: text, boxes, quad boxes and polygons in pixels, and their conversions to other formats."""
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .geometry import polygon_area, polygons_to_mask, polygons_to_xyxy
-from .tasks import get_task
+from .geometry import Polygon, polygon_area, polygons_to_mask, polygons_to_xyxy
+from .tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,20 +21,21 @@ if TYPE_CHECKING:
     from PIL import Image
     from typing_extensions import Self
 
-    from .geometry import Polygon
+Index = int | slice | Sequence[int] | Sequence[bool] | np.ndarray
+"""Selects instances: an integer, a slice, a boolean mask or a list of integers."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """What every result has.
+    """The fields that all results share.
 
     Attributes:
-        raw: the text as generated, location tokens and all, without `<s>`, `</s>` and `<pad>`.
+        raw: the generated text with location tokens, without `<s>`, `</s>` and `<pad>`.
         image_size: (width, height) of the image in pixels.
-        task: the task token; empty for a free question.
-        prompt: the sentence the model saw.
-        phrase: the phrase, caption or region (as location tokens) that went into the prompt; empty where none.
-        image: the picture that was asked about, for the overlay in a notebook; None if it isn't at hand.
+        task: the task token; empty for a free-form question.
+        prompt: the text that the model read.
+        phrase: the phrase, caption or region (as location tokens) in the prompt; empty if the task takes none.
+        image: the image, for drawing in a notebook; None if it was not kept.
     """
 
     raw: str
@@ -43,40 +45,44 @@ class Result:
     phrase: str = ""
     image: Image.Image | None = field(default=None, repr=False)
 
-    def _answer(self) -> Any:
-        """The value in the form of the published `post_process_generation`."""
-        raise TypeError(f"{type(self).__name__} is no result of a task")
-
-    def _annotations(self) -> list[dict]:
-        """COCO annotations without their ids."""
-        return []
-
     def to_dict(self) -> dict[str, Any]:
-        """`{task token: answer}` in the form of the published `post_process_generation`, plus `scores` where known.
+        """Return `{task token: answer}` as the published `post_process_generation` does, plus `scores` if they are known.
 
-        A free question has no token: its key is the prompt.
+        The key of a free-form question is the prompt.
         """
-        return {self.task or self.prompt: self._answer()}
+        return {self.task or self.prompt: self._to_florence()}
 
-    def to_coco(self, image_id: int = 1, file_name: str = "") -> dict[str, list]:
-        """A COCO dataset of this one image: `images`, `annotations` (with `score` where known), `categories`."""
-        width, height = self.image_size
-        annotations = self._annotations()
-        labels = dict.fromkeys(a.pop("label") for a in annotations if "label" in a)
-        category_ids = {label: i for i, label in enumerate(labels, start=1)}
-        instance_labels = getattr(self, "labels", ())
-        for i, annotation in enumerate(annotations):
-            annotation |= {"id": i + 1, "image_id": image_id}
-            if instance_labels:
-                annotation["category_id"] = category_ids[instance_labels[i]]
-        return {
-            "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
-            "annotations": annotations,
-            "categories": [{"id": i, "name": label} for label, i in category_ids.items()],
-        }
+    def to_coco(self, image_id: int = 1, file_name: str = "", classes: Sequence[str] | None = None) -> dict[str, list]:
+        """Return a COCO dataset of this image, see `to_coco` of the package for many.
+
+        Args:
+            image_id: id of the image.
+            file_name: file name of the image.
+            classes: names of the categories with the ids 1, 2, …; by default the labels of this result.
+
+        Raises:
+            ValueError: if a label is not in `classes`.
+        """
+        return to_coco([self], [file_name], classes, first_image_id=image_id)
+
+    def to_supervision(self, classes: Sequence[str] | None = None) -> sv.Detections:
+        """Return `supervision.Detections`; empty for a text."""
+        return _import_supervision().Detections.empty()
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a data frame with a row for each instance, or one row for a text."""
+        raise NotImplementedError
+
+    def _to_florence(self) -> Any:
+        """The answer in the form of the published `post_process_generation`."""
+        raise NotImplementedError
+
+    def _coco_annotations(self) -> list[dict[str, Any]]:
+        """COCO annotations without ids; `label` stands for the category."""
+        raise NotImplementedError
 
     def _repr_png_(self) -> bytes | None:
-        """The overlay, which Jupyter shows when a result is the last line of a cell."""
+        """The overlay, which Jupyter displays for the last expression of a cell."""
         if self.image is None:
             return None
         from .visualization.overlay import to_png
@@ -86,214 +92,324 @@ class Result:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Text(Result):
-    """A caption, an answer, a category or the words in a picture.
+    """A caption, an answer, a category or the text in an image.
 
     Attributes:
-        text: the words alone; `raw` also holds the region that the region tasks echo behind them.
+        text: the text without location tokens. `raw` contains the region that the region tasks repeat.
     """
 
     text: str
 
-    def _answer(self) -> str:
-        return self.raw.strip()  # the published form leaves location tokens in
-
-    def _annotations(self) -> list[dict]:
-        return [{"caption": self.text}]
-
-    def to_supervision(self) -> sv.Detections:
-        """No detections: a text has no instances."""
-        sv = _supervision()
-
-        return sv.Detections.empty()
-
     def to_dataframe(self) -> pd.DataFrame:
-        """One row, one column `text`."""
+        """Return a data frame of one row and one column, `text`."""
         import pandas as pd
 
         return pd.DataFrame({"text": [self.text]})
 
+    def _to_florence(self) -> str:
+        return self.raw.strip()  # the published form contains location tokens
+
+    def _coco_annotations(self) -> list[dict[str, Any]]:
+        return [{"caption": self.text}]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Instances(Result):
-    """What results with instances share.
+class Instances(Result):
+    """The base class of results with instances. It is indexed like an array.
+
+    `len(result)` is the number of instances, iteration gives results of one instance each. An integer, a slice, a boolean
+    mask or a list of integers select instances: `result[3]`, `result[1:4]`, `result[result.scores > 0.5]`,
+    `result[result.labels == "sheep"]`. A selection keeps `raw`.
 
     Attributes:
-        labels: N strings; empty ones where the model gave no name.
-        scores: N float64 in 0..1, see `florence_lab.template.instance_score`; None where no probabilities are known,
-            as in a ground truth or a parsed string.
+        labels: N strings as a NumPy array; "" for an instance that the model gave no label. A sequence is converted.
+        scores: N float64 in 0..1, see `florence_lab.template.confidence.instance_score`; None if no probabilities are known,
+            as for a ground truth.
+
+    Raises:
+        ValueError: if the fields differ in length.
     """
 
-    labels: tuple[str, ...]
+    labels: np.ndarray
     scores: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.array(self.labels, dtype=str).reshape(-1))
+        for name, value in self._per_instance().items():
+            if len(value) != len(self.labels):
+                raise ValueError(f"{len(self.labels)} labels, but {len(value)} {name}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def head(self, count: int) -> Self:
-        """The first `count` instances; `raw` stays as it is."""
-        return self._pick(range(min(count, len(self))))
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
 
-    def above(self, score: float) -> Self:
-        """The instances with at least this score (0..1); `raw` stays as it is.
+    def __getitem__(self, index: Index) -> Self:
+        """Return the selected instances.
 
         Raises:
-            ValueError: if there are no scores.
+            IndexError: for an index out of range, or a mask of another length.
         """
-        if self.scores is None:
-            raise ValueError(f"this {type(self).__name__} has no scores to compare with {score:g}")
-        return self._pick(np.flatnonzero(self.scores >= score).tolist())
-
-    def called(self, label: str) -> Self:
-        """The instances with this very label, maybe none; `raw` stays as it is."""
-        return self._pick([i for i, name in enumerate(self.labels) if name == label])
-
-    def _pick(self, which: Sequence[int]) -> Self:
-        """Some of the instances, by their indices."""
-        values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
+        chosen = self._resolve_index(index)
         picked = {
-            name: value[list(which)] if isinstance(value, np.ndarray) else tuple(value[i] for i in which)
-            for name, value in values.items()
-            if value is not None and (name == "labels" or len(value))
+            name: value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
+            for name, value in self._per_instance().items()
         }
         return replace(self, **picked)
+
+    def with_labels(self, labels: str | Sequence[str] | Mapping[str, str]) -> Self:
+        """Return the result with other labels.
+
+        Args:
+            labels: one label for all instances, N labels, or a mapping from old to new ones; a label that it lacks stays.
+
+        Raises:
+            ValueError: for another number of labels than of instances.
+        """
+        if isinstance(labels, Mapping):
+            labels = [labels.get(label, label) for label in self.labels.tolist()]
+        elif isinstance(labels, str):
+            labels = [labels] * len(self)
+        return replace(self, labels=np.array(labels, dtype=str))
+
+    @property
+    def xyxy(self) -> np.ndarray:
+        """N x 4 float64: the bounding box (x0, y0, x1, y1) of each instance in pixels."""
+        raise NotImplementedError
+
+    @property
+    def contours(self) -> tuple[tuple[Polygon, ...], ...]:
+        """The outlines of each instance, K x 2 pixels each; () for an instance that is a box only."""
+        raise NotImplementedError
+
+    @property
+    def class_names(self) -> np.ndarray:
+        """N strings: the labels, where an empty one is replaced by the phrase that was asked for."""
+        task = TASKS.get(self.task)
+        phrase = self.phrase if task is not None and task.input == "phrase" else ""
+        return np.array([label or phrase for label in self.labels.tolist()], dtype=str)
+
+    def to_supervision(self, classes: Sequence[str] | None = None) -> sv.Detections:
+        """Return `supervision.Detections` with `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks of polygons.
+
+        Args:
+            classes: names of the classes with the ids 0, 1, …; by default the labels of this result. Pass them to give the
+                same ids to the results of different images.
+
+        Raises:
+            ValueError: if a label is not in `classes`.
+        """
+        sv = _import_supervision()
+        if not len(self):
+            return sv.Detections.empty()
+        ids = _class_ids([self], classes)
+        return sv.Detections(
+            xyxy=self.xyxy.astype(np.float32),
+            mask=np.stack([polygons_to_mask(c, self.image_size) for c in self.contours])
+            if all(self.contours)
+            else None,
+            confidence=None if self.scores is None else self.scores.astype(np.float32),
+            class_id=np.array([ids[name] for name in self.class_names.tolist()]),
+            data={"class_name": self.class_names},
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a data frame with a row for each instance: `label`, `score` (if known), `x0`, `y0`, `x1`, `y1` in pixels."""
+        import pandas as pd
+
+        # a typed column, also if there are no instances
+        columns: dict[str, Any] = {"label": pd.Series(self.class_names.tolist(), dtype=str)}
+        if self.scores is not None:
+            columns["score"] = self.scores
+        return pd.DataFrame(columns | dict(zip(("x0", "y0", "x1", "y1"), self.xyxy.T, strict=True)))
+
+    def _per_instance(self) -> dict[str, Any]:
+        """The fields that have one value for each instance."""
+        values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
+        # the polygons of `Boxes` are optional
+        return {
+            n: v
+            for n, v in values.items()
+            if v is not None and not (n == "polygons" and v == () and "boxes" in vars(self))
+        }
+
+    def _resolve_index(self, index: Index) -> np.ndarray:
+        """Indices of the selected instances."""
+        if not isinstance(index, (slice, Sequence, np.ndarray)):
+            index = [operator.index(index)]
+        if isinstance(index, Sequence) and not len(index):
+            return np.zeros(0, int)
+        return np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
 
     def _with_scores(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer if self.scores is None else answer | {"scores": self.scores.tolist()}
 
-    def _extents(self) -> np.ndarray:
-        """N x 4 float64, the upright box around each instance."""
-        raise TypeError(f"{type(self).__name__} has no instances")
-
-    def _outlines(self) -> list[tuple[Polygon, ...]]:
-        """The outlines of each instance, () where there is only a box."""
-        raise TypeError(f"{type(self).__name__} has no instances")
-
-    def _annotations(self) -> list[dict]:
+    def _coco_annotations(self) -> list[dict[str, Any]]:
         rows = []
-        for i, (label, box, outlines) in enumerate(zip(self.labels, self._extents(), self._outlines(), strict=True)):
+        for i, (label, box, polygons) in enumerate(
+            zip(self.class_names.tolist(), self.xyxy, self.contours, strict=True)
+        ):
             x0, y0, x1, y1 = box.tolist()
             row = {
                 "label": label,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": float(sum(map(polygon_area, outlines))) if outlines else (x1 - x0) * (y1 - y0),
-                "segmentation": [polygon.ravel().tolist() for polygon in outlines],
+                "area": float(sum(map(polygon_area, polygons))) if polygons else (x1 - x0) * (y1 - y0),
+                "segmentation": [polygon.ravel().tolist() for polygon in polygons],
                 "iscrowd": 0,
             }
             rows.append(row if self.scores is None else row | {"score": float(self.scores[i])})
         return rows
 
-    def to_supervision(self) -> sv.Detections:
-        """As `supervision.Detections`: `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks from polygons."""
-        sv = _supervision()
-
-        if not len(self):
-            return sv.Detections.empty()
-        names = list(dict.fromkeys(self.labels))
-        outlines = self._outlines()
-        return sv.Detections(
-            xyxy=self._extents().astype(np.float32),
-            mask=np.stack([polygons_to_mask(o, self.image_size) for o in outlines]) if all(outlines) else None,
-            confidence=None if self.scores is None else self.scores.astype(np.float32),
-            class_id=np.array([names.index(label) for label in self.labels]),
-            data={"class_name": np.array(self.labels)},
-        )
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row per instance: `label`, `score` (where known), `x0`, `y0`, `x1`, `y1` in pixels."""
-        import pandas as pd
-
-        columns: dict[str, Any] = {"label": pd.Series(self.labels, dtype=str)}  # strings also where there are none
-        if self.scores is not None:
-            columns["score"] = self.scores
-        return pd.DataFrame(columns | dict(zip(("x0", "y0", "x1", "y1"), self._extents().T, strict=True)))
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Boxes(_Instances):
-    """Upright boxes, one per instance.
+class Boxes(Instances):
+    """Bounding boxes.
 
     Attributes:
-        boxes: N x 4 float64, xyxy in pixels.
-        polygons: per instance its outlines, () where the model gave a box only. Empty altogether unless
-            `<OPEN_VOCABULARY_DETECTION>` answered with polygons; the box is then the extent of the outlines.
+        boxes: N x 4 float64, (x0, y0, x1, y1) in pixels.
+        polygons: the polygons of each instance, () for an instance that is a box only. Empty unless
+            `<OPEN_VOCABULARY_DETECTION>` answers with polygons; the box is then their extent.
     """
 
     boxes: np.ndarray
     polygons: tuple[tuple[Polygon, ...], ...] = ()
 
-    def _answer(self) -> dict[str, Any]:
-        if get_task(self.task).result != "boxes_or_polygons":
-            return self._with_scores({"bboxes": self.boxes.tolist(), "labels": list(self.labels)})
-        outlines = self._outlines()
-        plain = [i for i, o in enumerate(outlines) if not o]
-        outlined = [i for i, o in enumerate(outlines) if o]
-        answer = {
-            "bboxes": self.boxes[plain].tolist(),
-            "bboxes_labels": [self.labels[i] for i in plain],
-            "polygons": [[p.ravel().tolist() for p in outlines[i]] for i in outlined],
-            "polygons_labels": [self.labels[i] for i in outlined],
-        }
-        if self.scores is not None:
-            answer |= {"scores": self.scores[plain].tolist(), "polygons_scores": self.scores[outlined].tolist()}
-        return answer
-
-    def _extents(self) -> np.ndarray:
+    @property
+    def xyxy(self) -> np.ndarray:
+        """N x 4 float64: the boxes."""
         return self.boxes
 
-    def _outlines(self) -> list[tuple[Polygon, ...]]:
-        return list(self.polygons) if self.polygons else [()] * len(self)
+    @property
+    def contours(self) -> tuple[tuple[Polygon, ...], ...]:
+        """The polygons of each instance, () for an instance that is a box only."""
+        return self.polygons or ((),) * len(self)
+
+    def _to_florence(self) -> dict[str, Any]:
+        task = TASKS.get(self.task)
+        if task is None or task.result != "boxes_or_polygons":
+            return self._with_scores({"bboxes": self.boxes.tolist(), "labels": self.labels.tolist()})
+        has_polygons = np.array([len(polygons) > 0 for polygons in self.contours], bool)
+        boxes, outlined = self[~has_polygons], self[has_polygons]
+        answer = {
+            "bboxes": boxes.boxes.tolist(),
+            "bboxes_labels": boxes.labels.tolist(),
+            "polygons": [[p.ravel().tolist() for p in polygons] for polygons in outlined.polygons],
+            "polygons_labels": outlined.labels.tolist(),
+        }
+        if boxes.scores is not None and outlined.scores is not None:
+            answer |= {"scores": boxes.scores.tolist(), "polygons_scores": outlined.scores.tolist()}
+        return answer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Quads(_Instances):
+class Quads(Instances):
     """Text with its quad boxes.
 
     Attributes:
-        quads: N x 4 x 2 float64: the corners (x, y) in pixels, clockwise from the text's own top left.
+        quads: N x 4 x 2 float64: the corners (x, y) in pixels, clockwise from the top left of the text.
     """
 
     quads: np.ndarray
 
-    def _answer(self) -> dict[str, Any]:
-        return self._with_scores({"quad_boxes": self.quads.reshape(-1, 8).tolist(), "labels": list(self.labels)})
-
-    def _extents(self) -> np.ndarray:
+    @property
+    def xyxy(self) -> np.ndarray:
+        """N x 4 float64: the upright box around each quad box."""
         return np.concatenate([self.quads.min(axis=1), self.quads.max(axis=1)], axis=1)
 
-    def _outlines(self) -> list[tuple[Polygon, ...]]:
-        return [(quad,) for quad in self.quads]
+    @property
+    def contours(self) -> tuple[tuple[Polygon, ...], ...]:
+        """The quad box of each instance, 4 x 2 pixels."""
+        return tuple((quad,) for quad in self.quads)
+
+    def _to_florence(self) -> dict[str, Any]:
+        return self._with_scores({"quad_boxes": self.quads.reshape(-1, 8).tolist(), "labels": self.labels.tolist()})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Polygons(_Instances):
-    """Outlines.
+class Polygons(Instances):
+    """Segmentation polygons.
 
     Attributes:
-        polygons: per instance one or more outlines (an object that is partly hidden may fall into pieces).
+        polygons: one or more polygons for each instance, K x 2 float64 pixels each. An object that is partly occluded may
+            consist of several.
     """
 
     polygons: tuple[tuple[Polygon, ...], ...]
 
-    def _answer(self) -> dict[str, Any]:
-        flat = [[p.ravel().tolist() for p in outlines] for outlines in self.polygons]
-        return self._with_scores({"polygons": flat, "labels": list(self.labels)})
+    @property
+    def xyxy(self) -> np.ndarray:
+        """N x 4 float64: the box around the polygons of each instance."""
+        return np.array([polygons_to_xyxy(polygons) for polygons in self.polygons]).reshape(-1, 4)
+
+    @property
+    def contours(self) -> tuple[tuple[Polygon, ...], ...]:
+        """The polygons of each instance."""
+        return self.polygons
 
     @cached_property
     def masks(self) -> np.ndarray:
-        """N x H x W bool: the pixels whose centre lies within an outline."""
+        """N x H x W bool: True for pixels whose center lies inside a polygon."""
         width, height = self.image_size
-        masks = [polygons_to_mask(outlines, self.image_size) for outlines in self.polygons]
+        masks = [polygons_to_mask(polygons, self.image_size) for polygons in self.polygons]
         return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
-    def _extents(self) -> np.ndarray:
-        return np.array([polygons_to_xyxy(outlines) for outlines in self.polygons]).reshape(-1, 4)
-
-    def _outlines(self) -> list[tuple[Polygon, ...]]:
-        return list(self.polygons)
+    def _to_florence(self) -> dict[str, Any]:
+        flat = [[p.ravel().tolist() for p in polygons] for polygons in self.polygons]
+        return self._with_scores({"polygons": flat, "labels": self.labels.tolist()})
 
 
-def _supervision() -> ModuleType:
-    """The package. Imported without OpenCV, which we need for nothing, it warns that it has ways around it."""
+def to_coco(
+    results: Sequence[Result],
+    file_names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    first_image_id: int = 1,
+) -> dict[str, list]:
+    """Return one COCO dataset of many results: `images`, `annotations` (with `score` if known), `categories`.
+
+    Args:
+        results: one for each image.
+        file_names: file names of the images; empty by default.
+        classes: names of the categories with the ids 1, 2, …; by default the labels of all results, in the order of their
+            first occurrence.
+        first_image_id: id of the first image; the following ones count up.
+
+    Raises:
+        ValueError: if a label is not in `classes`, or for another number of file names than of results.
+    """
+    if file_names is not None and len(file_names) != len(results):
+        raise ValueError(f"{len(results)} results, but {len(file_names)} file names")
+    ids = {name: i + 1 for name, i in _class_ids(results, classes).items()}
+    dataset: dict[str, list] = {"images": [], "annotations": [], "categories": []}
+    for i, result in enumerate(results):
+        image_id, (width, height) = first_image_id + i, result.image_size
+        file_name = file_names[i] if file_names is not None else ""
+        dataset["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        for annotation in result._coco_annotations():
+            annotation |= {"id": len(dataset["annotations"]) + 1, "image_id": image_id}
+            if "label" in annotation:
+                annotation["category_id"] = ids[annotation.pop("label")]
+            dataset["annotations"].append(annotation)
+    dataset["categories"] = [{"id": i, "name": name} for name, i in ids.items()]
+    return dataset
+
+
+def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict[str, int]:
+    """Class name -> index."""
+    names = dict.fromkeys(name for r in results if isinstance(r, Instances) for name in r.class_names.tolist())
+    if classes is None:
+        return {name: i for i, name in enumerate(names)}
+    ids = {name: i for i, name in enumerate(classes)}
+    if unknown := [name for name in names if name not in ids]:
+        raise ValueError(
+            f"labels that are not in classes: {', '.join(map(repr, unknown[:5]))}; select the others with "
+            "result[np.isin(result.labels, classes)], or rename them with result.with_labels(…)"
+        )
+    return ids
+
+
+def _import_supervision() -> ModuleType:
+    """The package `supervision`. It warns about missing OpenCV, which no conversion needs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="OpenCV")
         import supervision

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ..inference.device import has_native_bf16
-from ..predictor import Predictor, compiled_predictor
+from ..inference.generation import trim_at_eos
+from ..predictor import Predictor
 from ..tasks import TASKS
 from .models import build
 from .workloads import TOKENS
@@ -23,11 +24,11 @@ class FlorenceLabRunner:
 
     def __init__(self, model_type: str, dtype: torch.dtype, device: torch.device) -> None:
         model, processor = build(model_type)
-        self.predictor = compiled_predictor(model.to(device, dtype), processor, model_type)
+        self.predictor = Predictor(model.to(device, dtype), processor, model_type).compile()
 
     def tower(self, pixels: torch.Tensor) -> torch.Tensor:
         model = self.predictor.model
-        return self.predictor._tower(pixels.to(model.device, model.dtype))
+        return self.predictor.image_encoder(pixels.to(model.device, model.dtype))
 
     def answer(self, image: Image.Image, task: str, text: str, tokens: int, beams: int = 1) -> str:
         return self.predictor.predict(image, task, text or None, num_beams=beams, max_new_tokens=tokens).raw
@@ -68,7 +69,9 @@ class TransformersRunner:
         inputs = self.processor(text=[prompt] * len(images), images=list(images), return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
         sequences = self.model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=tokens)
-        return [self.predictor.template.decode(self.predictor._up_to_its_end(ids)[1:].tolist()) for ids in sequences]
+        return [
+            self.predictor.template.decode(trim_at_eos(self.predictor.model, ids[1:]).tolist()) for ids in sequences
+        ]
 
 
 BACKENDS: dict[str, tuple[type[FlorenceLabRunner] | type[TransformersRunner], str]] = {

@@ -12,6 +12,7 @@ from PIL import Image
 from ..images import load_image
 from ..results import Result
 from ..scenes import draw_scene
+from ..template.prompts import Prompt
 from ..template.template import FlorenceTemplate
 
 
@@ -88,6 +89,6 @@ def as_questions(examples: Iterable[Example]) -> list[Question]:
         if example.task:
             if not questions or image_key(example.image) != shown:
                 shown, picture = image_key(example.image), open_picture(example.image)
-            truth = template.parse_text(example.response, example.task, picture.size, phrase=example.text)
+            truth = template.parse_text(example.response, Prompt.from_task(example.task, example.text), picture.size)
             questions.append(Question(picture, example.task, example.text or None, truth, example.source))
     return questions

@@ -65,7 +65,7 @@ class _Check(NamedTuple):
 
     def example(self, image: Any, query: str, answer: str, size: tuple[int, int], source: str) -> Example:
         try:
-            task, text, prompt = self.template.prompt(query, image_size=size)
+            prompt = self.template.build_prompt(query, image_size=size)
         except ValueError as error:
             raise _Bad(f"no question for a task: {error}") from error
         if self.answered and not answer.strip():
@@ -73,7 +73,7 @@ class _Check(NamedTuple):
         length = len(self.template.tokenizer(answer)["input_ids"])
         if length > self.max_length:
             raise _Bad(f"the answer is too long: {length} tokens, with --max_length {self.max_length}")
-        return Example(image, task.token, text, prompt, answer, source)
+        return Example(image, prompt.task.token, prompt.text, prompt.prompt, answer, source)
 
 
 def _questions(record: Record, size: tuple[int, int]) -> list[tuple[str, str]]:

@@ -66,7 +66,7 @@ class Answer(_Reply):
 
     def shown(self, threshold: float = 0.0) -> Result:
         """The result without the instances below a confidence."""
-        return self.result.above(threshold) if threshold and self.has_scores else self.result
+        return self.result[self.result.scores >= threshold] if threshold and self.has_scores else self.result
 
     def hidden(self, threshold: float) -> str:
         """How many instances `shown` leaves out, in words; "" for none."""
@@ -80,7 +80,7 @@ class Answer(_Reply):
     def code(self, threshold: float = 0.0) -> str:
         """Three lines of Python that give `shown(threshold)` again."""
         text = "" if self.question.text is None else f", {self.question.text!r}"
-        above = f".above({threshold:g})" if self.shown(threshold) is not self.result else ""
+        above = f"\nresult = result[result.scores >= {threshold:g}]" if self.shown(threshold) is not self.result else ""
         return self._lines(f"predict({self.question.picture.code}, {self.question.task!r}{text}, num_beams=1){above}")
 
     def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:

@@ -45,5 +45,5 @@ class Question:
         with listening() as heard:
             template = FlorenceTemplate()
             for task in self.tasks:
-                template.prompt(task, self.text, self.picture.image.size)
+                template.build_prompt(task, self.text, self.picture.image.size)
         return "; ".join(heard)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
+from ..inference.generation import interruptible
 from ..predictor import Predictor
 from .answers import Answer, Answers
 from .listening import listening
@@ -35,7 +33,7 @@ def ask(
         Stopped: soon after `stop` is set, whatever the model is at; only a compiled tower ends its look first.
         ValueError: as `Predictor.stream`.
     """
-    with _COMPUTING, _stoppable(predictor, stop):
+    with _COMPUTING, interruptible(predictor.model, stop.is_set):
         seconds = _look(question.picture, predictor)
         answered = _answer_together if question.task == ALL_TASKS.token else _answer_growing
         yield from answered(question, model, predictor, seconds)
@@ -72,22 +70,3 @@ def _answer_together(
     start = time.perf_counter()
     results = predictor.predict_tasks(question.picture.encoded[predictor], question.tasks, num_beams=1)
     yield Answers(question, model, image_seconds, time.perf_counter() - start, True, results)
-
-
-@contextmanager
-def _stoppable(predictor: Predictor, stop: threading.Event) -> Iterator[None]:
-    """Has the model look at `stop` before each of its layers and each word: a large one takes seconds until its first."""
-
-    def look(*_: Any) -> None:
-        if stop.is_set():
-            raise Stopped
-
-    stacks = [module for module in predictor.model.modules() if isinstance(module, torch.nn.ModuleList)]
-    layers = [*(layer for stack in stacks for layer in stack), predictor.model.lm_head]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    try:
-        look()
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,8 +1,8 @@
-"""Writing answers: attention for one new token, and greedy decoding of many answers together."""
+"""Greedy decoding: attention for one new token, a decoder with a KV cache, and the decoding loops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,16 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.bart.modeling_bart import BartAttention
 
 from ..template.confidence import TokenProbabilities
-from ..template.locations import NUM_BINS
 
 LANGUAGE_ATTENTION = "florence_lab_language"
-"""The name under which transformers knows `language_attention`."""
+"""The name of `language_attention` in transformers' attention interface."""
+
+StepCallback = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""Called after each decoding step with the indices of the unfinished sequences (n), the model's logits before any processing
+(n x V), and the selected tokens (n)."""
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values, n x heads x k x d each."""
 
 
 def language_attention(
@@ -35,141 +41,137 @@ def language_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """PyTorch's own attention, but for a single query per row on a CPU, where two matrix products take a quarter of its time.
+    """Scaled dot-product attention, with a faster path for a single query on the CPU.
+
+    For one query per sequence, two matrix products take a quarter of the time of PyTorch's fused kernel.
 
     Args:
-        query: B x heads x q x d; key, value: B x heads x k x d.
-        attention_mask: B x 1 x q x k booleans, True where a key may be seen; None is all.
+        module: the attention layer.
+        query: B x heads x q x d.
+        key, value: B x heads x k x d.
+        attention_mask: B x 1 x q x k bool, True where a key is attended to; None attends to all.
+        scaling: factor of the products; d ** -0.5 by default.
+        kwargs: passed on to transformers' SDPA attention.
 
     Returns:
-        B x q x heads x d, and no weights.
+        B x q x heads x d, and None in place of the attention weights.
     """
     if query.shape[2] > 1 or query.device.type != "cpu" or query.requires_grad:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return output, None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _attend(query * scaling, key, value, attention_mask).transpose(1, 2), None
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """B x heads x q x d, scaled already, and B x heads x k x d each -> B x heads x q x d."""
-    weights = query @ key.transpose(-1, -2)
-    if mask is not None:
-        weights = weights.masked_fill(~mask, -torch.inf)
-    return weights.softmax(dim=-1) @ value
-
-
 def register_language_attention() -> None:
-    """Make `language_attention` known to transformers under the name `LANGUAGE_ATTENTION`. Idempotent."""
+    """Register `language_attention` with transformers. Idempotent."""
     AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)
     AttentionMaskInterface.register(LANGUAGE_ATTENTION, sdpa_mask)
 
 
-StepCallback = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""Is told after each step which rows are still being written (n), the model's logits (n x vocabulary), what it chose (n)."""
-
-
 class TokenScoreRecorder:
-    """A `StepCallback` that keeps what a model thought of its own words: how likely each was, and each location token."""
+    """A `StepCallback` that records the probabilities of the generated tokens and of all location tokens."""
 
-    def __init__(self, rows: Collection[int], first_location: int, never: int) -> None:
+    def __init__(self, rows: Collection[int], location_ids: range, image_token_id: int) -> None:
         """
         Args:
-            rows: those to keep it of.
-            first_location: the id of `<loc_0>`.
-            never: the id of a token that is never an answer.
+            rows: indices of the sequences to record.
+            location_ids: token ids of `<loc_0>` … `<loc_999>`.
+            image_token_id: id of `<image>`, which stands for the image in a prompt and has probability 0 in an answer.
         """
-        self.first_location, self.never = first_location, never
-        self._kept: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {row: [] for row in rows}
+        self._locations = slice(location_ids.start, location_ids.stop)
+        self._image_token_id = image_token_id
+        self._recorded: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {row: [] for row in rows}
 
-    def __call__(self, rows: torch.Tensor, logits: torch.Tensor, chosen: torch.Tensor) -> None:
-        watched = [i for i, row in enumerate(rows.tolist()) if row in self._kept]
-        if not watched:
+    def __call__(self, rows: torch.Tensor, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        recorded = [i for i, row in enumerate(rows.tolist()) if row in self._recorded]
+        if not recorded:
             return
-        some = logits[watched]
-        some[:, self.never] = -torch.inf
-        probabilities = some.softmax(dim=-1)
-        likely = probabilities.gather(1, chosen[watched][:, None])[:, 0].cpu().numpy()
-        places = probabilities[:, self.first_location : self.first_location + NUM_BINS].cpu().numpy()
-        for i, row in enumerate(rows[watched].tolist()):
-            self._kept[row].append((likely[i], places[i]))
+        selected = logits[recorded]
+        selected[:, self._image_token_id] = -torch.inf
+        probabilities = selected.softmax(dim=-1)
+        generated = probabilities.gather(1, tokens[recorded][:, None])[:, 0].cpu().numpy()
+        locations = probabilities[:, self._locations].cpu().numpy()
+        for i, row in enumerate(rows[recorded].tolist()):
+            self._recorded[row].append((generated[i], locations[i]))
 
-    def of(self, row: int) -> TokenProbabilities | None:
-        """For the T tokens that followed the start token of a row; None if there were none to keep."""
-        kept = self._kept.get(row)
-        return TokenProbabilities(*(np.stack(part) for part in zip(*kept, strict=True))) if kept else None
+    def probabilities(self, row: int) -> TokenProbabilities | None:
+        """Return the probabilities of the tokens generated so far; None if nothing was recorded for the sequence."""
+        steps = self._recorded.get(row)
+        return TokenProbabilities(*(np.stack(part) for part in zip(*steps, strict=True))) if steps else None
 
 
 class IncrementalDecoder:
-    """The language model's decoder, one token per row at a time, with a memory of what it read and wrote.
+    """BART's decoder for one new token per sequence, with a KV cache.
 
-    What it computes is what transformers' `BartDecoder` does. That one gets ready for every use there is, whose masks
-    and caches cost a small model more than its arithmetic; this one knows that each row has one new token.
+    It computes what transformers' `BartDecoder` computes. That one prepares masks and caches for every use, which takes a
+    small model longer than its arithmetic; this one supports one new token per sequence only.
     """
 
-    def __init__(self, model: Florence2ForConditionalGeneration, states: torch.Tensor, mask: torch.Tensor) -> None:
+    def __init__(
+        self, model: Florence2ForConditionalGeneration, hidden_states: torch.Tensor, attention_mask: torch.Tensor
+    ) -> None:
         """
         Args:
-            states: n x k x d_model, what the encoder made of each row's picture and prompt.
-            mask: n x k, 1 where it may be seen.
+            model: the model.
+            hidden_states: n x k x d_model, the output of the encoder.
+            attention_mask: n x k, 1 where the decoder may attend.
         """
-        self.decoder = model.model.language_model.decoder
-        self.length = 0  # tokens read so far
-        self.mask = None if mask.all() else mask.bool()[:, None, None]
-        attentions = [layer.encoder_attn for layer in self.decoder.layers]
-        self.seen = [tuple(_heads(a, p(states)).contiguous() for p in (a.k_proj, a.v_proj)) for a in attentions]
-        self.written = [tuple(key[:, :, :0] for _ in range(2)) for key, _ in self.seen]
+        self.decoder: Any = model.model.language_model.decoder
+        self.length = 0
+        self.mask = None if attention_mask.all() else attention_mask.bool()[:, None, None]
+        cross_attentions = [layer.encoder_attn for layer in self.decoder.layers]
+        self.cross_cache: list[KeyValue] = [
+            (
+                _split_heads(attention, attention.k_proj(hidden_states)).contiguous(),
+                _split_heads(attention, attention.v_proj(hidden_states)).contiguous(),
+            )
+            for attention in cross_attentions
+        ]
+        self.self_cache: list[KeyValue] = [(key[:, :, :0], key[:, :, :0]) for key, _ in self.cross_cache]
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """n token ids, the next of each row -> n x d_model."""
+    def __call__(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states (n x d_model) after one more token per sequence (n ids)."""
         decoder = self.decoder
-        if self.length == self.written[0][0].shape[2]:
-            self._make_room()
+        if self.length == self.self_cache[0][0].shape[2]:
+            self._grow_cache()
         positions = decoder.embed_positions
-        hidden = decoder.embed_tokens(ids[:, None]) + positions.weight[positions.offset + self.length]
+        hidden = decoder.embed_tokens(token_ids[:, None]) + positions.weight[positions.offset + self.length]
         hidden = decoder.layernorm_embedding(hidden)
         self.length += 1
-        for layer, written, seen in zip(decoder.layers, self.written, self.seen, strict=True):
-            said = self._attended(layer.self_attn, hidden, self._with(layer.self_attn, hidden, written))
-            hidden = layer.self_attn_layer_norm(hidden + said)
-            said = self._attended(layer.encoder_attn, hidden, seen, self.mask)
-            hidden = layer.encoder_attn_layer_norm(hidden + said)
-            said = layer.fc2(layer.activation_fn(layer.fc1(hidden)))
-            hidden = layer.final_layer_norm(hidden + said)
+        for layer, self_cache, cross_cache in zip(decoder.layers, self.self_cache, self.cross_cache, strict=True):
+            cached = self._append(layer.self_attn, hidden, self_cache)
+            hidden = layer.self_attn_layer_norm(hidden + self._attention(layer.self_attn, hidden, cached))
+            attended = self._attention(layer.encoder_attn, hidden, cross_cache, self.mask)
+            hidden = layer.encoder_attn_layer_norm(hidden + attended)
+            feed_forward = layer.fc2(layer.activation_fn(layer.fc1(hidden)))
+            hidden = layer.final_layer_norm(hidden + feed_forward)
         return hidden[:, 0]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows alone."""
+        """Drop all sequences but these."""
         self.mask = None if self.mask is None else self.mask[rows]
-        self.seen = [tuple(part[rows] for part in parts) for parts in self.seen]
-        self.written = [tuple(part[rows] for part in parts) for parts in self.written]
+        self.cross_cache = [(key[rows], value[rows]) for key, value in self.cross_cache]
+        self.self_cache = [(key[rows], value[rows]) for key, value in self.self_cache]
 
-    def _make_room(self) -> None:
-        """Twice as much as there was, so that little is copied in the end."""
-        room = (0, 0, 0, max(64, self.length))
-        self.written = [tuple(torch.nn.functional.pad(part, room) for part in parts) for parts in self.written]
+    def _grow_cache(self) -> None:
+        """Double the capacity of the cache, so that the total cost of copying stays linear."""
+        padding = (0, 0, 0, max(64, self.length))
+        pad = torch.nn.functional.pad
+        self.self_cache = [(pad(key, padding), pad(value, padding)) for key, value in self.self_cache]
 
-    def _with(self, attention: BartAttention, hidden: torch.Tensor, written: Pair) -> Pair:
-        """Keys and values of all that was written, the new token's among them."""
-        for part, project in zip(written, (attention.k_proj, attention.v_proj), strict=True):
-            part[:, :, self.length - 1 : self.length] = _heads(attention, project(hidden))
-        return tuple(part[:, :, : self.length] for part in written)
+    def _append(self, attention: BartAttention, hidden: torch.Tensor, cache: KeyValue) -> KeyValue:
+        """Write the new token's keys and values into the cache and return those of all tokens so far."""
+        for part, project in zip(cache, (attention.k_proj, attention.v_proj), strict=True):
+            part[:, :, self.length - 1 : self.length] = _split_heads(attention, project(hidden))
+        return cache[0][:, :, : self.length], cache[1][:, :, : self.length]
 
-    def _attended(
-        self, attention: BartAttention, hidden: torch.Tensor, to: Pair, mask: torch.Tensor | None = None
+    def _attention(
+        self, attention: BartAttention, hidden: torch.Tensor, cache: KeyValue, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        query = _heads(attention, attention.q_proj(hidden) * attention.scaling)
-        return attention.out_proj(_attend(query, *to, mask).transpose(1, 2).reshape(hidden.shape))
-
-
-Pair = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values, n x heads x k x d each."""
-
-
-def _heads(attention: BartAttention, states: torch.Tensor) -> torch.Tensor:
-    """n x k x d_model -> n x heads x k x d."""
-    return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        query = _split_heads(attention, attention.q_proj(hidden) * attention.scaling)
+        output: torch.Tensor = attention.out_proj(_attend(query, *cache, mask).transpose(1, 2).reshape(hidden.shape))
+        return output
 
 
 def greedy_search(
@@ -178,40 +180,89 @@ def greedy_search(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    watch: StepCallback | None = None,
+    on_step: StepCallback | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
-    """Greedy decoding for transformers' `generate(custom_generate=…)`, with the same sequences as its own.
+    """Greedy decoding for transformers' `generate(custom_generate=…)`, with the same output as transformers' own.
 
-    A row leaves when it is finished, so that the others don't carry it on, and `watch` sees the model's own logits, before
-    `logits_processor` changes them.
+    Finished sequences are dropped from the batch.
 
     Args:
-        input_ids: B x 1, start tokens.
-        watch: see `StepCallback`.
-        inputs: of which `encoder_outputs.last_hidden_state`, B x n x d_model, and `attention_mask`, B x n, 1 where it may
-            be seen, are used.
+        model: the model.
+        input_ids: B x 1 start tokens.
+        logits_processor, stopping_criteria, generation_config: as `generate` prepares them.
+        on_step: called after each step.
+        inputs: of which `encoder_outputs.last_hidden_state` (B x S x d_model) and `attention_mask` (B x S) are used.
 
     Returns:
-        B x T ids, padded behind the end of each row.
+        B x T token ids, padded after the end of each sequence.
     """
     ids = input_ids
     decoder = IncrementalDecoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
     rows = torch.arange(len(ids), device=ids.device)
-    written: list[torch.Tensor] = [ids[0]] * len(ids)
+    sequences: list[torch.Tensor] = [ids[0]] * len(ids)
     while len(rows):
         logits = model.lm_head(decoder(ids[:, -1])).float()
-        # the processors may write into what they are given
-        chosen = logits_processor(ids, logits.clone() if watch else logits).argmax(dim=-1)
-        if watch:
-            watch(rows, logits, chosen)
-        ids = torch.cat([ids, chosen[:, None]], dim=1)
+        # processors may modify their input
+        tokens = logits_processor(ids, logits.clone() if on_step else logits).argmax(dim=-1)
+        if on_step:
+            on_step(rows, logits, tokens)
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
         finished = stopping_criteria(ids, None)
         if finished.any():
             for row, sequence in zip(rows[finished].tolist(), ids[finished], strict=True):
-                written[row] = sequence
-            going = (~finished).nonzero()[:, 0]
-            rows, ids = rows[going], ids[going]
-            decoder.keep(going)
-    padding = generation_config.pad_token_id
-    return torch.nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=padding)
+                sequences[row] = sequence
+            unfinished = (~finished).nonzero()[:, 0]
+            rows, ids = rows[unfinished], ids[unfinished]
+            decoder.keep(unfinished)
+    padding = float(generation_config.pad_token_id or 0)
+    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=padding)
+
+
+def stream_search(
+    model: Florence2ForConditionalGeneration,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    on_step: StepCallback | None = None,
+    **inputs: Any,
+) -> Iterator[tuple[int, bool]]:
+    """Greedy decoding or sampling of one sequence for `generate(custom_generate=…)`, which returns this generator.
+
+    Yields each generated token with a flag for the last one. The random numbers of sampling are drawn as transformers draws
+    them. See `greedy_search` for the arguments.
+    """
+    ids = input_ids
+    row = torch.zeros(1, dtype=torch.long, device=ids.device)
+    with torch.inference_mode():
+        decoder = IncrementalDecoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
+    is_finished = False
+    while not is_finished:
+        with torch.inference_mode():  # the mode of `generate` has ended when its caller advances the generator
+            logits = model.lm_head(decoder(ids[:, -1])).float()
+            scores = logits_processor(ids, logits.clone() if on_step else logits)
+            if generation_config.do_sample:
+                tokens = torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0]
+            else:
+                tokens = scores.argmax(dim=-1)
+            if on_step:
+                on_step(row, logits, tokens)
+            ids = torch.cat([ids, tokens[:, None]], dim=1)
+            is_finished = bool(stopping_criteria(ids, None).all())
+        yield int(tokens[0]), is_finished
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention of scaled queries (B x heads x q x d) to keys and values (B x heads x k x d)."""
+    weights = query @ key.transpose(-1, -2)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, -torch.inf)
+    return weights.softmax(dim=-1) @ value
+
+
+def _split_heads(attention: BartAttention, states: torch.Tensor) -> torch.Tensor:
+    """n x k x d_model -> n x heads x k x d."""
+    return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -1,37 +1,53 @@
-"""TODO"""
+"""The device and the floating-point format that a model runs in."""
 
 from __future__ import annotations
 
 import torch
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_LONG_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def select_device(device: str) -> torch.device:
-    """The device of that name, or the best there is for `"auto"`. Raises ValueError for one that is not there."""
+    """Return the device of a name. `"auto"` is CUDA if available, else MPS, else the CPU.
+
+    Raises:
+        ValueError: if the device is not available.
+    """
     if device != "auto":
         try:
-            return torch.empty(0, device=device).device  # found out now, not when the weights have been read
-        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without it
+            return torch.empty(0, device=device).device  # fails here, not after the weights have been read
+        except (RuntimeError, AssertionError) as error:  # an AssertionError if PyTorch was built without the device
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"no device {device!r}: give auto, cpu, cuda, cuda:0 or mps ({reason})") from error
+            raise ValueError(f"no device {device!r}: use auto, cpu, cuda, cuda:0 or mps ({reason})") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of a name.
+
+    Args:
+        dtype: a floating-point `torch.dtype`, `"fp32"`, `"fp16"`, `"bf16"`, their long names (`"float32"` …), or `"auto"`:
+            bf16 if the device computes in it, else fp32.
+        device: the device of the model.
+
+    Raises:
+        ValueError: for an unknown name, or a dtype that is not floating-point.
+    """
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype == "auto":
         return torch.bfloat16 if has_native_bf16(device) else torch.float32
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: give {', '.join(DTYPES)} or auto")
-    return DTYPES[dtype]
+    name = _LONG_NAMES.get(str(dtype), dtype)
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: use auto, {', '.join([*DTYPES, *_LONG_NAMES])}")
+    return DTYPES[str(name)]
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself; PyTorch emulates it on older ones, at a loss."""
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Return whether a device computes in bfloat16. PyTorch emulates it on other devices, which is slower than float32."""
+    if device.type == "cpu":  # no public function tells; tested with torch 2.6 to 2.14
+        return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

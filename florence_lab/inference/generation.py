@@ -1,35 +1,89 @@
-"""TODO"""
+"""Encoding images and prompts, generating sequences and scoring them.
+
+All functions take a transformers model and tensors. In shapes, B is the number of prompts, N of image tokens, P of prompt
+tokens, S = N + P, T of generated tokens, d is d_model, V the size of the vocabulary.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from transformers import Florence2ForConditionalGeneration
+from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
+from transformers.generation import GenerationMode
+from transformers.modeling_outputs import BaseModelOutput
 
+from ..template.confidence import TokenProbabilities
 from .davit import DAVIT_ATTENTION, register_davit_attention
-from .decoding import LANGUAGE_ATTENTION, register_language_attention
+from .decoding import LANGUAGE_ATTENTION, TokenScoreRecorder, greedy_search, register_language_attention
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
 UNSUPPORTED_GENERATE_KWARGS = ("num_return_sequences", "return_dict_in_generate")
-"""What makes transformers' `generate` return something else than one sequence per question."""
+"""Keyword arguments with which transformers' `generate` returns something else than one sequence per prompt."""
 
-_SCORED_AT_ONCE = 128  # positions: 51,290 logits each, so 26 MB in float32
+_POSITIONS_PER_CHUNK = 128  # 26 MB of float32 logits for a vocabulary of 51,290 tokens
+
+ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
+"""Pixel values (B x 3 x H x W) -> image tokens (B x N x d)."""
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """A picture after the vision tower; ask as many questions of it as you like.
+    """The image tokens of one image, from which any number of prompts can be answered.
 
     Attributes:
-        image: upright RGB, at its own size.
-        tokens: 1 x 577 x d_model (577 for the published models), on the model's device.
+        image: upright RGB, at its original size.
+        tokens: 1 x N x d, on the model's device (N = 577 for the published models).
     """
 
     image: Image.Image
     tokens: torch.Tensor = field(repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image in pixels."""
+        return self.image.size
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPrompts:
+    """The output of the text encoder for B pairs of image and prompt.
+
+    Attributes:
+        hidden_states: B x S x d.
+        attention_mask: B x S int64, 1 where the decoder may attend.
+    """
+
+    hidden_states: torch.Tensor
+    attention_mask: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.hidden_states)
+
+    def __getitem__(self, rows: slice) -> EncodedPrompts:
+        return EncodedPrompts(self.hidden_states[rows], self.attention_mask[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One generated sequence.
+
+    Attributes:
+        token_ids: T int64 on the model's device, up to and including `</s>`, without the start token and padding.
+        probabilities: of the T tokens, before any processing of the logits; None if they were not requested.
+    """
+
+    token_ids: torch.Tensor
+    probabilities: TokenProbabilities | None = None
 
 
 def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForConditionalGeneration:
@@ -40,5 +94,239 @@ def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForCondi
     return model
 
 
-def size_of(picture: Image.Image | EncodedImage) -> tuple[int, int]:
-    return picture.image.size if isinstance(picture, EncodedImage) else picture.size
+def default_image_encoder(model: Florence2ForConditionalGeneration) -> ImageEncoder:
+    """Return the image encoder of a model, uncompiled."""
+    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
+
+
+def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Return the pixel values of images: B x 3 x H x W float32 on the CPU."""
+    pixel_values: torch.Tensor = image_processor(list(images), return_tensors="pt")["pixel_values"]
+    return pixel_values
+
+
+def max_prompt_tokens(model: Florence2ForConditionalGeneration, num_image_tokens: int) -> int:
+    """Return how many prompt tokens fit beside the image tokens."""
+    return int(model.config.text_config.max_position_embeddings) - num_image_tokens
+
+
+@torch.inference_mode()
+def encode_prompts(
+    model: Florence2ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    image_tokens: torch.Tensor,
+    prompts: Sequence[str],
+) -> EncodedPrompts:
+    """Run the text encoder on image tokens and prompts.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        image_tokens: B x N x d, one row for each prompt; an expanded view for many prompts about one image.
+        prompts: B texts.
+    """
+    text = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
+    embeddings = torch.cat([image_tokens, model.get_input_embeddings()(text.input_ids)], dim=1)
+    mask = torch.cat([text.attention_mask.new_ones(image_tokens.shape[:2]), text.attention_mask], dim=1)
+    hidden_states = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+    return EncodedPrompts(hidden_states, mask)
+
+
+def resolve_generation_kwargs(model: Florence2ForConditionalGeneration, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate keyword arguments of transformers' `generate` and complete them.
+
+    Args:
+        model: the model, whose `generation_config` gives the defaults.
+        overrides: the caller's arguments, such as `num_beams`.
+
+    Raises:
+        ValueError: for unknown arguments, and for those that do not give one sequence per prompt.
+    """
+    kwargs = dict(overrides)
+    config = model.generation_config
+    for name in kwargs:
+        if name not in vars(config) or name in UNSUPPORTED_GENERATE_KWARGS:
+            closest = [n for n in get_close_matches(name, vars(config), n=1) if n != name]
+            hint = f"; did you mean {closest[0]!r}?" if closest else ""
+            raise ValueError(f"unsupported generation argument {name!r}{hint}")
+    if kwargs.get("do_sample") and "num_beams" not in kwargs:
+        kwargs["num_beams"] = 1  # sampling draws a single sequence
+    num_beams = kwargs.get("num_beams")
+    if num_beams is not None and num_beams < 1:
+        raise ValueError(f"num_beams must be 1 (greedy) or more, got {num_beams}")
+    if kwargs.get("num_beams", config.num_beams) in (None, 1):
+        kwargs.setdefault("early_stopping", False)  # only beams stop early; transformers warns otherwise
+    if kwargs.get("max_new_tokens") is None:
+        max_length = kwargs.pop("max_length", None)  # counts the start token too
+        kwargs["max_new_tokens"] = max_length - 1 if max_length else config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+    limit = model.config.text_config.max_position_embeddings
+    # transformers warns if max_length of the checkpoint's configuration stands beside max_new_tokens
+    return kwargs | {"max_new_tokens": min(kwargs["max_new_tokens"], limit), "max_length": None}
+
+
+@torch.inference_mode()
+def generate(
+    model: Florence2ForConditionalGeneration,
+    encoded: EncodedPrompts,
+    generate_kwargs: Mapping[str, Any],
+    *,
+    location_ids: range | None = None,
+    score_rows: Collection[int] = (),
+) -> list[Generation]:
+    """Generate one sequence for each prompt.
+
+    Args:
+        model: the model.
+        encoded: B encoded prompts.
+        generate_kwargs: see `resolve_generation_kwargs`.
+        location_ids: token ids of the location tokens; required by `score_rows`.
+        score_rows: indices of the prompts whose token probabilities are wanted. They are recorded during greedy decoding, and
+            cost another pass of the decoder with beams or sampling.
+    """
+    recorder, custom = None, {}
+    if _is_greedy(model, generate_kwargs):
+        if score_rows and location_ids is not None:
+            recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
+        custom = {"custom_generate": partial(greedy_search, on_step=recorder)}
+    sequences = model.generate(
+        # beam search repeats the hidden states in place, so it gets a container of its own
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
+        attention_mask=encoded.attention_mask,
+        **custom,
+        **generate_kwargs,
+    )
+    generations = []
+    for row, sequence in enumerate(sequences):
+        token_ids, probabilities = trim_at_eos(model, sequence[1:]), None
+        if row in score_rows and location_ids is not None:
+            probabilities = recorder.probabilities(row) if recorder else None
+            if probabilities is None:
+                probabilities = score(model, token_ids, encoded[row : row + 1], location_ids)
+        generations.append(Generation(token_ids, probabilities))
+    return generations
+
+
+def trim_at_eos(model: Florence2ForConditionalGeneration, token_ids: torch.Tensor) -> torch.Tensor:
+    """Cut a generated sequence, without its start token, after its first `</s>`."""
+    eos = model.generation_config.eos_token_id
+    if eos is None:
+        eos = model.config.text_config.eos_token_id
+    ends = torch.isin(token_ids, torch.as_tensor(eos, device=token_ids.device)).nonzero()
+    return token_ids[: int(ends[0]) + 1] if len(ends) else token_ids
+
+
+@torch.inference_mode()
+def run_decoder(
+    model: Florence2ForConditionalGeneration,
+    token_ids: torch.Tensor,
+    encoded: EncodedPrompts,
+    output_attentions: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run the decoder on a given sequence in one pass (teacher forcing).
+
+    Args:
+        model: the model.
+        token_ids: T token ids without the start token.
+        encoded: one encoded prompt.
+        output_attentions: return the cross-attention, for which the decoder must run with "eager" attention, see
+            `attention_implementation`.
+
+    Returns:
+        The hidden states from which each token is predicted (T x d), and the cross-attention (layers x heads x T x S float32)
+        or None.
+    """
+    start_id = model.generation_config.decoder_start_token_id
+    start = token_ids.new_tensor([model.config.text_config.decoder_start_token_id if start_id is None else start_id])
+    output = model.model.language_model.decoder(
+        input_ids=torch.cat([start, token_ids[:-1]])[None],
+        encoder_hidden_states=encoded.hidden_states,
+        encoder_attention_mask=encoded.attention_mask,
+        use_cache=False,
+        output_attentions=output_attentions,
+    )
+    attentions = None
+    if output_attentions:
+        attentions = torch.stack([layer[0].float() for layer in output.cross_attentions])
+    return output.last_hidden_state[0], attentions
+
+
+def next_token_probabilities(
+    model: Florence2ForConditionalGeneration, hidden_states: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yield the probabilities of the next token, n x V float32, for chunks of T x d hidden states of the decoder.
+
+    The probability of `<image>`, which stands for the image in a prompt, is 0.
+    """
+    for chunk in hidden_states.split(_POSITIONS_PER_CHUNK):
+        logits = model.lm_head(chunk).float()
+        logits[:, model.config.image_token_id] = -torch.inf
+        yield logits.softmax(dim=-1)
+
+
+@torch.inference_mode()
+def score(
+    model: Florence2ForConditionalGeneration,
+    token_ids: torch.Tensor,
+    encoded: EncodedPrompts,
+    location_ids: range,
+) -> TokenProbabilities:
+    """Return the model's probabilities of a given sequence, in one pass of the decoder.
+
+    They are the model's own, before any processing of the logits, so they compare across greedy decoding, sampling and beams.
+
+    Args:
+        model: the model.
+        token_ids: T token ids without the start token.
+        encoded: one encoded prompt.
+        location_ids: token ids of the location tokens.
+    """
+    hidden_states, _ = run_decoder(model, token_ids, encoded)
+    generated, locations = [], []
+    chunks = zip(token_ids.split(_POSITIONS_PER_CHUNK), next_token_probabilities(model, hidden_states), strict=True)
+    for ids, probabilities in chunks:
+        generated.append(probabilities.gather(1, ids[:, None])[:, 0].cpu().numpy())
+        locations.append(probabilities[:, location_ids.start : location_ids.stop].cpu().numpy())
+    return TokenProbabilities(np.concatenate(generated), np.concatenate(locations))
+
+
+@contextmanager
+def attention_implementation(module: Any, name: str) -> Iterator[None]:
+    """Temporarily select another attention function of transformers, such as "eager" to obtain attention weights."""
+    before = module.config._attn_implementation  # transformers has no public getter
+    module.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        module.set_attn_implementation(before)
+
+
+class GenerationInterrupted(Exception):
+    """Raised within the model when `interruptible` is asked to stop."""
+
+
+@contextmanager
+def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Let another thread stop the model: `should_stop` is called before each layer and each token.
+
+    Raises:
+        GenerationInterrupted: before the next layer once `should_stop()` is true.
+    """
+
+    def check(*_: Any) -> None:
+        if should_stop():
+            raise GenerationInterrupted
+
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    hooks = [m.register_forward_pre_hook(check) for m in (*(m for s in stacks for m in s), model.lm_head)]
+    try:
+        check()
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:
+    config = copy.deepcopy(model.generation_config)
+    config.update(**generate_kwargs)
+    return bool(config.get_generation_mode() is GenerationMode.GREEDY_SEARCH)

@@ -43,23 +43,21 @@ def _parts(predictor: Predictor, ids: list[int], result: Result) -> Iterator[Ans
     outlined = kind == "boxes_or_polygons" and ("<poly>" in result.raw or "<sep>" in result.raw)
     name, length = _COORDINATES.get("polygons" if outlined else kind, ("box", 4))
     number = 0
-    for run in _runs(predictor.template._pieces(ids)):
-        if run[0].location is None:
-            yield from _split_into_words(predictor, ids, run[0].tokens)
+    for run in _runs(predictor.template.split_tokens(ids)):
+        if run[0].bin is None:
+            yield from _split_into_words(predictor, ids, run[0].positions)
             continue
         for some in _in_lots(run, length or len(run)):
             number += 1
-            positions = tuple(position for piece in some for position in piece.tokens)
-            yield AnswerSpan(
-                f"{name} {number}", positions, _outline([p.location for p in some], result.image_size, name)
-            )
+            positions = tuple(position for piece in some for position in piece.positions)
+            yield AnswerSpan(f"{name} {number}", positions, _outline([p.bin for p in some], result.image_size, name))
 
 
 def _runs(pieces: Sequence[TokenSpan]) -> Iterator[list[TokenSpan]]:
     """Location tokens that follow each other are one run, words are one each; separators only part them."""
     run: list[TokenSpan] = []
     for piece in pieces:
-        if piece.location is not None:
+        if piece.bin is not None:
             run.append(piece)
             continue
         if run:

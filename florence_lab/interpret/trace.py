@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +10,17 @@ import torch
 
 from ..images import load_image
 from ..inference.davit import image_token_grid
-from ..inference.generation import EncodedImage, size_of
+from ..inference.generation import (
+    EncodedImage,
+    attention_implementation,
+    encode_prompts,
+    generate,
+    next_token_probabilities,
+    resolve_generation_kwargs,
+    run_decoder,
+)
 from ..results import Result
-from ..template.locations import NUM_BINS, Region
+from ..template.locations import Region
 from .spans import _SENTENCE_MARKS, AnswerSpan, _parts, token_texts
 
 if TYPE_CHECKING:
@@ -162,71 +168,47 @@ def trace(
     """
     if top < 1:
         raise ValueError(f"top={top}: keep at least 1 choice for every token")
-    settings = predictor._settings(generation)
-    picture = image if isinstance(image, EncodedImage) else load_image(image)
-    question = predictor._question(size_of(picture), task, text)
-    encoded = predictor.encode_image(picture)
-    read = predictor._read([encoded], [question[2]])
-    states, mask = read["encoder_outputs"].last_hidden_state, read["attention_mask"]
+    model, tokenizer = predictor.model, predictor.processor.tokenizer
+    kwargs = resolve_generation_kwargs(model, generation)
+    source = image if isinstance(image, EncodedImage) else load_image(image)
+    prompt = predictor.build_prompt(source.size, task, text)
+    encoded = predictor.encode_image(source)
+    states = encode_prompts(model, tokenizer, encoded.tokens, [prompt.prompt])
 
-    sequence = predictor._up_to_its_end(predictor._generate(states, mask, settings)[0])
-    with _eager_attention(predictor.model.model.language_model) as language_model:
-        decoded = language_model.decoder(
-            input_ids=sequence[None, :-1],
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            use_cache=False,
-            output_attentions=True,
-        )
-    ids = sequence[1:]
-    result = predictor._result(sequence, encoded, question, states, mask)
-    probabilities, locations, choices = _probabilities(predictor, decoded.last_hidden_state[0], ids, top)
-    prompt = predictor.processor.tokenizer(question[2]).input_ids
+    location_ids = predictor.template.location_ids
+    scored = [0] if prompt.task.result != "text" else []
+    (generated,) = generate(model, states, kwargs, location_ids=location_ids, score_rows=scored)
+    ids = generated.token_ids
+    with attention_implementation(model.model.language_model, "eager"):
+        hidden_states, attention = run_decoder(model, ids, states, output_attentions=True)
+    assert attention is not None
+    result = predictor.template.parse(ids.tolist(), prompt, encoded.size, generated.probabilities, encoded.image)
+    probabilities, locations, choices = _probabilities(predictor, hidden_states, ids, top)
+    prompt_ids = tokenizer(prompt.prompt).input_ids
     return Trace(
         result=result,
         tokens=tuple(token_texts(predictor, ids)),
         probabilities=probabilities,
         choices=choices,
         locations=locations,
-        attention=np.stack([layer[0].float().cpu().numpy() for layer in decoded.cross_attentions]),
-        grid=_grid_of(predictor, encoded),
-        prompt_tokens=tuple(token_texts(predictor, prompt)),
+        attention=attention.cpu().numpy(),
+        grid=image_token_grid(model, predictor.processor),
+        prompt_tokens=tuple(token_texts(predictor, prompt_ids)),
         parts=tuple(_parts(predictor, ids.tolist(), result)),
     )
-
-
-@contextmanager
-def _eager_attention(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield model
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _probabilities(
     predictor: Predictor, hidden: torch.Tensor, ids: torch.Tensor, top: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[TokenCandidate, ...], ...]]:
     """The probabilities of the T tokens that stand there, of all location tokens, and of the `top` best ones."""
-    first = predictor.template.first_location_id
+    location_ids = predictor.template.location_ids
     chosen, locations, choices = [], [], []
-    for some in predictor._over_the_vocabulary(hidden):
+    for some in next_token_probabilities(predictor.model, hidden):
         here = ids[len(choices) : len(choices) + len(some)]
         chosen.append(some.gather(1, here[:, None])[:, 0].cpu().double().numpy())
-        locations.append(some[:, first : first + NUM_BINS].cpu().numpy())
+        locations.append(some[:, location_ids.start : location_ids.stop].cpu().numpy())
         for best, best_ids in zip(*some.topk(top), strict=True):
             names = token_texts(predictor, best_ids)
             choices.append(tuple(map(TokenCandidate, names, best.tolist())))
     return np.concatenate(chosen), np.concatenate(locations), tuple(choices)
-
-
-def _grid_of(predictor: Predictor, encoded: EncodedImage) -> tuple[int, int]:
-    """(rows, columns) of an encoded image's tokens."""
-    rows, columns = image_token_grid(predictor.model, predictor.processor)
-    if 1 + rows * columns != encoded.tokens.shape[1]:
-        raise ValueError(
-            f"{predictor.name} makes 1 + {rows} x {columns} tokens of a picture, but this one has "
-            f"{encoded.tokens.shape[1]}: was it encoded by another model?"
-        )
-    return rows, columns

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from ..exceptions import CheckpointError, _first_line
+from ..exceptions import CheckpointError, summarize_error
 from .checkpoint import load_checkpoint, suppress_library_output
 from .files import _read_json
 from .hub import resolve
@@ -28,7 +28,9 @@ def load_model(
     folder = Path(folder)
     if (folder / ADAPTER_CONFIG).is_file():
         adapted, processor = load_adapter(folder, dtype, hub)
-        return adapted.get_base_model(), processor  # with the adapter's layers in it
+        model = adapted.get_base_model()  # with the adapter's layers in it
+        model.config.trained_on = None  # the base model's domain is not the adapter's
+        return model, processor
     return load_checkpoint(folder, dtype)
 
 
@@ -44,7 +46,7 @@ def load_adapter(
         with suppress_library_output():
             adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
     except Exception as error:  # a broken file, or layers that the model has not
-        raise CheckpointError(f"{folder} can't be read as an adapter of {base}: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} can't be read as an adapter of {base}: {summarize_error(error)}") from error
     return adapted.to(dtype).eval(), processor
 
 

@@ -15,7 +15,7 @@ from transformers import BartTokenizer, Florence2ForConditionalGeneration, Flore
 from transformers.models.clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
-from ..exceptions import CheckpointError, _first_line
+from ..exceptions import CheckpointError, summarize_error
 from ..template.vocabulary import ADDED_TOKENS
 from .conversion import LACKS, NO_PLACE, OTHER_SHAPE, _load_published, _refuse_names, is_published_layout
 from .files import JSON_FILES, _read_json, weight_files
@@ -64,7 +64,7 @@ def load_checkpoint(
             "could run code when loaded; it was refused (torch.load with weights_only=True)"
         ) from error
     except Exception as error:  # broken files make the libraries below raise nearly anything
-        raise CheckpointError(f"{folder} can't be read as Florence-2: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} can't be read as Florence-2: {summarize_error(error)}") from error
     return model.eval(), processor
 
 

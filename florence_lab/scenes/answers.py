@@ -51,10 +51,10 @@ def answer(scene: SceneData, task: str, text: str | Sequence[float] | None = Non
     if known.token not in WRITERS:
         raise ValueError(f"a scene answers these tasks and no free question: {', '.join(WRITERS)}")
     template = FlorenceTemplate()
-    _, given, prompt = template.prompt(known.token, text, scene.size)
-    raw = WRITERS[known.token](_Ask(scene, known.token, given, variant))
-    result = template.parse_text(raw, known.token, scene.size, given)
-    return replace(result, image=scene.image, prompt=prompt)
+    prompt = template.build_prompt(known.token, text, scene.size)
+    raw = WRITERS[known.token](_Ask(scene, known.token, prompt.text, variant))
+    result = template.parse_text(raw, prompt, scene.size)
+    return replace(result, image=scene.image)
 
 
 def queries(scene: SceneData, task: str, rng: HasRandom) -> list[str | None]:

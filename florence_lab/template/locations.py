@@ -1,4 +1,4 @@
-"""TODO"""
+"""Location tokens: pixels are quantized to 1,000 bins for each side of the image."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 
 NUM_BINS = 1000
-"""Location tokens a side: the model sees every picture as a grid of 1,000 x 1,000."""
+"""Number of location tokens, `<loc_0>` … `<loc_999>`: bins per side of the image (published code, `quantize`)."""
 
 Region = Sequence[float]
-"""(x0, y0, x1, y1) in pixels."""
+"""A box as (x0, y0, x1, y1) in pixels."""
 
-_LOCATION_NAMES = [f"<loc_{i}>" for i in range(NUM_BINS)]
+LOCATION_TOKENS = [f"<loc_{i}>" for i in range(NUM_BINS)]
 
-_LOCATION = re.compile(r"<loc_(?:0|[1-9][0-9]{0,2})>")
-
-_REGION_TOKENS = re.compile(rf"(?:{_LOCATION.pattern}){{4}}")
+LOCATION_RE = re.compile(r"<loc_(?:0|[1-9][0-9]{0,2})>")
 
 
 def pixels_to_bins(coordinates: np.ndarray | Sequence, image_size: tuple[int, int]) -> np.ndarray:
-    """Pixels -> location bins: `floor(x / side * 1000)`, kept within 0..999. The last axis runs x, y, x, y …
+    """Quantize pixel coordinates: `floor(x / side * 1000)`, clipped to 0..999, as the published `quantize` does.
 
-    (The published `quantize`.)
+    Args:
+        coordinates: pixels, any shape whose last axis alternates x, y, x, y …
+        image_size: (width, height).
+
+    Returns:
+        Integer bins of the same shape.
     """
     coordinates = np.asarray(coordinates, np.float64)
     sides = np.resize(np.asarray(image_size, np.float64), coordinates.shape[-1])
@@ -31,11 +34,26 @@ def pixels_to_bins(coordinates: np.ndarray | Sequence, image_size: tuple[int, in
 
 
 def bins_to_pixels(bins: np.ndarray | Sequence, image_size: tuple[int, int]) -> np.ndarray:
-    """Location bins -> float64 pixels: bin n stands for its centre, `(n + 0.5) / 1000 * side`."""
+    """Dequantize bins to float64 pixels: bin n becomes its center, `(n + 0.5) / 1000 * side`.
+
+    Args:
+        bins: any shape whose last axis alternates x, y, x, y …
+        image_size: (width, height).
+    """
     bins = np.asarray(bins, np.float64)
     return (bins + 0.5) / NUM_BINS * np.resize(np.asarray(image_size, np.float64), bins.shape[-1])
 
 
 def format_location_tokens(coordinates: np.ndarray | Sequence, image_size: tuple[int, int]) -> str:
-    """Pixels x, y, x, y … (any shape whose last axis does so) -> `"<loc_12><loc_34>…"`."""
-    return "".join(f"<loc_{n}>" for n in pixels_to_bins(coordinates, image_size).ravel())
+    """Write pixel coordinates as location tokens, `"<loc_12><loc_34>…"`.
+
+    Args:
+        coordinates: pixels, any shape whose last axis alternates x, y, x, y …
+        image_size: (width, height).
+    """
+    return "".join(LOCATION_TOKENS[n] for n in pixels_to_bins(coordinates, image_size).ravel())
+
+
+def parse_location_tokens(text: str) -> np.ndarray:
+    """Return the bins of all location tokens in a text, in their order: N integers in 0..999."""
+    return np.array([int(token[5:-1]) for token in LOCATION_RE.findall(text)], int)

@@ -1,106 +1,190 @@
-"""TODO"""
+"""From spans of generated tokens to a typed result in pixels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..geometry import polygons_to_xyxy
-from ..results import Boxes, Polygons, Quads, Result, Text
-from ..tasks import Task, get_task
-from .confidence import instance_score
+from ..results import Boxes, Instances, Polygons, Quads, Result, Text
+from .confidence import TokenProbabilities, instance_score
 from .locations import bins_to_pixels
-from .vocabulary import _SEPARATORS, NOT_GROUNDABLE
+from .prompts import Prompt
+from .vocabulary import NOT_GROUNDABLE, TokenSpan
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .confidence import TokenProbabilities
-    from .vocabulary import TokenSpan
 
+@dataclass(frozen=True)
+class _ParsedInstance:
+    """An instance as generated: its label, and its coordinates as location bins.
 
-@dataclass
-class _Instance:
-    """One thing as parsed: a label and the location bins that follow it, still without pixels."""
+    Attributes:
+        label: "" if there is none.
+        label_positions: indices of the label's tokens in the generated sequence.
+        contours: location spans; one list for a box or quad box, one per polygon otherwise.
+        is_polygon: whether the contours are polygons.
+    """
 
     label: str
-    label_tokens: tuple[int, ...]
-    outlines: list[list[TokenSpan]]  # location pieces; one list, or one per polygon
+    label_positions: tuple[int, ...]
+    contours: list[list[TokenSpan]]
     is_polygon: bool = False
 
     @property
-    def locations(self) -> list[TokenSpan]:
-        return [piece for outline in self.outlines for piece in outline]
+    def location_spans(self) -> list[TokenSpan]:
+        return [span for contour in self.contours for span in contour]
+
+    def to_pixels(self, image_size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+        """Each contour as K x 2 pixels."""
+        return tuple(bins_to_pixels([s.bin for s in c], image_size).reshape(-1, 2) for c in self.contours)
 
 
-def _groups(pieces: Sequence[TokenSpan]) -> list[tuple[TokenSpan | None, list[TokenSpan]]]:
-    """A label (None where there is none) and what follows it up to the next label; labels alone are passed over."""
+class ResultFormat(NamedTuple):
+    """How answers of one kind are parsed.
+
+    Attributes:
+        parse: label, separator before the instance, and its location spans (one list per contour) -> instances.
+        build: instances, and the fields that all results share -> result.
+        coordinates: location tokens per instance; None if it varies.
+    """
+
+    parse: Callable[[TokenSpan | None, str, list[list[TokenSpan]]], list[_ParsedInstance]]
+    build: Callable[[Sequence[_ParsedInstance], dict[str, Any]], Instances]
+    coordinates: int | None
+
+
+def build_result(
+    spans: Sequence[TokenSpan],
+    raw: str,
+    prompt: Prompt,
+    image_size: tuple[int, int],
+    probabilities: TokenProbabilities | None = None,
+    image: Image.Image | None = None,
+) -> Result:
+    """Build the typed result of an answer.
+
+    Args:
+        spans: the answer, see `Vocabulary.split` and `split_text`.
+        raw: the answer as generated.
+        prompt: what was asked.
+        image_size: (width, height) in pixels.
+        probabilities: of the generated tokens; without them the result has no scores.
+        image: kept in the result.
+    """
+    task = prompt.task
+    shared = {
+        "raw": raw,
+        "image_size": image_size,
+        "task": task.token,
+        "prompt": prompt.prompt,
+        "phrase": prompt.text,
+        "image": image,
+    }
+    if task.result == "text":
+        return Text(text="".join(span.text for span in spans if span.is_text).strip(), **shared)
+
+    result_format = RESULT_FORMATS[task.result]
+    instances = [
+        instance
+        for label, body in _group_by_label(spans)
+        for separator, contours in _split_instances(body)
+        for instance in result_format.parse(label, separator, contours)
+    ]
+    if task.result == "grounding":
+        instances = [replace(i, label=_restore_caption_phrase(i.label, prompt.text)) for i in instances]
+        instances = [i for i in instances if i.label.lower() not in NOT_GROUNDABLE]
+    shared["labels"] = np.array([i.label for i in instances], dtype=str)
+    if probabilities is not None:
+        shared["scores"] = np.array([_score_instance(i, probabilities) for i in instances], np.float64)
+    return result_format.build(instances, shared)
+
+
+def drop_incomplete(result: Result) -> Result:
+    """Remove from a growing result what the next token may still change.
+
+    That is half of a multi-byte character at the end of a text, or a last polygon, which may get more vertices.
+    """
+    if isinstance(result, Text):
+        return replace(result, text=result.text.rstrip("\ufffd"), raw=result.raw.rstrip("\ufffd"))
+    if isinstance(result, (Boxes, Polygons)) and len(result) and result.polygons and len(result.polygons[-1]):
+        return result[:-1]
+    return result
+
+
+def _group_by_label(spans: Sequence[TokenSpan]) -> list[tuple[TokenSpan | None, list[TokenSpan]]]:
+    """Group locations and separators by the label before them (None if there is none). Blank labels are skipped."""
     groups: list[tuple[TokenSpan | None, list[TokenSpan]]] = []
-    for piece in pieces:
-        is_words = piece.location is None and piece.text not in _SEPARATORS
-        if is_words and piece.text.strip():
-            groups.append((piece, []))
-        elif not is_words:
+    for span in spans:
+        if span.is_text and span.text.strip():
+            groups.append((span, []))
+        elif not span.is_text:
             if not groups:
                 groups.append((None, []))
-            groups[-1][1].append(piece)
+            groups[-1][1].append(span)
     return groups
 
 
-def _things(body: Sequence[TokenSpan]) -> list[tuple[str, list[list[TokenSpan]]]]:
-    """What follows a label: `<and>`, `<poly>` and `</poly>` part things, `<sep>` parts the outlines of one thing.
+def _split_instances(body: Sequence[TokenSpan]) -> list[tuple[str, list[list[TokenSpan]]]]:
+    """Split the locations of one label into instances, and each instance into contours.
 
-    Gives the mark in front of each thing ("" where there is none), and its outlines.
+    `<and>`, `<poly>` and `</poly>` separate instances, `<sep>` separates the contours of one instance. Returns the separator
+    before each instance ("" if there is none) and its contours.
     """
-    things: list[tuple[str, list[list[TokenSpan]]]] = [("", [[]])]
-    for piece in body:
-        if piece.location is not None:
-            things[-1][1][-1].append(piece)
-        elif piece.text == "<sep>":
-            things[-1][1].append([])
+    instances: list[tuple[str, list[list[TokenSpan]]]] = [("", [[]])]
+    for span in body:
+        if span.bin is not None:
+            instances[-1][1][-1].append(span)
+        elif span.text == "<sep>":
+            instances[-1][1].append([])
         else:
-            things.append((piece.text, [[]]))
-    return things
+            instances.append((span.text, [[]]))
+    return instances
 
 
-def _read_boxes(
-    label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]], coordinates: int = 4
-) -> list[_Instance]:
-    """Every four location tokens are one more box of the label in front of them; a cut-off box is dropped."""
+def _parse_boxes(
+    label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]], coordinates: int = 4
+) -> list[_ParsedInstance]:
+    """Parse each four locations as a box. A truncated last box is dropped."""
     return [
-        _instance(label, [outline[start : start + coordinates]])
-        for outline in outlines
-        for start in range(0, len(outline) - coordinates + 1, coordinates)
+        _make_instance(label, [contour[start : start + coordinates]])
+        for contour in contours
+        for start in range(0, len(contour) - coordinates + 1, coordinates)
     ]
 
 
-def _read_quads(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
-    return _read_boxes(label, mark, outlines, coordinates=8)
+def _parse_quads(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[_ParsedInstance]:
+    return _parse_boxes(label, separator, contours, coordinates=8)
 
 
-def _read_polygons(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
-    # a coordinate without its partner is cut off, and it takes three points to make an outline
-    whole = [outline[: len(outline) // 2 * 2] for outline in outlines]
-    whole = [outline for outline in whole if len(outline) >= 6]
-    return [_instance(label, whole, is_polygon=True)] if whole else []
+def _parse_polygons(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[_ParsedInstance]:
+    # an x without its y was truncated, and a polygon has at least three vertices
+    complete = [contour[: len(contour) // 2 * 2] for contour in contours]
+    complete = [contour for contour in complete if len(contour) >= 6]
+    return [_make_instance(label, complete, is_polygon=True)] if complete else []
 
 
-def _read_either(label: TokenSpan | None, mark: str, outlines: list[list[TokenSpan]]) -> list[_Instance]:
-    """Open-vocabulary detection marks its polygons with `<poly>` or `<sep>`; what has no mark is boxes."""
-    read = _read_polygons if mark == "<poly>" or len(outlines) > 1 else _read_boxes
-    return read(label, mark, outlines)
+def _parse_boxes_or_polygons(
+    label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]
+) -> list[_ParsedInstance]:
+    """Open-vocabulary detection marks polygons with `<poly>` or `<sep>`; everything else is boxes."""
+    parse = _parse_polygons if separator == "<poly>" or len(contours) > 1 else _parse_boxes
+    return parse(label, separator, contours)
 
 
-def _instance(label: TokenSpan | None, outlines: list[list[TokenSpan]], is_polygon: bool = False) -> _Instance:
-    return _Instance(label.text.strip() if label else "", label.tokens if label else (), outlines, is_polygon)
+def _make_instance(
+    label: TokenSpan | None, contours: list[list[TokenSpan]], is_polygon: bool = False
+) -> _ParsedInstance:
+    return _ParsedInstance(label.text.strip() if label else "", label.positions if label else (), contours, is_polygon)
 
 
-def _phrase_of_caption(label: str, caption: str) -> str:
-    """A label that is no part of the caption, but for its doubled beginning (`thethe sheeps`), is cut down to that part."""
+def _restore_caption_phrase(label: str, caption: str) -> str:
+    """Remove a doubled beginning (`thethe sheep`) from a label that is no phrase of the caption."""
     caption = caption.lower()
     if label.lower() in caption:
         return label
@@ -111,84 +195,37 @@ def _phrase_of_caption(label: str, caption: str) -> str:
     return label
 
 
-def _build_result(
-    pieces: Sequence[TokenSpan],
-    raw: str,
-    task: str | Task,
-    image_size: tuple[int, int],
-    phrase: str = "",
-    probabilities: TokenProbabilities | None = None,
-    image: Image.Image | None = None,
-) -> Result:
-    task = task if isinstance(task, Task) else get_task(task)
-    common = {
-        "raw": raw,
-        "image_size": image_size,
-        "task": task.token,
-        "prompt": task.prompt.replace("{input}", phrase),
-        "phrase": phrase,
-        "image": image,
-    }
-    if task.result == "text":
-        words = "".join(piece.text for piece in pieces if piece.location is None and piece.text not in _SEPARATORS)
-        return Text(text=words.strip(), **common)
-
-    read, build = _PARSERS[task.result]
-    instances = [
-        instance
-        for label, body in _groups(pieces)
-        for mark, outlines in _things(body)
-        for instance in read(label, mark, outlines)
-    ]
-    if task.result == "grounding":
-        for instance in instances:
-            instance.label = _phrase_of_caption(instance.label, phrase)
-        instances = [instance for instance in instances if instance.label.lower() not in NOT_GROUNDABLE]
-    common["labels"] = tuple(instance.label for instance in instances)
-    if probabilities is not None:
-        common["scores"] = np.array([_score(instance, probabilities) for instance in instances], np.float64)
-    return build(instances, common)
+def _build_boxes(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Boxes:
+    contours = [instance.to_pixels(shared["image_size"]) for instance in instances]
+    # the corners of a box may come in any order
+    boxes = np.array([polygons_to_xyxy(c) for c in contours], np.float64).reshape(-1, 4)
+    polygons = tuple(c if i.is_polygon else () for i, c in zip(instances, contours, strict=True))
+    return Boxes(boxes=boxes, polygons=polygons if any(polygons) else (), **shared)
 
 
-def _pixels(locations: Sequence[TokenSpan], image_size: tuple[int, int]) -> np.ndarray:
-    return bins_to_pixels([piece.location for piece in locations], image_size)
+def _build_quads(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Quads:
+    quads = [instance.to_pixels(shared["image_size"])[0] for instance in instances]
+    return Quads(quads=np.array(quads, np.float64).reshape(-1, 4, 2), **shared)
 
 
-def _outlines_in_pixels(instance: _Instance, image_size: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    return tuple(_pixels(outline, image_size).reshape(-1, 2) for outline in instance.outlines)
+def _build_polygons(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Polygons:
+    return Polygons(polygons=tuple(instance.to_pixels(shared["image_size"]) for instance in instances), **shared)
 
 
-def _build_boxes(instances: Sequence[_Instance], common: dict[str, Any]) -> Boxes:
-    size = common["image_size"]
-    outlines = tuple(_outlines_in_pixels(i, size) if i.is_polygon else () for i in instances)
-    # a box is the extent of two corners, of whichever the model named first
-    boxes = [polygons_to_xyxy(o or _outlines_in_pixels(i, size)) for i, o in zip(instances, outlines, strict=True)]
-    return Boxes(boxes=np.array(boxes, np.float64).reshape(-1, 4), polygons=outlines if any(outlines) else (), **common)
-
-
-def _build_quads(instances: Sequence[_Instance], common: dict[str, Any]) -> Quads:
-    quads = [_pixels(i.locations, common["image_size"]) for i in instances]
-    return Quads(quads=np.array(quads, np.float64).reshape(-1, 4, 2), **common)
-
-
-def _build_polygons(instances: Sequence[_Instance], common: dict[str, Any]) -> Polygons:
-    return Polygons(polygons=tuple(_outlines_in_pixels(i, common["image_size"]) for i in instances), **common)
-
-
-_PARSERS: dict[str, tuple[Callable[..., list[_Instance]], Callable[..., Result]]] = {
-    "boxes": (_read_boxes, _build_boxes),
-    "grounding": (_read_boxes, _build_boxes),
-    "boxes_or_polygons": (_read_either, _build_boxes),
-    "quads": (_read_quads, _build_quads),
-    "polygons": (_read_polygons, _build_polygons),
+RESULT_FORMATS: dict[str, ResultFormat] = {
+    "boxes": ResultFormat(_parse_boxes, _build_boxes, 4),
+    "grounding": ResultFormat(_parse_boxes, _build_boxes, 4),
+    "boxes_or_polygons": ResultFormat(_parse_boxes_or_polygons, _build_boxes, None),
+    "quads": ResultFormat(_parse_quads, _build_quads, 8),
+    "polygons": ResultFormat(_parse_polygons, _build_polygons, None),
 }
+"""`Task.result` -> its format. `text` has no instances and needs none."""
 
 
-def _score(instance: _Instance, probabilities: TokenProbabilities) -> float:
-    locations = instance.locations
-    at = [piece.tokens[0] for piece in locations]
+def _score_instance(instance: _ParsedInstance, probabilities: TokenProbabilities) -> float:
+    locations = instance.location_spans
     return instance_score(
-        probabilities.chosen[list(instance.label_tokens)],
-        probabilities.locations[at],
-        np.array([piece.location for piece in locations]),
+        probabilities.generated[list(instance.label_positions)],
+        probabilities.locations[[span.positions[0] for span in locations]],
+        np.array([span.bin for span in locations]),
     )

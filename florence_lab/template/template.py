@@ -1,131 +1,116 @@
-"""TODO"""
+"""`FlorenceTemplate`: prompts for the model, and results from what it generates."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..exceptions import PromptError
 from ..results import Result
-from ..tasks import Task, split_query
-from .locations import _LOCATION
-from .parsing import _build_result
-from .prompts import _CHINESE, _INPUT_READERS, _name
-from .vocabulary import _IGNORED_MARKUP, _MARKUP, _SILENT_MARKUP, TokenSpan, _Vocabulary
+from ..tasks import Task
+from .confidence import TokenProbabilities
+from .locations import Region
+from .parsing import build_result
+from .prompts import Prompt, build_prompt
+from .vocabulary import TokenSpan, Vocabulary, split_text
 
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
-    from .confidence import TokenProbabilities
-    from .locations import Region
-
 
 @dataclass(frozen=True)
 class FlorenceTemplate:
-    """The words of Florence-2: `prompt` builds what the model reads, `parse` reads what it wrote.
+    """Prompt construction and answer parsing of Florence-2.
 
     Attributes:
-        tokenizer: the checkpoint's tokenizer; only `parse` and `decode` need it (`parse_text` reads plain strings).
+        tokenizer: the tokenizer of the checkpoint. `build_prompt` and `parse_text` work without one.
     """
 
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
 
-    # ------------------------------------------------------------------ people's words -> the prompt
-
-    def prompt(
+    def build_prompt(
         self, query: str, text: str | Region | None = None, image_size: tuple[int, int] | None = None
-    ) -> tuple[Task, str, str]:
-        """The task of a query, the phrase or region that goes into its prompt, and the prompt.
+    ) -> Prompt:
+        """Return the prompt of a query.
 
         Args:
-            query: a task token, alone or with its phrase behind it (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a
-                question in your own words.
+            query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
+                question.
             text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as four location tokens.
-            image_size: (width, height); needed for a region in pixels.
+            image_size: (width, height); required for a region in pixels.
 
         Raises:
-            ValueError: for an unknown task, and for a missing input or one that the task can't take.
+            PromptError: for an unknown task, and for a missing input or one that the task does not accept.
         """
-        task, phrase = split_query(query)
-        beside = "" if text is None else text
-        if phrase and not (isinstance(beside, str) and not beside.strip()):
-            raise ValueError(f"{_name(task)} got its input twice: {phrase!r} in the query and {beside!r} beside it")
-        phrase = _INPUT_READERS[task.input](task, phrase or beside, image_size)
-        if _CHINESE.search(phrase):
-            warnings.warn(
-                f"Florence-2 was not trained on Chinese; the answer to {phrase!r} may be useless", stacklevel=3
-            )
-        return task, phrase, task.prompt.replace("{input}", phrase)
-
-    # ------------------------------------------------------------------ the model's tokens -> a result
+        if image_size is None and not isinstance(text, (str, type(None))):
+            raise PromptError(f"the region {text!r} in pixels needs the size of the image")
+        return build_prompt(query, text, image_size)
 
     def parse(
         self,
         token_ids: Iterable[int],
-        task: str | Task,
+        prompt: Prompt | Task | str,
         image_size: tuple[int, int],
-        phrase: str = "",
         probabilities: TokenProbabilities | None = None,
         image: Image.Image | None = None,
     ) -> Result:
-        """Generated token ids -> a typed result in pixels of an image of (width, height).
+        """Parse generated token ids into a typed result in pixels.
 
-        Tolerant of what models really emit: text without boxes and boxes without text, a cut-off last box, start and
-        end tokens anywhere, a label in front of several boxes, doubled words and pronouns in grounding.
+        The parser accepts what models actually generate: text without boxes, boxes without text, a truncated last box,
+        start and end tokens anywhere, a label followed by several boxes, doubled words and pronouns in grounding.
+
+        Args:
+            token_ids: the T generated ids.
+            prompt: the prompt that was answered, or a task without input.
+            image_size: (width, height) in pixels.
+            probabilities: of the T tokens; without them the result has no scores.
+            image: kept in the result, for drawing.
         """
         ids = [int(i) for i in token_ids]
-        return _build_result(
-            self._pieces(ids),
-            self.decode(ids),
-            task,
-            image_size,
-            phrase=phrase,
-            probabilities=probabilities,
-            image=image,
-        )
+        vocabulary = self.vocabulary
+        raw, spans = vocabulary.decode(ids), vocabulary.split(ids)
+        return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image)
 
-    def parse_text(self, raw: str, task: str | Task, image_size: tuple[int, int], phrase: str = "") -> Result:
-        """The same for text in Florence-2's grammar, as in a training target: no tokenizer, and no scores."""
-        raw = _SILENT_MARKUP.sub("", raw)
-        pieces = []
-        for i, part in enumerate(filter(None, _MARKUP.split(_IGNORED_MARKUP.sub("", raw)))):
-            pieces.append(TokenSpan(part, int(part[5:-1]) if _LOCATION.fullmatch(part) else None, (i,)))
-        return _build_result(pieces, raw, task, image_size, phrase=phrase)
+    def parse_text(self, text: str, prompt: Prompt | Task | str, image_size: tuple[int, int]) -> Result:
+        """Parse a text in Florence-2's answer grammar, such as a training target. The result has no scores.
+
+        Args:
+            text: for example `"cat<loc_52><loc_333><loc_932><loc_774>"`.
+            prompt: the prompt that the text answers, or a task without input.
+            image_size: (width, height) in pixels.
+        """
+        raw, spans = split_text(text)
+        return build_result(spans, raw, _as_prompt(prompt), image_size)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text as generated: location tokens and all, without `<s>`, `</s>` and `<pad>`."""
-        kept = [i for i in token_ids if i not in self._vocabulary.silent]
-        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        """Return the generated text with location tokens and separators, without `<s>`, `</s>` and `<pad>`."""
+        return self.vocabulary.decode(token_ids)
 
-    def _pieces(self, ids: Sequence[int]) -> list[TokenSpan]:
-        """Token ids -> pieces: neighbouring word tokens are decoded together, tokens that say nothing are passed over."""
-        vocabulary = self._vocabulary
-        pieces: list[TokenSpan] = []
-        words: list[int] = []
-
-        def flush() -> None:
-            if words:
-                text = self.tokenizer.decode([ids[i] for i in words], clean_up_tokenization_spaces=False)
-                pieces.append(TokenSpan(text, None, tuple(words)))
-                words.clear()
-
-        for position, token_id in enumerate(ids):
-            if token_id in vocabulary.markup:
-                flush()
-                pieces.append(TokenSpan(*vocabulary.markup[token_id], (position,)))
-            elif token_id not in vocabulary.ignored:
-                words.append(position)
-        flush()
-        return pieces
-
-    @cached_property
-    def _vocabulary(self) -> _Vocabulary:
-        return _Vocabulary.of(self.tokenizer)
+    def split_tokens(self, token_ids: Sequence[int]) -> list[TokenSpan]:
+        """Split generated token ids into words, location tokens and separators."""
+        return self.vocabulary.split(token_ids)
 
     @property
-    def first_location_id(self) -> int:
-        """The id of `<loc_0>`; the other 999 follow it."""
-        return self._vocabulary.first_location_id
+    def location_ids(self) -> range:
+        """The token ids of `<loc_0>` … `<loc_999>`."""
+        return self.vocabulary.location_ids
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the tokenizer by their role.
+
+        Raises:
+            ValueError: if there is no tokenizer, or if it is not a Florence-2 tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError(
+                "this FlorenceTemplate has no tokenizer; only build_prompt and parse_text work without one"
+            )
+        return Vocabulary.from_tokenizer(self.tokenizer)
+
+
+def _as_prompt(prompt: Prompt | Task | str) -> Prompt:
+    return prompt if isinstance(prompt, Prompt) else Prompt.from_task(prompt)

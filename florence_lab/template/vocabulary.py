@@ -1,26 +1,28 @@
-"""TODO"""
+"""The tokens of Florence-2: splitting a generated sequence into words, location tokens and separators."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .locations import _LOCATION, _LOCATION_NAMES, NUM_BINS
+from .locations import LOCATION_RE, LOCATION_TOKENS, NUM_BINS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The tokens that the published processor adds behind BART's vocabulary, in this order (the misspelling is theirs).
+# The tokens that the published processor appends to BART's vocabulary, in this order. The misspelling is theirs.
 ADDED_TOKENS = (
     ["<od>", "</od>", "<ocr>", "</ocr>"]
-    + [f"<loc_{i}>" for i in range(1000)]
+    + LOCATION_TOKENS
     + ["<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"]
     + ["<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"]
     + ["<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"]
 )
 
-# What a caption's grounding may name without meaning a thing that can be boxed: pronouns, and the picture itself. The
-# published processor drops such phrases too.
+# Phrases of a caption that have no box: pronouns, and the image itself. The published processor drops them too
+# (`banned_grounding_tokens`).
 NOT_GROUNDABLE = frozenset(
     "i me mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself we us our "
     "ours ourselves they them their theirs themselves one oneself this that these those who whom whose which what all "
@@ -28,50 +30,109 @@ NOT_GROUNDABLE = frozenset(
     "someone something the a an image images lots".split()
 ) | {"each other", "one another", "the image", "a group", "a set", "other objects"}
 
-_SEPARATORS = ("<sep>", "<and>", "<poly>", "</poly>")
+SEPARATORS = ("<sep>", "<and>", "<poly>", "</poly>")
 
-_SILENT = ("<s>", "</s>", "<pad>")
+_SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 
-# What else the vocabulary adds to words. It belongs to no answer, but nothing keeps a model from emitting it.
-_IGNORED = sorted({*ADDED_TOKENS, "<unk>", "<mask>", "<image>"}.difference(_LOCATION_NAMES, _SEPARATORS))
+# The other tokens of the vocabulary. No answer contains them, but a model may still generate them.
+_UNUSED_TOKENS = sorted({*ADDED_TOKENS, "<unk>", "<mask>", "<image>"}.difference(LOCATION_TOKENS, SEPARATORS))
 
-_MARKUP = re.compile(f"({'|'.join([_LOCATION.pattern, *_SEPARATORS])})")
-
-_SILENT_MARKUP = re.compile("|".join(_SILENT))
-
-_IGNORED_MARKUP = re.compile("|".join(_IGNORED))
+_MARKUP_RE = re.compile(f"({'|'.join([LOCATION_RE.pattern, *SEPARATORS])})")
+_SPECIAL_RE = re.compile("|".join(_SPECIAL_TOKENS))
+_UNUSED_RE = re.compile("|".join(_UNUSED_TOKENS))
 
 
 class TokenSpan(NamedTuple):
-    """A run of generated tokens: words, one location token, or one of `<sep> <and> <poly> </poly>`.
+    """Consecutive generated tokens: words, one location token, or one separator (`<sep> <and> <poly> </poly>`).
 
     Attributes:
         text: the words, or the token.
-        location: 0..999 if it is a location token, else None.
-        tokens: the positions of its tokens in the generated sequence.
+        bin: 0..999 for a location token, else None.
+        positions: indices of the tokens in the generated sequence.
     """
 
     text: str
-    location: int | None
-    tokens: tuple[int, ...]
+    bin: int | None
+    positions: tuple[int, ...]
+
+    @property
+    def is_text(self) -> bool:
+        return self.bin is None and self.text not in SEPARATORS
 
 
-class _Vocabulary(NamedTuple):
-    """Token ids: those without a place in `raw`, those without one in words and labels, and what the others mean."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """The token ids of a tokenizer, by their role in an answer.
 
-    silent: frozenset[int]
-    ignored: frozenset[int]
+    Attributes:
+        tokenizer: the tokenizer.
+        special_ids: `<s>`, `</s>` and `<pad>`, which are not part of the raw answer.
+        skipped_ids: the special ids, and those that no label or text contains.
+        markup: id -> (token, bin) of location tokens and separators; the bin of a separator is None.
+        location_ids: the ids of `<loc_0>` … `<loc_999>`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    special_ids: frozenset[int]
+    skipped_ids: frozenset[int]
     markup: dict[int, tuple[str, int | None]]
-    first_location_id: int
+    location_ids: range
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> _Vocabulary:
-        location_ids = tokenizer.convert_tokens_to_ids(_LOCATION_NAMES)
-        first = location_ids[0]
-        if location_ids != list(range(first, first + NUM_BINS)):
-            raise ValueError("this tokenizer has no 1,000 location tokens in a row, so it is none of Florence-2")
-        markup: dict[int, tuple[str, int | None]] = {first + i: (name, i) for i, name in enumerate(_LOCATION_NAMES)}
-        markup |= {tokenizer.convert_tokens_to_ids(name): (name, None) for name in _SEPARATORS}
-        silent = frozenset(tokenizer.convert_tokens_to_ids(list(_SILENT)))
-        ignored = frozenset(tokenizer.convert_tokens_to_ids(_IGNORED))
-        return cls(silent, silent | ignored, markup, first)
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """Look up the ids of a tokenizer.
+
+        Raises:
+            ValueError: if the tokenizer is not a Florence-2 tokenizer.
+        """
+        ids = tokenizer.convert_tokens_to_ids(LOCATION_TOKENS)
+        location_ids = range(ids[0], ids[0] + NUM_BINS)
+        if ids != list(location_ids):
+            raise ValueError("not a Florence-2 tokenizer: it lacks the 1,000 consecutive location tokens")
+        markup: dict[int, tuple[str, int | None]] = {
+            id_: (token, n) for n, (id_, token) in enumerate(zip(location_ids, LOCATION_TOKENS, strict=True))
+        }
+        markup |= {tokenizer.convert_tokens_to_ids(token): (token, None) for token in SEPARATORS}
+        special = frozenset(tokenizer.convert_tokens_to_ids(list(_SPECIAL_TOKENS)))
+        unused = frozenset(tokenizer.convert_tokens_to_ids(_UNUSED_TOKENS))
+        return cls(tokenizer, special, special | unused, markup, location_ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the generated text with location tokens and separators, without `<s>`, `</s>` and `<pad>`."""
+        return self._decode([i for i in token_ids if i not in self.special_ids])
+
+    def split(self, token_ids: Sequence[int]) -> list[TokenSpan]:
+        """Split token ids into spans. Consecutive words form one span; tokens that no answer contains are skipped."""
+        spans: list[TokenSpan] = []
+        words: list[int] = []  # positions
+
+        def flush() -> None:
+            if words:
+                spans.append(TokenSpan(self._decode([token_ids[i] for i in words]), None, tuple(words)))
+                words.clear()
+
+        for position, token_id in enumerate(token_ids):
+            if token_id in self.markup:
+                flush()
+                spans.append(TokenSpan(*self.markup[token_id], (position,)))
+            elif token_id not in self.skipped_ids:
+                words.append(position)
+        flush()
+        return spans
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def split_text(text: str) -> tuple[str, list[TokenSpan]]:
+    """Split a text in Florence-2's answer grammar, such as a training target.
+
+    Returns:
+        The text without `<s>`, `</s>` and `<pad>`, and its spans. Positions count the spans, as there are no tokens.
+    """
+    raw = _SPECIAL_RE.sub("", text)
+    parts = filter(None, _MARKUP_RE.split(_UNUSED_RE.sub("", raw)))
+    return raw, [
+        TokenSpan(part, int(part[5:-1]) if LOCATION_RE.fullmatch(part) else None, (i,)) for i, part in enumerate(parts)
+    ]

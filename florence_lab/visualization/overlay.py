@@ -19,7 +19,7 @@ from ..geometry import box_corners
 from ..images import load_image
 from ..results import Boxes, Polygons, Quads, Result, Text
 from ..tasks import get_task
-from ..template.template import FlorenceTemplate
+from ..template.locations import bins_to_pixels, parse_location_tokens
 from .captions import CAPTION_WIDTH, _caption, _caption_height, _write_caption
 from .figures import DPI, LONG_SIDE, _aspect, _drawn_size, _label_size, _png
 from .instances import _items
@@ -190,4 +190,4 @@ def _draw_region(ax: Axes, result: Result) -> None:
 
 def _region_boxes(result: Result) -> np.ndarray:
     """N x 4, xyxy: the region in the result's phrase; none where the phrase is something else."""
-    return FlorenceTemplate().parse_text(result.phrase, "<REGION_PROPOSAL>", result.image_size).boxes
+    return bins_to_pixels(parse_location_tokens(result.phrase), result.image_size).reshape(-1, 4)
