@@ -1,24 +1,28 @@
-"""What the tests share: a real checkpoint of 0.6 M random weights, what the published code computed from it, a photograph."""
+"""Fixtures that several test files share. Predictors are session-scoped: do not modify them, use `copy.deepcopy`."""
 
 import json
 import os
-import shutil
-from pathlib import Path
 
 import pytest
-import skimage
 
-# before torch is imported: models this small run three times as fast on one thread as on busy cores' all
+# before torch is imported: small models run three times as fast on one thread
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-TINY = Path(__file__).parent / "data" / "tiny-original"
-DEAD = "http://127.0.0.1:1"  # nobody listens there
-PHOTO = Path(skimage.__file__).parent / "data" / "chelsea.png"
+from support import PHOTO, TINY, UNREACHABLE, copy_of_tiny, edit_json
+
+
+def pytest_collection_modifyitems(items):
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Results to the last bit, for tests that compare training runs; in another process it is so by OMP_NUM_THREADS."""
+    """Run torch on one thread, so that training runs are reproducible to the last bit."""
     import torch
 
     threads = torch.get_num_threads()
@@ -29,13 +33,13 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def expected():
-    """What the published modelling code computed from `tiny` and `PHOTO`."""
+    """The outputs of the published modelling code for `TINY` and `PHOTO`."""
     return json.loads((TINY / "expected.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A predictor on the checkpoint of the oracle, in the published layout. Its answers are noise, but always the same."""
+    """A predictor on `TINY`, at 768 x 768 pixels. Its answers are deterministic noise."""
     from florence_lab.predictor import load
 
     return load(TINY, device="cpu")
@@ -43,13 +47,13 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def encoded(tiny):
-    """`PHOTO` as `tiny` sees it."""
+    """`PHOTO`, encoded by `tiny`."""
     return tiny.encode_image(PHOTO)
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """The weights of `tiny` for pictures of 192 x 192, so 37 image tokens: for tests that run the vision tower often."""
+    """A predictor on the weights of `TINY` at 192 x 192 pixels (37 image tokens), whose image encoder is fast."""
     from florence_lab.predictor import load
 
     folder = copy_of_tiny(tmp_path_factory.mktemp("small") / "checkpoint")
@@ -57,26 +61,23 @@ def small(tmp_path_factory):
     return load(folder, device="cpu")
 
 
+@pytest.fixture(scope="session")
+def nano():
+    """A predictor on florence-2-nano."""
+    from florence_lab.predictor import load
+
+    return load("florence-2-nano", device="cpu")
+
+
 @pytest.fixture
-def hubs_are_dead(tmp_path, monkeypatch):
-    """No hub can be reached, and nothing lies in a cache."""
+def unreachable_hubs(tmp_path, monkeypatch):
+    """No hub is reachable, and the caches are empty."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", DEAD)
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", UNREACHABLE)
     monkeypatch.delenv("FLORENCE_LAB_HUB", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", DEAD)
-
-
-def copy_of_tiny(folder):
-    """The checkpoint without its oracle, as a folder to change."""
-    return Path(shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("expected.json")))
-
-
-def edit_json(path, **changes):
-    """Sets fields of a JSON file; `None` removes one."""
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), encoding="utf-8")
+    monkeypatch.setattr(constants, "ENDPOINT", UNREACHABLE)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import TINY, copy_of_tiny
+from support import TINY, copy_of_tiny
 from safetensors.torch import save_file
 from transformers import BartConfig, Florence2Config, Florence2ForConditionalGeneration
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from support import TINY
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from florence_lab.benchmark import measure as bench
@@ -94,7 +94,7 @@ def test_random_weights_have_the_published_size(name, millions):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1)
 
 
-def test_what_can_not_be_measured(capsys, hubs_are_dead, tmp_path):
+def test_what_can_not_be_measured(capsys, unreachable_hubs, tmp_path):
     assert main(["benchmark", "--repeats", "0"]) == 2
     assert "repeats=0" in capsys.readouterr().err
     assert main(["benchmark", "--model_type", "someone/else"]) == 2

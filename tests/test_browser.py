@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from conftest import DEAD, PHOTO
+from support import UNREACHABLE, PHOTO
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -169,7 +169,7 @@ def use(person, tmp_path):
     person.looks("region")
 
     person.presses("Path or URL")
-    person.panel.get_by_placeholder("path or https").fill(f"{DEAD}/cat.png")
+    person.panel.get_by_placeholder("path or https").fill(f"{UNREACHABLE}/cat.png")
     person.presses("Open")
     person.waits_for(".fl-error", "cannot be fetched")
     person.looks("broken-url")

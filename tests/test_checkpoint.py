@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PHOTO, TINY, copy_of_tiny, edit_json
+from support import PHOTO, TINY, copy_of_tiny, edit_json
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Florence2ForConditionalGeneration

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEAD, PHOTO, copy_of_tiny
+from support import UNREACHABLE, PHOTO, copy_of_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -118,7 +118,7 @@ def test_an_empty_line_is_no_question(infer, typed, capsys):
         ("<OD>a cat", PHOTO, "<OD> takes no input, but got 'a cat'"),
         ("<REGION_TO_OCR><loc_9><loc_9><loc_1><loc_1>", PHOTO, "is inside out"),
         ("<REGION_TO_OCR><loc_0><loc_0><loc_9><loc_1000>", PHOTO, "takes a region"),
-        ("<OD>", f"{DEAD}/cat.png", "cannot be fetched"),
+        ("<OD>", f"{UNREACHABLE}/cat.png", "cannot be fetched"),
     ],
 )
 def test_a_session_survives_errors(infer, typed, small, capsys, query, image, message):
@@ -272,7 +272,7 @@ def assert_one_line(err, message):
         (("--model_type", "florence-2-base", "--hub", "hub"), "unknown hub 'hub'"),
     ],
 )
-def test_models_that_cannot_be_had(hubs_are_dead, typed, tmp_path, capfd, session, model, message):
+def test_models_that_cannot_be_had(unreachable_hubs, typed, tmp_path, capfd, session, model, message):
     typed()
     model = [str(no_weights(tmp_path)) if word == "EMPTY" else word for word in model]
     assert main(["infer", *model, *map(str, session)]) == 2

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import PHOTO, TINY
+from support import PHOTO, TINY
 from transformers import Florence2ForConditionalGeneration
 
 from florence_lab import load

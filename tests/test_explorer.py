@@ -18,7 +18,7 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
-from conftest import DEAD, PHOTO, copy_of_tiny, edit_json
+from support import UNREACHABLE, PHOTO, copy_of_tiny, edit_json
 from matplotlib.backend_bases import MouseButton, MouseEvent
 from PIL import Image
 
@@ -729,7 +729,7 @@ def test_questions_that_cannot_be_asked(panel, task, text, message):
     ("source", "message"),
     [
         ("", "no path or URL"),
-        (f"{DEAD}/a.png", "cannot be fetched"),
+        (f"{UNREACHABLE}/a.png", "cannot be fetched"),
         ("ftp://example.com/a.png", "only http and https"),
         ("nowhere.png", "nowhere.png does not exist"),
         (__file__, "not an image"),
@@ -753,7 +753,7 @@ def test_an_upload_that_is_no_picture(panel):
     assert "empty.png" in error(panel)
 
 
-@pytest.mark.usefixtures("hubs_are_dead")
+@pytest.mark.usefixtures("unreachable_hubs")
 def test_a_hub_without_network(panel, tmp_path):
     panel.model.name = "florence-2-base"
     ask(panel, "<OD>")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import PHOTO
+from support import PHOTO
 
 import florence_lab
 from florence_lab import get_default_template_type, get_model_tokenizer, get_template, inference, inference_stream

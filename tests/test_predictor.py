@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import PHOTO
+from support import PHOTO
 from PIL import Image
 
 from florence_lab import ImageError, load_image
