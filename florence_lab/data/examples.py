@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..images import load_image
@@ -31,8 +31,8 @@ class SceneReference:
     size: int
 
 
-ImageSource = str | Path | bytes | Image.Image | SceneReference | Any
-"""Whatever `load_image` reads (a path, a URL, bytes, a PIL image, an array …), or a `SceneReference`."""
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | SceneReference
+"""What `load_image` reads (a path, a URL, bytes, a PIL image, an array), or a `SceneReference`."""
 
 
 @dataclass(frozen=True)
