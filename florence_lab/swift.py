@@ -1,15 +1,17 @@
-"""TODO"""
+"""ms-swift's Python interface on top of `Predictor`, so that its listings run with another import.
+
+`Response`, `get_model_tokenizer`, `get_template`, `inference` and `inference_stream` have the names, arguments and return values
+of ms-swift 2 (https://github.com/modelscope/ms-swift).
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase, set_seed
 
 from .exceptions import unknown_name
 from .loading.registry import get_model_info
@@ -20,13 +22,14 @@ from .template.template import FlorenceTemplate
 TEMPLATE_TYPE = "florence"
 
 History = list[list[Any]]
+"""A list of `[query, response]`, oldest first."""
 
 
 class Response(dict):
-    """`{the prompt the model saw: the text it gave}`, location tokens and all.
+    """`{prompt that the model read: generated text}`, with location tokens.
 
     Attributes:
-        result: the same, parsed.
+        result: the parsed answer.
     """
 
     def __init__(self, result: Result) -> None:
@@ -35,10 +38,10 @@ class Response(dict):
 
 
 def get_default_template_type(model_type: str) -> str:
-    """The template of a model of the catalogue: `"florence"` for all of them.
+    """Return the template type of a model: `"florence"` for all of them.
 
     Raises:
-        ValueError: for an unknown model, with the known ones and the nearest.
+        ValueError: for an unknown model type; the message lists the known ones.
     """
     get_model_info(model_type)
     return TEMPLATE_TYPE
@@ -50,22 +53,22 @@ def get_model_tokenizer(
     model_kwargs: dict[str, Any] | None = None,
     model_id_or_path: str | Path | None = None,
 ) -> tuple[Florence2ForConditionalGeneration, PreTrainedTokenizerBase]:
-    """The model, and its tokenizer with the whole processor as `tokenizer.processor`.
+    """Load a model and its tokenizer. The tokenizer has the processor as `tokenizer.processor`.
 
     Args:
-        model_type: as in `available_models()`.
+        model_type: one of `available_models()`.
         torch_dtype: as `dtype` of `load`.
-        model_kwargs: `device_map`, a device such as `"cuda:0"`; None or nothing picks the best there is.
-        model_id_or_path: a folder or the id of a model on a hub, in place of the catalogue's.
+        model_kwargs: `{"device_map": device}`. None selects the device as `load` does.
+        model_id_or_path: a checkpoint folder or hub id, in place of `model_type`.
 
     Raises:
-        ValueError: for an unknown model, or keywords other than `device_map`.
+        ValueError: for an unknown model type, and for other keys in `model_kwargs` than `device_map`.
         HubError, CheckpointError: as `load`.
     """
     model_kwargs = dict(model_kwargs or {})
     device = model_kwargs.pop("device_map", None) or "auto"
     if model_kwargs:
-        raise ValueError(f"model_kwargs takes device_map only, but got {', '.join(model_kwargs)}")
+        raise ValueError(f"model_kwargs accepts device_map only, got {', '.join(model_kwargs)}")
     if model_id_or_path is None:
         get_model_info(model_type)
     predictor = load(model_id_or_path or model_type, device=str(device), dtype=torch_dtype)
@@ -75,7 +78,7 @@ def get_model_tokenizer(
 
 
 def get_template(template_type: str, tokenizer: PreTrainedTokenizerBase) -> FlorenceTemplate:
-    """The template for a tokenizer of `get_model_tokenizer`.
+    """Return the template for a tokenizer of `get_model_tokenizer`.
 
     Raises:
         ValueError: for another type than `"florence"`.
@@ -92,22 +95,27 @@ def inference(
     history: History | None = None,
     *,
     images: list[Any],
-    **generation: Any,
+    **generate_kwargs: Any,
 ) -> tuple[Response, History]:
-    """The answer to one query about one image, and the history with it appended.
-
-    Florence-2 sees no history: every question stands for itself, as in the listing this comes from.
+    """Answer one query about one image.
 
     Args:
-        model, template: from `get_model_tokenizer` and `get_template`; `model.generation_config` is obeyed.
-        query: a task token, with its phrase or region behind it, or a question in your own words.
-        images: one path, URL or picture, in a list.
-        generation: settings for this call alone.
+        model, template: from `get_model_tokenizer` and `get_template`. `model.generation_config` has the defaults of
+            `generate_kwargs`.
+        query: a task token, with its phrase or region behind it if it takes one, or a free-form question.
+        history: earlier queries with their responses. Florence-2 does not read them.
+        images: a list of one path, URL or image.
+        generate_kwargs: arguments of transformers' `generate`.
+
+    Returns:
+        The response, and a copy of the history with `[query, response]` appended.
 
     Raises:
-        ValueError, ImageError: as `Predictor.predict`.
+        ValueError: if `images` is not a list of one image.
+        PromptError, ImageError, ValueError: as `Predictor.predict`.
     """
-    response = Response(_predictor(model, template).predict(_only(images), query, **generation))
+    result = _predictor_from(model, template).predict(_single_image(images), query, **generate_kwargs)
+    response = Response(result)
     return response, [*(history or []), [query, response]]
 
 
@@ -118,30 +126,31 @@ def inference_stream(
     history: History | None = None,
     *,
     images: list[Any],
-    **generation: Any,
+    **generate_kwargs: Any,
 ) -> Iterator[tuple[Response, History]]:
-    """The same, growing; see `Predictor.stream`."""
-    for result in _predictor(model, template).stream(_only(images), query, **generation):
+    """Answer one query about one image and yield growing responses, see `Predictor.stream`.
+
+    Args, Raises: as `inference`.
+    """
+    for result in _predictor_from(model, template).stream(_single_image(images), query, **generate_kwargs):
         response = Response(result)
         yield response, [*(history or []), [query, response]]
 
 
 def seed_everything(seed: int) -> int:
-    """Seeds Python's, NumPy's and PyTorch's random numbers, on all devices; returns the seed."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - whoever draws from NumPy's global state is meant
-    torch.manual_seed(seed)
+    """Seed the random number generators of Python, NumPy and PyTorch on all devices, and return the seed."""
+    set_seed(seed)
     return seed
 
 
-def _predictor(model: Florence2ForConditionalGeneration, template: FlorenceTemplate) -> Predictor:
+def _predictor_from(model: Florence2ForConditionalGeneration, template: FlorenceTemplate) -> Predictor:
     processor = getattr(template.tokenizer, "processor", None)
     if processor is None:
-        raise ValueError("this template's tokenizer has no processor: get it from get_model_tokenizer")
+        raise ValueError("the tokenizer of this template has no processor; load it with get_model_tokenizer")
     return Predictor(model, processor)
 
 
-def _only(images: list[Any]) -> Any:
+def _single_image(images: list[Any]) -> Any:
     if not isinstance(images, (list, tuple)) or len(images) != 1:
-        raise ValueError(f"Florence-2 looks at one image: give a list of one, not {images!r}")
+        raise ValueError(f"images must be a list of one image, got {images!r}")
     return images[0]

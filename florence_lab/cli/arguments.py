@@ -1,74 +1,129 @@
-"""TODO"""
+"""Arguments that several commands share, and options from the fields of a dataclass.
+
+The options of `sft` and `pretrain` are derived by `add_dataclass_arguments`. `jsonargparse` and transformers'
+`HfArgumentParser` do not accept `--dataset a b` for a `tuple[str, ...]`; the former also ignores the help text in a field's
+metadata and does not accept `--compile 1`, and the latter imports transformers and NumPy for `--help`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import typing
-from typing import TYPE_CHECKING, Any, get_type_hints
+import types
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..loading.registry import available_models
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
 
-GENERATION = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k")
+GENERATE_OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k")
+"""Options that are passed to transformers' `generate` if they are given."""
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+T = TypeVar("T")
 
 
-def _boolean(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return values[text.lower()]
+def parse_bool(text: str) -> bool:
+    """Return the value of `true`, `1`, `yes`, `false`, `0` or `no`, in any case.
+
+    Raises:
+        argparse.ArgumentTypeError: for any other text.
+    """
+    if text.lower() not in _BOOLEANS:
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return _BOOLEANS[text.lower()]
 
 
-def _add_model_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `load_predictor` without those that select a checkpoint."""
+    parser.add_argument(
         "--model_type",
         default="florence-2-nano",
-        help=f"one of {', '.join(available_models())} (default: %(default)s)",
+        help=f"one of {', '.join(available_models())}, a folder or a hub id (default: %(default)s)",
     )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    command.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)")
-    command.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
-    command.add_argument(
-        "--compile", type=_boolean, default=False, help="answer faster, after a minute's wait once (default: false)"
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)")
+    parser.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
+    parser.add_argument(
+        "--compile",
+        type=parse_bool,
+        default=False,
+        help="compile the image encoder ahead of time for faster inference: about one minute at the first call, cached on "
+        "disk (default: false)",
     )
 
 
-def _add_which_model(command: argparse.ArgumentParser) -> None:
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--model_id_or_path", help="a checkpoint folder or the id of a model on a hub")
-    which.add_argument("--ckpt_dir", help="a checkpoint folder that fine-tuning wrote")
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select a checkpoint in place of `--model_type`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--model_id_or_path", help="checkpoint folder or hub id, in place of --model_type")
+    group.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, in place of --model_type")
 
 
-def _load(arguments: argparse.Namespace) -> Predictor:
+def load_predictor(arguments: argparse.Namespace) -> Predictor:
+    """Load the model that the options of `add_model_arguments` and `add_checkpoint_arguments` select.
+
+    Raises:
+        ValueError, HubError, CheckpointError: as `florence_lab.load`.
+    """
     from ..predictor import load
 
-    which = vars(arguments)
-    model = which.get("ckpt_dir") or which.get("model_id_or_path") or arguments.model_type
-    return load(model, arguments.device, arguments.dtype, arguments.hub, arguments.compile)
+    checkpoint = getattr(arguments, "ckpt_dir", None) or getattr(arguments, "model_id_or_path", None)
+    return load(
+        checkpoint or arguments.model_type, arguments.device, arguments.dtype, arguments.hub, arguments.compile
+    )
 
 
-def _add_fields(command: argparse.ArgumentParser, arguments: type) -> None:
-    """An option for every field of a dataclass of arguments."""
-    types = get_type_hints(arguments)
-    for field in dataclasses.fields(arguments):
-        kind, many = types[field.name], typing.get_origin(types[field.name]) is tuple
-        # of `float | None` and `tuple[str, ...]`, the first
-        kind = typing.get_args(kind)[0] if typing.get_args(kind) else kind
-        default = " ".join(field.default) if many else field.default
-        command.add_argument(
+def generate_kwargs(arguments: argparse.Namespace, names: Sequence[str] = GENERATE_OPTIONS) -> dict[str, Any]:
+    """Return the options for `generate` that were given."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def add_dataclass_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
+    """Add an option for each field of a dataclass.
+
+    Args:
+        parser: the parser of a command.
+        cls: a dataclass whose fields all have defaults, and `metadata["help"]`. A field's type is str, int, float, bool, a
+            `Literal`, a `tuple[…, ...]` of one of them (one or more values), or one of these with `| None`. Choices are those
+            of the `Literal`, or `metadata["choices"]`.
+    """
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, default = _without_none(hints[field.name]), _default(field)
+        is_tuple = get_origin(hint) is tuple
+        value_type = get_args(hint)[0] if is_tuple else hint
+        choices = field.metadata.get("choices")
+        if get_origin(value_type) is Literal:
+            choices = get_args(value_type)
+            value_type = type(choices[0])
+        shown = " ".join(map(str, default)) if is_tuple else default
+        parser.add_argument(
             f"--{field.name}",
-            type=_boolean if kind is bool else kind,
-            default=field.default,
-            choices=field.metadata["choices"],
-            nargs="+" if many else None,
-            metavar=kind.__name__.upper() if many else None,
-            help=field.metadata["help"] + ("" if default in ("", None) else f" (default: {default})"),
+            type=parse_bool if value_type is bool else value_type,
+            default=default,
+            choices=choices,
+            nargs="+" if is_tuple else None,
+            metavar=value_type.__name__.upper() if is_tuple else None,
+            help=(field.metadata["help"] + ("" if shown in ("", None) else f" (default: {shown})")).replace("%", "%%"),
         )
 
 
-def _fields_of(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
-    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def to_dataclass(arguments: argparse.Namespace, cls: type[T]) -> T:
+    """Return a dataclass with the values of the options that `add_dataclass_arguments` added."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # cls is a dataclass, which typing cannot express before 3.13
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _without_none(hint: Any) -> Any:
+    """The type T of `T | None`."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (arg for arg in get_args(hint) if arg is not type(None))
+    return hint
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

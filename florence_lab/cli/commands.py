@@ -1,83 +1,126 @@
-"""TODO"""
+"""The commands of `florence-lab`: the options of each, and the function that runs it.
+
+Modules that import torch are imported inside the functions, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..finetuning.arguments import SftArguments
-from ..finetuning.launch import _start_processes
 from ..loading.registry import MODELS, available_models
 from ..pretraining.arguments import PretrainArguments
-from .arguments import GENERATION, _add_fields, _add_model_arguments, _add_which_model, _boolean, _fields_of, _load
+from .arguments import (
+    add_checkpoint_arguments,
+    add_dataclass_arguments,
+    add_model_arguments,
+    generate_kwargs,
+    load_predictor,
+    parse_bool,
+    to_dataclass,
+)
+
+_SOME_IMAGES_FAILED = 2
 
 
-def _add_infer_arguments(command: argparse.ArgumentParser) -> None:
-    _add_model_arguments(command)
-    _add_which_model(command)
-    command.add_argument("--query", help="one question, without a session; needs --images")
-    command.add_argument("--images", nargs="+", metavar="IMAGE", help="paths or URLs for --query")
-    command.add_argument(
-        "--val_dataset", nargs="+", help="answers all rows of these datasets instead; needs --result_dir"
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        help: one line for `florence-lab --help`.
+        run: runs the command. Returns the exit status; None is 0.
+        add_arguments: adds the options to the parser of the command; None if it has no options.
+    """
+
+    help: str
+    run: Callable[[argparse.Namespace], int | None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+
+
+def _add_infer_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--query", help="one prompt about --images, in place of the interactive session")
+    parser.add_argument("--images", nargs="+", metavar="IMAGE", help="paths or URLs, for --query")
+    parser.add_argument(
+        "--val_dataset", nargs="+", help="answer all rows of these datasets in place of --images; needs --result_dir"
     )
-    command.add_argument("--stream", type=_boolean, default=False, help="show the answer as it grows (default: false)")
-    command.add_argument("--max_new_tokens", type=int, help="the longest answer, in tokens (default: 1024)")
-    command.add_argument("--num_beams", type=int, help="1 is greedy (default: the checkpoint's)")
-    command.add_argument("--do_sample", type=_boolean, help="draw tokens at random (default: false)")
-    command.add_argument("--temperature", type=float)
-    command.add_argument("--top_p", type=float)
-    command.add_argument("--top_k", type=int)
-    command.add_argument("--seed", type=int, default=42, help="for --do_sample (default: %(default)s)")
-    command.add_argument("--overlay", metavar="DIR", help="save each picture with its overlay there")
-    command.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl there")
+    parser.add_argument(
+        "--stream", type=parse_bool, default=False, help="print the answer while it is generated (default: false)"
+    )
+    parser.add_argument("--max_new_tokens", type=int, help="maximum length of an answer (default: the checkpoint's)")
+    parser.add_argument("--num_beams", type=int, help="beams; 1 decodes greedily (default: the checkpoint's)")
+    parser.add_argument("--do_sample", type=parse_bool, help="sample tokens (default: false)")
+    parser.add_argument("--temperature", type=float, help="temperature of --do_sample (default: 1)")
+    parser.add_argument("--top_p", type=float, help="probability mass to sample from (default: 1)")
+    parser.add_argument("--top_k", type=int, help="number of tokens to sample from (default: 50)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of --do_sample (default: %(default)s)")
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its result drawn on it to this folder")
+    parser.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl in this folder")
 
 
-def _run_infer(arguments: argparse.Namespace) -> None:
+def _run_infer(arguments: argparse.Namespace) -> int | None:
     if (arguments.query is None) != (arguments.images is None):
-        raise ValueError("--query and --images go together; without both, infer opens a session")
+        raise ValueError("--query and --images must be given together; without both, infer starts a session")
     if arguments.val_dataset and not arguments.result_dir:
-        raise ValueError("--val_dataset needs --result_dir, a folder for the answers")
-    generation = {name: v for name in GENERATION if (v := getattr(arguments, name)) is not None}
-    predictor = _load(arguments)
+        raise ValueError("--val_dataset needs --result_dir, the folder for the answers")
     if arguments.val_dataset:
-        from ..evaluation.predictions import predict_dataset
+        return _infer_datasets(arguments)
+    if arguments.query is not None:
+        from ..template.prompts import build_prompt
 
-        print(predict_dataset(predictor, arguments.val_dataset, arguments.result_dir, **generation))
-        return
+        build_prompt(arguments.query, warn_of_language=False)  # an invalid one fails before the model is loaded
+    predictor = load_predictor(arguments)
     from .session import Session
 
-    Session(
+    session = Session(
         predictor,
         stream=arguments.stream,
         seed=arguments.seed,
         overlay_dir=arguments.overlay,
         result_dir=arguments.result_dir,
-        generation=generation,
-    ).run(arguments.query, arguments.images)
+        generate_kwargs=generate_kwargs(arguments),
+    )
+    if arguments.query is None:
+        session.run()
+        return None
+    return _SOME_IMAGES_FAILED if session.answer_images(arguments.query, arguments.images) else None
 
 
-def _add_demo_arguments(command: argparse.ArgumentParser) -> None:
-    _add_model_arguments(command)
-    command.add_argument(
-        "--out", default="florence-lab-demo", metavar="DIR", help="where the gallery goes (default: %(default)s)"
+def _infer_datasets(arguments: argparse.Namespace) -> None:
+    from ..data.datasets import check_datasets
+    from ..evaluation.predictions import predict_dataset
+
+    check_datasets(arguments.val_dataset)
+    predictor = load_predictor(arguments)
+    print(predict_dataset(predictor, arguments.val_dataset, arguments.result_dir, **generate_kwargs(arguments)))
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--out", default="florence-lab-demo", metavar="DIR", help="output folder (default: %(default)s)"
     )
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
     from .demo import run_demo
 
-    run_demo(_load(arguments), arguments.out)
+    run_demo(load_predictor(arguments), arguments.out)
 
 
-def _add_explore_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def _add_explore_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--model_type",
         default="florence-2-nano",
-        help=f"{', '.join(available_models())}, a folder or a hub id; another can be chosen there (default: %(default)s)",
+        help=f"model selected at the start: {', '.join(available_models())}, a folder or a hub id (default: %(default)s)",
     )
-    command.add_argument("--port", type=int, default=8866, help="of the page on this machine (default: %(default)s)")
-    command.add_argument("--no_browser", action="store_true", help="open no browser, only say where the page is")
+    parser.add_argument("--port", type=int, default=8866, help="port of the local web page (default: %(default)s)")
+    parser.add_argument("--no_browser", action="store_true", help="print the address of the page without opening it")
 
 
 def _run_explore(arguments: argparse.Namespace) -> None:
@@ -86,11 +129,11 @@ def _run_explore(arguments: argparse.Namespace) -> None:
     serve(arguments.model_type, arguments.port, not arguments.no_browser)
 
 
-def _add_scenes_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--count", type=int, default=1000, help="how many scenes (default: %(default)s)")
-    command.add_argument("--out", required=True, metavar="DIR", help="a folder for pictures, COCO JSON and JSON lines")
-    command.add_argument("--size", type=int, default=512, help="pixels a side (default: %(default)s)")
-    command.add_argument("--held_out", action="store_true", help="from the seeds that no training sees")
+def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=1000, help="number of scenes (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder: images, COCO JSON and JSON lines")
+    parser.add_argument("--size", type=int, default=512, help="width and height in pixels (default: %(default)s)")
+    parser.add_argument("--held_out", action="store_true", help="use held-out seeds, which training never uses")
 
 
 def _run_scenes(arguments: argparse.Namespace) -> None:
@@ -98,116 +141,120 @@ def _run_scenes(arguments: argparse.Namespace) -> None:
 
     seeds = HELD_OUT_SEEDS if arguments.held_out else TRAIN_SEEDS
     if not 0 < arguments.count <= len(seeds):
-        raise ValueError(f"--count {arguments.count}: give 1 to {len(seeds)}")
+        raise ValueError(f"--count must be 1 to {len(seeds)}, got {arguments.count}")
+    if arguments.size < 1:
+        raise ValueError(f"--size must be 1 or more, got {arguments.size}")
     write_dataset(arguments.out, seeds[: arguments.count], arguments.size)
     print(arguments.out)
 
 
-def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
-    _add_model_arguments(command)
-    _add_which_model(command)
-    command.add_argument(
+def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
         "--dataset",
         default="scenes",
-        help="scenes, scenes:COUNT, or a dataset as for sft (default: 500 held-out scenes)",
+        help="scenes, scenes:COUNT (held-out scenes), or a dataset as for sft (default: 500 held-out scenes)",
     )
-    command.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, as <OD> or OD (default: all)")
-    command.add_argument("--batch_size", type=int, default=16, help="pictures asked together (default: %(default)s)")
-    command.add_argument("--num_beams", type=int, help="1 is greedy (default: the checkpoint's)")
-    command.add_argument(
-        "--out", default="florence-lab-eval", metavar="DIR", help="for the figures, the answers and the worst of them"
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, <OD> or OD (default: all)")
+    parser.add_argument("--batch_size", type=int, default=16, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--num_beams", type=int, help="beams; 1 decodes greedily (default: the checkpoint's)")
+    parser.add_argument(
+        "--out",
+        default="florence-lab-eval",
+        metavar="DIR",
+        help="output folder for metrics, predictions and the worst examples (default: %(default)s)",
     )
 
 
 def _run_eval(arguments: argparse.Namespace) -> None:
-    from ..evaluation.evaluator import evaluate
-    from ..evaluation.suites import held_out, scene_examples
     from ..tasks import get_task
+    from .evaluation import evaluate_dataset
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    if arguments.dataset.startswith("scenes"):
-        seeds = held_out(arguments.dataset)
-        predictor = _load(arguments)
-        questions = scene_examples(seeds, tasks)
-    else:
-        from ..data.datasets import check_datasets, read_questions
-
-        check_datasets([arguments.dataset])
-        predictor = _load(arguments)
-        questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
-    generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
-    evaluation = evaluate(predictor, questions, arguments.batch_size, **generation)
+    evaluation = evaluate_dataset(
+        lambda: load_predictor(arguments),
+        arguments.dataset,
+        tasks,
+        arguments.batch_size,
+        **generate_kwargs(arguments, ["num_beams"]),
+    )
     print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
-    print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
+    print(f"\nmetrics, predictions and the worst examples: {evaluation.save(arguments.out).resolve()}")
 
 
-def _add_pretrain_arguments(command: argparse.ArgumentParser) -> None:
-    _add_fields(command, PretrainArguments)
+def _add_pretrain_arguments(parser: argparse.ArgumentParser) -> None:
+    add_dataclass_arguments(parser, PretrainArguments)
 
 
 def _run_pretrain(arguments: argparse.Namespace) -> None:
     from ..pretraining.loop import pretrain
 
-    print(pretrain(PretrainArguments(**_fields_of(arguments, PretrainArguments))))
+    print(pretrain(to_dataclass(arguments, PretrainArguments)))
 
 
-def _add_sft_arguments(command: argparse.ArgumentParser) -> None:
-    _add_fields(command, SftArguments)
+def _add_sft_arguments(parser: argparse.ArgumentParser) -> None:
+    add_dataclass_arguments(parser, SftArguments)
 
 
 def _run_sft(arguments: argparse.Namespace) -> None:
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
+        from ..finetuning.launch import _start_processes
+
         _start_processes()
     from ..finetuning.run import sft
 
-    print(sft(SftArguments(**_fields_of(arguments, SftArguments))))
+    print(sft(to_dataclass(arguments, SftArguments)))
 
 
-def _add_export_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--ckpt_dir", required=True, help="a checkpoint that fine-tuning with LoRA wrote")
-    command.add_argument(
-        "--merge_lora", type=_boolean, default=True, help="add the adapter to the weights (default: true)"
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt_dir", required=True, help="checkpoint of a fine-tuning run with LoRA")
+    parser.add_argument(
+        "--merge_lora", type=parse_bool, default=True, help="merge the adapter into the weights (default: true)"
     )
-    command.add_argument("--output_dir", metavar="DIR", help="the new folder (default: CKPT_DIR-merged)")
+    parser.add_argument("--output_dir", metavar="DIR", help="output folder (default: CKPT_DIR-merged)")
 
 
 def _run_export(arguments: argparse.Namespace) -> None:
     if not arguments.merge_lora:
         raise ValueError(
-            "--merge_lora false: there is nothing else to export; an adapter is used as it is, with --ckpt_dir"
+            "--merge_lora false: there is nothing to export; infer and eval read an adapter with --ckpt_dir"
         )
     from ..finetuning.lora import merge_lora
 
     print(merge_lora(arguments.ckpt_dir, arguments.output_dir))
 
 
-def _add_benchmark_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--model_type",
         default="florence-2-base",
-        help="a model, a folder or a hub id; random weights of its size, if it is not at hand (default: %(default)s)",
+        help="model, folder or hub id; random weights of its size if it is not on this machine (default: %(default)s)",
     )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
-    command.add_argument(
-        "--against", default="transformers", choices=("transformers", "nothing"), help="what it is compared with"
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    parser.add_argument(
+        "--against",
+        default="transformers",
+        choices=("transformers", "nothing"),
+        help="library to compare with (default: %(default)s)",
     )
-    command.add_argument("--repeats", type=int, default=5, help="measurements of each (default: %(default)s)")
-    command.add_argument(
-        "--out", default="florence-lab-benchmark.json", metavar="FILE", help="for the figures (default: %(default)s)"
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="florence-lab-benchmark.json", metavar="FILE", help="output file (default: %(default)s)"
     )
 
 
 def _run_benchmark(arguments: argparse.Namespace) -> None:
     from ..benchmark.measure import benchmark
 
-    measured = benchmark(arguments.model_type, arguments.device, arguments.repeats, arguments.against)
-    print(f"{measured}\n\n{measured.save(arguments.out).resolve()}")
+    report = benchmark(arguments.model_type, arguments.device, arguments.repeats, arguments.against)
+    print(f"{report}\n\n{report.save(arguments.out).resolve()}")
 
 
 def _run_models(arguments: argparse.Namespace) -> None:
     for model in MODELS.values():
-        where = "ships with florence_lab" if model.path else f"{model.modelscope_id} · {model.hf_id}"
-        print(f"{model.model_type:22}{where}\n{'':22}{model.description}")
+        location = "ships with florence_lab" if model.path else f"{model.modelscope_id} · {model.hf_id}"
+        print(f"{model.model_type:22}{location}\n{'':22}{model.description}")
 
 
 def _run_tasks(arguments: argparse.Namespace) -> None:
@@ -218,20 +265,19 @@ def _run_tasks(arguments: argparse.Namespace) -> None:
         print(f"{task.token:38}{task.description}{takes}")
 
 
-def _no_arguments(command: argparse.ArgumentParser) -> None:
-    """For commands that take none."""
-
-
-COMMANDS: dict[str, tuple[str, Callable[..., None], Callable[..., None]]] = {
-    "infer": ("ask a model about pictures: a session, or one answer", _run_infer, _add_infer_arguments),
-    "demo": ("every task on a sample picture, with a gallery of overlays", _run_demo, _add_demo_arguments),
-    "explore": ("a page to ask a model about pictures, in the browser", _run_explore, _add_explore_arguments),
-    "scenes": ("a dataset of cartoon scenes with the right answers", _run_scenes, _add_scenes_arguments),
-    "eval": ("how good a model is: every task on held-out scenes", _run_eval, _add_eval_arguments),
-    "benchmark": ("how fast a model answers here, beside transformers", _run_benchmark, _add_benchmark_arguments),
-    "pretrain": ("train florence-2-nano from nothing", _run_pretrain, _add_pretrain_arguments),
-    "sft": ("fine-tune a model on your own data", _run_sft, _add_sft_arguments),
-    "export": ("make a whole model of an adapter", _run_export, _add_export_arguments),
-    "models": ("the models there are", _run_models, _no_arguments),
-    "tasks": ("the tasks of Florence-2", _run_tasks, _no_arguments),
+COMMANDS: dict[str, Command] = {
+    "infer": Command("answer prompts about images, in a session or at once", _run_infer, _add_infer_arguments),
+    "demo": Command("run every task on sample images and draw all results", _run_demo, _add_demo_arguments),
+    "explore": Command("open the explorer as a local web page", _run_explore, _add_explore_arguments),
+    "scenes": Command("write a dataset of cartoon scenes with ground truth", _run_scenes, _add_scenes_arguments),
+    "eval": Command("evaluate a model on held-out scenes or a dataset", _run_eval, _add_eval_arguments),
+    "benchmark": Command(
+        "measure speed and memory, compared with transformers", _run_benchmark, _add_benchmark_arguments
+    ),
+    "pretrain": Command("train florence-2-nano from scratch", _run_pretrain, _add_pretrain_arguments),
+    "sft": Command("fine-tune a model on a dataset", _run_sft, _add_sft_arguments),
+    "export": Command("merge a LoRA adapter into its base model", _run_export, _add_export_arguments),
+    "models": Command("list the models", _run_models),
+    "tasks": Command("list the tasks", _run_tasks),
 }
+"""Command name -> command, in the order of `florence-lab --help`."""
