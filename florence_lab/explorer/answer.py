@@ -1,97 +1,143 @@
-"""The view of one answer: the overlay, and beside it the instances, the raw text, the code and the downloads."""
+"""TODO"""
 
 from __future__ import annotations
 
-from ipywidgets import HTML, Box, FloatSlider, Layout, Tab, VBox
-from ipywidgets import Image as ImageWidget
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from . import markup
-from .answers import Answer, Answers
+from ..results import Result
+from ..visualization.gallery import gallery
+from ..visualization.overlay import to_png
 
-PAGES = ("Answer", "Raw text", "Code", "Download")
-WRITERS = {Answer: (markup.said, markup.raw), Answers: (markup.all_said, markup.all_raw)}
-"""Kind of answer -> what writes the first two pages about what it shows."""
+if TYPE_CHECKING:
+    from .questions import Question
+
+GALLERY_COLUMNS = 4  # of the eight tasks: two rows, to be seen on a screen together with the table
 
 
-class AnswerView(VBox):
-    """Shows growing answers, and the last one whole.
+@dataclass(frozen=True, eq=False)
+class _Reply:
+    """What both kinds of answers have.
 
     Attributes:
-        answer: what is shown; None if nothing is.
-        threshold: the slider below which instances are hidden.
-        pages: HTML of the answer, the raw text, the code and the downloads.
+        image_seconds: what the vision tower took; None if it had encoded the picture before.
+        text_seconds: what reading the prompt and writing the answer took, without the time to draw it.
+        whole: whether this is all of it.
     """
 
-    def __init__(self) -> None:
-        self.answer: Answer | Answers | None = None
-        self.title = HTML()
-        self.overlay = ImageWidget(format="png")
-        self.overlay.add_class("fl-picture")
-        self.threshold = FloatSlider(
-            0,
-            min=0,
-            max=1,
-            step=0.01,
-            description="confidence ≥",
-            continuous_update=False,
-            readout_format=".2f",
-            layout=Layout(width="100%"),
-            style={"description_width": "104px"},
-        )
-        self.threshold.observe(lambda change: self._refresh(), "value")
-        self.count = HTML()
-        self.pages = {name: HTML(layout=Layout(width="100%")) for name in PAGES}
-        self._places = self.pages | {"title": self.title, "count": self.count, "overlay": self.overlay}
-        first = VBox([self.threshold, self.count, self.pages["Answer"]])
-        self.tabs = Tab([first, *list(self.pages.values())[1:]], titles=PAGES)
-        left = VBox([self.overlay], layout=Layout(flex="0 1 auto", min_width="0"))
-        right = VBox([self.tabs], layout=Layout(flex="1 1 340px", min_width="0"))
-        body = Box([left, right], layout=Layout(display="flex", flex_flow="row wrap", grid_gap="12px", width="100%"))
-        super().__init__([self.title, body], layout=Layout(flex="1 1 220px", min_width="0"))
+    question: Question
+    model: str
+    image_seconds: float | None
+    text_seconds: float
+    whole: bool
 
     @property
-    def shown(self) -> bytes:
-        """The PNG on show."""
-        return self.overlay.value
+    def stem(self) -> str:
+        """For the names of its files."""
+        return f"{self.question.picture.name}-{self.question.task.strip('<>') or 'question'}"
 
-    def render(self, answer: Answer | Answers, draws: bool = True) -> dict[str, str | bytes]:
-        """What `show` puts where; takes a while, and may be called from any thread. The overlay only if it `draws`."""
-        threshold = self.threshold.value
-        said, raw = WRITERS[type(answer)]
-        rendered: dict[str, str | bytes] = {
-            "title": markup.title(answer),
-            "count": markup.hint(answer.hidden(threshold)),
-            "Answer": said(answer.shown(threshold)),
-            "Raw text": raw(answer.shown()),
+    def _lines(self, call: str) -> str:
+        """Three lines of Python, the last of which calls the predictor."""
+        compiled = ", compile=True" if self.question.compiled else ""
+        return f"import florence_lab\npredictor = florence_lab.load({self.model!r}{compiled})\npredictor.{call}"
+
+    def _source(self, result: Result) -> dict[str, Any]:
+        """Who said it of what, for a file."""
+        return {"model": self.model, "image": {"name": self.question.picture.name, "size": result.image_size}}
+
+
+@dataclass(frozen=True, eq=False)
+class Answer(_Reply):
+    """What one model has said so far to one question."""
+
+    result: Result
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether a threshold makes a difference."""
+        return getattr(self.result, "scores", None) is not None
+
+    @property
+    def count(self) -> int:
+        """Instances; 0 for a text."""
+        return len(getattr(self.result, "labels", ()))
+
+    def shown(self, threshold: float = 0.0) -> Result:
+        """The result without the instances below a confidence."""
+        return self.result[self.result.scores >= threshold] if threshold and self.has_scores else self.result
+
+    def hidden(self, threshold: float) -> str:
+        """How many instances `shown` leaves out, in words; "" for none."""
+        left = len(self.shown(threshold).labels) if self.has_scores else self.count
+        return f"{self.count - left} of {self.count} less sure, hidden" if left < self.count else ""
+
+    def overlay(self, threshold: float = 0.0) -> bytes:
+        """A PNG of the picture with `shown(threshold)`."""
+        return to_png(self.result.image, self.shown(threshold))
+
+    def code(self, threshold: float = 0.0) -> str:
+        """Three lines of Python that give `shown(threshold)` again."""
+        text = "" if self.question.text is None else f", {self.question.text!r}"
+        above = f"\nresult = result[result.scores >= {threshold:g}]" if self.shown(threshold) is not self.result else ""
+        return self._lines(f"predict({self.question.picture.code}, {self.question.task!r}{text}, num_beams=1){above}")
+
+    def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:
+        """What a person may take home: file name -> (MIME type, content)."""
+        result, stem = self.shown(threshold), self.stem
+        coco = result.to_coco(file_name=self.question.picture.name)
+        return {
+            f"{stem}.png": ("image/png", self.overlay(threshold)),
+            f"{stem}.json": ("application/json", _json(self._source(result) | _told(result))),
+            f"{stem}-coco.json": ("application/json", _json(coco)),
         }
-        if answer.whole:
-            files = answer.files(threshold)
-            rendered |= {"Code": markup.code(answer, threshold), "Download": markup.links(files)}
-            rendered["overlay"] = files[f"{answer.stem}.png"][1]
-        else:
-            rendered |= dict.fromkeys(("Code", "Download"), markup.hint("Comes with the whole answer."))
-            rendered |= {"overlay": answer.overlay(threshold)} if draws else {}
-        return rendered
 
-    def show(self, answer: Answer | Answers, rendered: dict[str, str | bytes]) -> None:
-        """Shows an answer as `render` gave it; without an overlay the one that is there stays."""
-        self.answer = answer
-        for name, value in rendered.items():
-            self._places[name].value = value
-        # a gallery is as high as its width makes it
-        self.overlay.layout.max_height = "none" if answer.whole and isinstance(answer, Answers) else None
-        self.threshold.layout.display = None if answer.has_scores else "none"
 
-    def clear(self, model: str, picture: bytes) -> None:
-        """The bare picture, before the first word."""
-        self.answer = None
-        self.title.value = markup.waiting(model)
-        self.overlay.value = picture
-        self.overlay.layout.max_height = None
-        for page in (self.count, *self.pages.values()):
-            page.value = ""
-        self.threshold.layout.display = "none"
+@dataclass(frozen=True, eq=False)
+class Answers(_Reply):
+    """What one model has said to `ALL_TASKS`: nothing yet, or everything. No threshold makes a difference."""
 
-    def _refresh(self) -> None:
-        if self.answer is not None:
-            self.show(self.answer, self.render(self.answer))
+    results: list[Result]
+    has_scores = False
+
+    @property
+    def count(self) -> int:
+        """Results."""
+        return len(self.results)
+
+    def shown(self, threshold: float = 0.0) -> list[Result]:
+        return self.results
+
+    def hidden(self, threshold: float) -> str:
+        return ""
+
+    def overlay(self, threshold: float = 0.0) -> bytes:
+        """A PNG of all results side by side."""
+        return self._sheet
+
+    @cached_property
+    def _sheet(self) -> bytes:
+        return gallery([(result.image, result) for result in self.results], GALLERY_COLUMNS)._repr_png_()
+
+    def code(self, threshold: float = 0.0) -> str:
+        """Three lines of Python that give the results again."""
+        return self._lines(f"predict_many({self.question.picture.code}, {self.question.tasks}, num_beams=1)")
+
+    def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:
+        """What a person may take home: file name -> (MIME type, content)."""
+        told = self._source(self.results[0]) | {"answers": [_told(result) for result in self.results]}
+        return {
+            f"{self.stem}.png": ("image/png", self.overlay()),
+            f"{self.stem}.json": ("application/json", _json(told)),
+        }
+
+
+def _told(result: Result) -> dict[str, Any]:
+    """One result, for a file."""
+    words = {name: getattr(result, name) for name in ("task", "phrase", "prompt", "raw")}
+    return words | {"result": result.to_dict()}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=1).encode()
