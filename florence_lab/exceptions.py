@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class FlorenceLabError(Exception):
@@ -40,13 +42,34 @@ class FlorenceLabWarning(UserWarning):
     """Base class of the package's own warnings."""
 
 
+_captured: ContextVar[list[str] | None] = ContextVar("florence_lab_captured_warnings", default=None)
+
+
 def warn(message: str) -> None:
-    """Issue a `FlorenceLabWarning` at the first caller outside the package."""
+    """Issue a `FlorenceLabWarning` at the first caller outside the package; within `capture_warnings`, collect it instead."""
+    captured = _captured.get()
+    if captured is not None:
+        captured.append(message)
+        return
     package, level = __name__.rpartition(".")[0], 1
     frame = sys._getframe(1)
     while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, FlorenceLabWarning, stacklevel=level)
+
+
+@contextmanager
+def capture_warnings() -> Iterator[list[str]]:
+    """Collect the messages of `warn` in a list instead of issuing them, until the block ends.
+
+    Only this thread is affected. (`warnings.catch_warnings` changes the settings of all threads.)
+    """
+    messages: list[str] = []
+    token = _captured.set(messages)
+    try:
+        yield messages
+    finally:
+        _captured.reset(token)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

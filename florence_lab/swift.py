@@ -150,7 +150,7 @@ def _predictor_from(model: Florence2ForConditionalGeneration, template: Florence
     return Predictor(model, processor)
 
 
-def _single_image(images: list[Any]) -> Any:
+def _single_image(images: Any) -> Any:
     if not isinstance(images, (list, tuple)) or len(images) != 1:
         raise ValueError(f"images must be a list of one image, got {images!r}")
     return images[0]

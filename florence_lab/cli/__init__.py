@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn, TextIO
 
 from ..exceptions import FlorenceLabError
 from .commands import COMMANDS
@@ -82,7 +82,14 @@ def _messages_on_stderr() -> Iterator[None]:
         package_logger.propagate = propagate
 
 
-def _log_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if issubclass(category, UserWarning):  # deprecations concern the authors of libraries
         logger.warning("%s", message)
 
@@ -91,5 +98,3 @@ def _format_error(error: BaseException) -> str:
     message = str(error) or type(error).__name__
     # messages of the package may list rows; those of other libraries may be pages long
     return message if isinstance(error, FlorenceLabError) else " ".join(message.split())
-
-

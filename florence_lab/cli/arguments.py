@@ -72,9 +72,7 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
     from ..predictor import load
 
     checkpoint = getattr(arguments, "ckpt_dir", None) or getattr(arguments, "model_id_or_path", None)
-    return load(
-        checkpoint or arguments.model_type, arguments.device, arguments.dtype, arguments.hub, arguments.compile
-    )
+    return load(checkpoint or arguments.model_type, arguments.device, arguments.dtype, arguments.hub, arguments.compile)
 
 
 def generate_kwargs(arguments: argparse.Namespace, names: Sequence[str] = GENERATE_OPTIONS) -> dict[str, Any]:

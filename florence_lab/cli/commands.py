@@ -69,7 +69,8 @@ def _run_infer(arguments: argparse.Namespace) -> int | None:
     if arguments.val_dataset and not arguments.result_dir:
         raise ValueError("--val_dataset needs --result_dir, the folder for the answers")
     if arguments.val_dataset:
-        return _infer_datasets(arguments)
+        _infer_datasets(arguments)
+        return None
     if arguments.query is not None:
         from ..template.prompts import build_prompt
 

@@ -1,7 +1,8 @@
-"""The explorer: a panel of ipywidgets for asking Florence-2 about a picture, in a notebook or as a page of its own.
+"""The explorer: an ipywidgets panel that runs Florence-2 on images, in a notebook or as a web page.
 
-What it does stands in `work.py`, which knows no widgets; `markup.py` writes the HTML; `region.py` and `answer.py` are its two
-larger parts, and `panel.py` puts all together. `page.py` serves it through Voilà.
+`questions`, `images`, `session`, `answer`, `predictor_cache`, `messages` and `worker` contain no widgets. `markup` writes HTML,
+`image_chooser`, `model_chooser`, `region` and `answer_view` are the parts of the panel, and `panel` connects them. `page` serves
+the panel with Voilà.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ if TYPE_CHECKING:
 
 
 def explore(model_type: str | Path = "florence-2-nano", image: Any = None, task: str = "<OD>") -> Explorer:
-    """A panel to ask Florence-2 about a picture; as the last line of a cell it shows itself.
+    """Return a panel that runs Florence-2 on an image. As the last expression of a cell it displays itself.
 
-    It works in JupyterLab, Notebook 7, VS Code and Voilà. Whatever is wrong, with these arguments too, it says in one line of
-    its own, and stays usable.
+    The panel works in JupyterLab, Notebook 7, VS Code and Voilà. Errors, those in these arguments included, are shown in the
+    panel, which stays usable.
 
     Args:
-        model_type: a name in `available_models()`, a checkpoint folder or the id of a model on a hub; loaded at the first Run.
-        image: whatever `florence_lab.load_image` takes (path, URL, PIL image, array …); None is the first sample picture.
-        task: a task token, or "" for a question in your own words.
+        model_type: one of `available_models()`, a checkpoint folder or a hub id. The model is loaded at the first run.
+        image: any source that `florence_lab.load_image` reads (path, URL, PIL image, array …); None is the first sample image.
+        task: a task token; "" for a free-form question.
     """
     from .panel import Explorer
+    from .predictor_cache import shared_cache
 
-    return Explorer(str(model_type), image, task)
+    return Explorer(str(model_type), image, task, shared_cache())

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The answer of one model to a question, with its overlay, code and files."""
 
 from __future__ import annotations
 
@@ -7,137 +7,127 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..results import Result
+import numpy as np
+
+from ..results import Instances, Result
 from ..visualization.gallery import gallery
 from ..visualization.overlay import to_png
 
 if TYPE_CHECKING:
     from .questions import Question
 
-GALLERY_COLUMNS = 4  # of the eight tasks: two rows, to be seen on a screen together with the table
+_GALLERY_COLUMNS = 4  # the eight tasks without input fill two rows, which fit on a screen
 
 
 @dataclass(frozen=True, eq=False)
-class _Reply:
-    """What both kinds of answers have.
+class Answer:
+    """What one model has answered so far.
 
     Attributes:
-        image_seconds: what the vision tower took; None if it had encoded the picture before.
-        text_seconds: what reading the prompt and writing the answer took, without the time to draw it.
-        whole: whether this is all of it.
+        question: the question.
+        model_name: the name of the model.
+        image_seconds: time of the image encoder; None if the image was encoded before.
+        text_seconds: time of the decoder.
+        is_complete: whether the answer is complete.
+        results: one result, or one for each task if several are run together; empty as long as these are not complete.
     """
 
     question: Question
-    model: str
+    model_name: str
     image_seconds: float | None
     text_seconds: float
-    whole: bool
+    is_complete: bool
+    results: list[Result]
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether several tasks are run together. A score threshold has no effect then."""
+        return self.question.selection.is_combined
 
     @property
     def stem(self) -> str:
-        """For the names of its files."""
-        return f"{self.question.picture.name}-{self.question.task.strip('<>') or 'question'}"
-
-    def _lines(self, call: str) -> str:
-        """Three lines of Python, the last of which calls the predictor."""
-        compiled = ", compile=True" if self.question.compiled else ""
-        return f"import florence_lab\npredictor = florence_lab.load({self.model!r}{compiled})\npredictor.{call}"
-
-    def _source(self, result: Result) -> dict[str, Any]:
-        """Who said it of what, for a file."""
-        return {"model": self.model, "image": {"name": self.question.picture.name, "size": result.image_size}}
-
-
-@dataclass(frozen=True, eq=False)
-class Answer(_Reply):
-    """What one model has said so far to one question."""
-
-    result: Result
+        """The stem of the names of its files."""
+        return f"{self.question.image.name}-{self.question.selection.name}"
 
     @property
-    def has_scores(self) -> bool:
-        """Whether a threshold makes a difference."""
-        return getattr(self.result, "scores", None) is not None
+    def scores(self) -> np.ndarray | None:
+        """The scores to which a threshold applies; None if there are none."""
+        if self.is_combined or not self.results:
+            return None
+        return getattr(self.results[0], "scores", None)
 
     @property
     def count(self) -> int:
-        """Instances; 0 for a text."""
-        return len(getattr(self.result, "labels", ()))
+        """The number of results if several tasks are run together, else the number of instances."""
+        if self.is_combined:
+            return len(self.results)
+        return sum(len(result) for result in self.results if isinstance(result, Instances))
 
-    def shown(self, threshold: float = 0.0) -> Result:
-        """The result without the instances below a confidence."""
-        return self.result[self.result.scores >= threshold] if threshold and self.has_scores else self.result
+    def filtered(self, threshold: float = 0.0) -> list[Result]:
+        """Return the results without the instances whose score is below a threshold."""
+        if not threshold or self.scores is None:
+            return self.results
+        (result,) = self.results
+        assert isinstance(result, Instances)
+        return [result[self.scores >= threshold]]
 
-    def hidden(self, threshold: float) -> str:
-        """How many instances `shown` leaves out, in words; "" for none."""
-        left = len(self.shown(threshold).labels) if self.has_scores else self.count
-        return f"{self.count - left} of {self.count} less sure, hidden" if left < self.count else ""
-
-    def overlay(self, threshold: float = 0.0) -> bytes:
-        """A PNG of the picture with `shown(threshold)`."""
-        return to_png(self.result.image, self.shown(threshold))
-
-    def code(self, threshold: float = 0.0) -> str:
-        """Three lines of Python that give `shown(threshold)` again."""
-        text = "" if self.question.text is None else f", {self.question.text!r}"
-        above = f"\nresult = result[result.scores >= {threshold:g}]" if self.shown(threshold) is not self.result else ""
-        return self._lines(f"predict({self.question.picture.code}, {self.question.task!r}{text}, num_beams=1){above}")
-
-    def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:
-        """What a person may take home: file name -> (MIME type, content)."""
-        result, stem = self.shown(threshold), self.stem
-        coco = result.to_coco(file_name=self.question.picture.name)
-        return {
-            f"{stem}.png": ("image/png", self.overlay(threshold)),
-            f"{stem}.json": ("application/json", _json(self._source(result) | _told(result))),
-            f"{stem}-coco.json": ("application/json", _json(coco)),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Answers(_Reply):
-    """What one model has said to `ALL_TASKS`: nothing yet, or everything. No threshold makes a difference."""
-
-    results: list[Result]
-    has_scores = False
-
-    @property
-    def count(self) -> int:
-        """Results."""
-        return len(self.results)
-
-    def shown(self, threshold: float = 0.0) -> list[Result]:
-        return self.results
-
-    def hidden(self, threshold: float) -> str:
-        return ""
+    def num_hidden(self, threshold: float) -> int:
+        """Return the number of instances whose score is below a threshold."""
+        return 0 if self.scores is None else int((self.scores < threshold).sum())
 
     def overlay(self, threshold: float = 0.0) -> bytes:
-        """A PNG of all results side by side."""
-        return self._sheet
+        """Return a PNG of the image with the filtered result, or of all results side by side.
+
+        Raises:
+            ValueError: if there is no result yet.
+        """
+        if not self.results:
+            raise ValueError("the answer has no result yet")
+        if self.is_combined:
+            return self._gallery
+        (result,) = self.filtered(threshold)
+        return to_png(result.image, result)
 
     @cached_property
-    def _sheet(self) -> bytes:
-        return gallery([(result.image, result) for result in self.results], GALLERY_COLUMNS)._repr_png_()
+    def _gallery(self) -> bytes:
+        return gallery([(result.image, result) for result in self.results], _GALLERY_COLUMNS)._repr_png_()
 
     def code(self, threshold: float = 0.0) -> str:
-        """Three lines of Python that give the results again."""
-        return self._lines(f"predict_many({self.question.picture.code}, {self.question.tasks}, num_beams=1)")
+        """Return Python code whose last line is an expression for the filtered result, or for the list of results."""
+        question = self.question
+        compiled = ", compile=True" if question.is_compiled else ""
+        lines = ["import florence_lab", f"predictor = florence_lab.load({self.model_name!r}{compiled})"]
+        if self.is_combined:
+            return "\n".join(
+                [*lines, f"predictor.predict_tasks({question.image.code}, {question.tokens}, num_beams=1)"]
+            )
+        (token,) = question.tokens
+        text = "" if question.text is None else f", {question.text!r}"
+        predict = f"predictor.predict({question.image.code}, {token!r}{text}, num_beams=1)"
+        if not self.num_hidden(threshold):
+            return "\n".join([*lines, predict])
+        return "\n".join([*lines, f"result = {predict}", f"result[result.scores >= {threshold!r}]"])
 
     def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:
-        """What a person may take home: file name -> (MIME type, content)."""
-        told = self._source(self.results[0]) | {"answers": [_told(result) for result in self.results]}
-        return {
-            f"{self.stem}.png": ("image/png", self.overlay()),
-            f"{self.stem}.json": ("application/json", _json(told)),
+        """Return the files for download: file name -> (MIME type, content)."""
+        image_size = self.results[0].image_size
+        source = {"model": self.model_name, "image": {"name": self.question.image.name, "size": image_size}}
+        files = {f"{self.stem}.png": ("image/png", self.overlay(threshold))}
+        if self.is_combined:
+            content = source | {"answers": [_result_record(result) for result in self.results]}
+            return files | {f"{self.stem}.json": ("application/json", _to_json(content))}
+        (result,) = self.filtered(threshold)
+        coco = result.to_coco(file_name=self.question.image.name)
+        return files | {
+            f"{self.stem}.json": ("application/json", _to_json(source | _result_record(result))),
+            f"{self.stem}-coco.json": ("application/json", _to_json(coco)),
         }
 
 
-def _told(result: Result) -> dict[str, Any]:
-    """One result, for a file."""
-    words = {name: getattr(result, name) for name in ("task", "phrase", "prompt", "raw")}
-    return words | {"result": result.to_dict()}
+def _result_record(result: Result) -> dict[str, Any]:
+    fields = {name: getattr(result, name) for name in ("task", "phrase", "prompt", "raw")}
+    return fields | {"result": result.to_dict()}
 
 
-def _json(value: Any) -> bytes:
+def _to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=1).encode()

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Messages of the panel: errors in one line, and notices about models."""
 
 from __future__ import annotations
 
@@ -8,22 +8,33 @@ from ..exceptions import ImageError
 from ..loading.registry import MODELS
 
 if TYPE_CHECKING:
-    from .images import Picture
+    from .images import SourceImage
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+_MAX_DETAIL_LENGTH = 120
 
 
-def what_it_knows(models: tuple[str, ...], picture: Picture) -> str:
-    """A line about each model that ships and is asked about a picture that it can't know; "" where there is none."""
-    strangers = [] if picture.is_scene else [m for m in dict.fromkeys(models) if m in MODELS and MODELS[m].path]
-    return " ".join(f"{model} does not know such pictures. {MODELS[model].description}" for model in strangers)
+def domain_notice(model_names: tuple[str, ...], image: SourceImage) -> str:
+    """Return a notice about models that were trained on cartoon scenes only, if the image is not one; else ""."""
+    if image.is_scene:
+        return ""
+    return " ".join(
+        f"{name} was trained on florence_lab's cartoon scenes only; its answers about this image are meaningless."
+        for name in dict.fromkeys(model_names)
+        if name in MODELS and MODELS[name].path
+    )
 
 
-def explain(error: BaseException) -> str:
-    """One line: what was wrong, and what would do."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or "out of memory" in said.lower() or "can't allocate memory" in said.lower():
-        return f"There is not enough memory for this model ({said[:120]}). A smaller one would do: florence-2-base."
+def describe_error(error: BaseException) -> str:
+    """Return one line that says what went wrong and what to do."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or any(text in message.lower() for text in _OUT_OF_MEMORY):
+        return (
+            f"There is not enough memory for this model ({message[:_MAX_DETAIL_LENGTH]}). Select a smaller one, such as "
+            "florence-2-base."
+        )
     if isinstance(error, ImageError):
-        return f"{said}. Give another path or URL of a picture, or choose a sample."
+        return f"{message}. Give another path or URL of an image, or select a sample."
     if isinstance(error, (ValueError, OSError)):
-        return said
-    return f"That went wrong inside: {type(error).__name__}: {said}. Another picture, task or model may do."
+        return message
+    return f"Unexpected error: {type(error).__name__}: {message}. Try another image, task or model."

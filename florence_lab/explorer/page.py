@@ -1,26 +1,29 @@
-"""`florence-lab explore`: the panel as a page of its own, through Voilà."""
+"""`florence-lab explore`: the panel as a web page, served by Voilà."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
+
+_NUM_PORTS = 2**16
 
 
 def serve(model_type: str = "florence-2-nano", port: int = 8866, open_browser: bool = True) -> None:
-    """Serves the panel on this machine until it is interrupted, one kernel per visitor.
+    """Serve the panel on this machine until the process is interrupted. Each visitor has a kernel.
 
     Args:
         model_type: as for `explore`.
-        port: 0..65535; Voilà takes the next free one if it is taken, and says which.
-        open_browser: whether to open the page.
+        port: 0..65535. If it is taken, Voilà uses the next free one and prints it.
+        open_browser: open the page in a browser.
 
     Raises:
-        ValueError: for a port out of range.
+        ValueError: for a port that is out of range.
         RuntimeError: if Voilà is not installed.
     """
-    if not 0 <= port < 2**16:
-        raise ValueError(f"port {port}: give 0 to {2**16 - 1}")
+    if not 0 <= port < _NUM_PORTS:
+        raise ValueError(f"port must be 0 to {_NUM_PORTS - 1}, got {port}")
     try:
         from voila.app import Voila
     except ImportError as error:
@@ -29,13 +32,13 @@ def serve(model_type: str = "florence-2-nano", port: int = 8866, open_browser: b
         ) from error
     with tempfile.TemporaryDirectory(prefix="florence_lab-") as folder:
         notebook = write_notebook(Path(folder) / "florence-2.ipynb", model_type)
-        settings = [f"--port={port}", "--Voila.ip=127.0.0.1", "--show_tracebacks=True"]
-        Voila.launch_instance([str(notebook), *settings, *([] if open_browser else ["--no-browser"])])
+        options = [f"--port={port}", "--Voila.ip=127.0.0.1", "--show_tracebacks=True"]
+        Voila.launch_instance([str(notebook), *options, *([] if open_browser else ["--no-browser"])])
 
 
 def write_notebook(path: Path, model_type: str) -> Path:
-    """A notebook of one cell that shows the panel."""
-    cell = {
+    """Write a notebook with one cell that displays the panel, and return its path."""
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "panel",
         "metadata": {},

@@ -1,81 +1,106 @@
-"""TODO"""
+"""The predictors that the explorer used last."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from ..exceptions import capture_warnings
 from ..loading.hub import resolve
 from ..predictor import Predictor, load
-from .listening import listening
 
-SHELF_ROOM = 2  # predictors; the largest takes 3 GB in fp32
+CACHE_SIZE = 2
+"""Predictors that are kept. The largest takes 3 GB in fp32."""
 
-_Key = tuple[str, bool, float]  # a model, whether it is compiled, and when it was written
+_Key = tuple[str, bool, float]  # model name, whether it is compiled, time of the last change of its folder
+
+_LOAD_LOCK = threading.Lock()  # transformers changes settings of the whole process while it loads a model
 
 
-class Shelf:
-    """The predictors used last. One that is being loaded is waited for, and never loaded twice."""
+def load_predictor(model_name: str, is_compiled: bool) -> Predictor:
+    """Load a model. Downloads of several threads run in parallel; loading itself does not.
 
-    def __init__(self, room: int = SHELF_ROOM) -> None:
-        self.room = room
+    Raises:
+        ValueError, HubError, CheckpointError: as `florence_lab.load`.
+    """
+    resolve(model_name)
+    with _LOAD_LOCK:
+        return load(model_name, compile=is_compiled)
+
+
+class PredictorCache:
+    """Keeps the predictors that were used last. Threads may use it at the same time; no predictor is loaded twice."""
+
+    def __init__(self, max_size: int = CACHE_SIZE, load: Callable[[str, bool], Predictor] = load_predictor) -> None:
+        """Create an empty cache.
+
+        Args:
+            max_size: number of predictors that are kept, at least 1.
+            load: loads a predictor by its name and whether it is compiled.
+        """
+        self._max_size = max_size
+        self._load = load
         self._lock = threading.Lock()
-        self._loads: OrderedDict[_Key, Future[Predictor]] = OrderedDict()
+        self._futures: OrderedDict[_Key, Future[Predictor]] = OrderedDict()
         self._warnings: WeakKeyDictionary[Predictor, str] = WeakKeyDictionary()
 
-    def get(self, model: str, compiled: bool = False) -> Predictor:
-        """The predictor of that name, loaded by now or before; raises what `florence_lab.load` does."""
-        key = (model, compiled, _changed(model))
+    def get(self, model_name: str, is_compiled: bool = False) -> Predictor:
+        """Return the predictor of a name. It is loaded if the cache does not have it, or if its folder has changed.
+
+        Raises:
+            ValueError, HubError, CheckpointError: as `florence_lab.load`. The next call tries again.
+        """
+        key = (model_name, is_compiled, _modification_time(model_name))
         with self._lock:
-            known = self._loads.get(key)
-            if known is None:
-                known = self._loads[key] = Future()
-                threading.Thread(target=self._load, args=(key, known), daemon=True).start()
-            self._loads.move_to_end(key)
-            self._make_room()
-        return known.result()
+            future = self._futures.get(key)
+            if future is None:
+                future = self._futures[key] = Future()
+                threading.Thread(target=self._run_load, args=(key, future), daemon=True).start()
+            self._futures.move_to_end(key)
+            self._evict()
+        return future.result()
 
-    def holds(self, model: str, compiled: bool = False) -> bool:
-        """Whether `get` would answer at once."""
-        load = self._loads.get((model, compiled, _changed(model)))
-        return load is not None and load.done()
+    def is_loaded(self, model_name: str, is_compiled: bool = False) -> bool:
+        """Return whether `get` would return without loading."""
+        future = self._futures.get((model_name, is_compiled, _modification_time(model_name)))
+        return future is not None and future.done()
 
-    def warning(self, predictor: Predictor) -> str:
-        """What the loading of a predictor warned of, so that everybody who asks it is told; "" for nothing."""
+    def load_warning(self, predictor: Predictor) -> str:
+        """Return the warnings that florence_lab issued while it loaded a predictor, "" if there were none."""
         return self._warnings.get(predictor, "")
 
-    def _make_room(self) -> None:
-        done = [key for key, load in self._loads.items() if load.done()]
-        for key in done[: max(0, len(self._loads) - self.room)]:
-            del self._loads[key]
+    def _evict(self) -> None:
+        loaded = [key for key, future in self._futures.items() if future.done()]
+        for key in loaded[: max(0, len(self._futures) - self._max_size)]:
+            del self._futures[key]
 
-    def _load(self, key: _Key, outcome: Future[Predictor]) -> None:
-        model, compiled, _ = key
+    def _run_load(self, key: _Key, future: Future[Predictor]) -> None:
         try:
-            resolve(model)  # may wait for a hub, and lets others load meanwhile
-            with _LOADING, listening() as heard:
-                predictor = load(model, compile=compiled)
-            if heard:
-                self._warnings[predictor] = "; ".join(heard)
-            outcome.set_result(predictor)
-        except BaseException as error:  # for whoever waits; the next one tries again
+            with capture_warnings() as messages:
+                predictor = self._load(*key[:2])
+            if messages:
+                self._warnings[predictor] = "; ".join(messages)
+            future.set_result(predictor)
+        except BaseException as error:  # raised again in the threads that wait for the result
             with self._lock:
-                self._loads.pop(key, None)
-            outcome.set_exception(error)
+                self._futures.pop(key, None)
+            future.set_exception(error)
 
 
-_LOADING = threading.Lock()  # transformers changes settings of the whole process while it loads
+@cache
+def shared_cache() -> PredictorCache:
+    """Return the cache that all panels of this process share, so that running a cell again does not load a model again."""
+    return PredictorCache()
 
-SHELF = Shelf()
-"""One for all panels: to run a cell again loads nothing again."""
 
-
-def _changed(model: str) -> float:
-    """When a checkpoint folder was last written to: after another run of fine-tuning it is another model. 0 for a hub's."""
+def _modification_time(model_name: str) -> float:
+    """When a checkpoint folder was last written, in seconds since the epoch; 0 for the name of a model."""
     try:
-        return max((file.stat().st_mtime for file in Path(model).expanduser().glob("*")), default=0.0)
+        return max((file.stat().st_mtime for file in Path(model_name).expanduser().glob("*")), default=0.0)
     except OSError:
         return 0.0

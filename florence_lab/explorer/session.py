@@ -1,72 +1,79 @@
-"""TODO"""
+"""Running a question on a model, with answers that grow."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ..exceptions import capture_warnings
 from ..inference.generation import interruptible
 from ..predictor import Predictor
-from .answers import Answer, Answers
-from .listening import listening
-from .questions import ALL_TASKS, Question
+from ..results import Result
+from .answer import Answer
+from .images import SourceImage
+from .questions import Question
 
-if TYPE_CHECKING:
-    from .images import Picture
-
-
-class Stopped(Exception):
-    """Nobody wants the answer any more."""
+compute_lock = threading.Lock()
+"""Held while a model computes. Two models at once would only slow each other down."""
 
 
-_COMPUTING = threading.Lock()  # one answer at a time: two would only slow each other down
+def answer_question(
+    question: Question, model_name: str, predictor: Predictor, stop: threading.Event
+) -> Iterator[Answer]:
+    """Yield growing answers of one model; the last one is complete.
 
+    The image is encoded unless the predictor has encoded it before. Tasks that are run together are answered at once.
 
-def ask(
-    question: Question, model: str, predictor: Predictor, stop: threading.Event
-) -> Iterator[Answer] | Iterator[Answers]:
-    """Growing answers of one model; the last is whole. The picture is encoded unless this predictor has done so before.
+    Args:
+        question: the question.
+        model_name: the name of the model, for the answers.
+        predictor: the model.
+        stop: set by another thread to end the computation.
 
     Raises:
-        Stopped: soon after `stop` is set, whatever the model is at; only a compiled tower ends its look first.
-        ValueError: as `Predictor.stream`.
+        GenerationInterrupted: after `stop` is set, before the next layer of the model. A compiled image encoder is not
+            interrupted.
+        PromptError: as `Predictor.stream`.
     """
-    with _COMPUTING, interruptible(predictor.model, stop.is_set):
-        seconds = _look(question.picture, predictor)
-        answered = _answer_together if question.task == ALL_TASKS.token else _answer_growing
-        yield from answered(question, model, predictor, seconds)
+    with compute_lock, interruptible(predictor.model, stop.is_set):
+        image_seconds = _encode_once(question.image, predictor)
+        answer = _answer_together if question.selection.is_combined else _answer_stream
+        yield from answer(question, model_name, predictor, image_seconds)
 
 
-def _look(picture: Picture, predictor: Predictor) -> float | None:
-    """Has the picture encoded; the seconds it took, None if it was before."""
-    if predictor in picture.encoded:
+def _encode_once(image: SourceImage, predictor: Predictor) -> float | None:
+    """Encode an image and return the seconds; None if the predictor has encoded it before."""
+    if predictor in image.encoded:
         return None
     start = time.perf_counter()
-    with listening():  # `what_it_knows` has told already
-        picture.encoded[predictor] = predictor.encode_image(picture.image)
+    with capture_warnings():  # the panel shows `domain_notice`
+        image.encoded[predictor] = predictor.encode_image(image.image)
     return time.perf_counter() - start
 
 
-def _answer_growing(
-    question: Question, model: str, predictor: Predictor, image_seconds: float | None
+def _answer_stream(
+    question: Question, model_name: str, predictor: Predictor, image_seconds: float | None
 ) -> Iterator[Answer]:
-    with listening():  # `Question.check` has told already
-        growing = predictor.stream(question.picture.encoded[predictor], question.task, question.text)
-    seconds, result, whole = 0.0, None, False
-    while not whole:
+    (token,) = question.tokens
+    with capture_warnings():  # the panel shows those of `Question.validate`
+        stream = predictor.stream(question.image.encoded[predictor], token, question.text)
+    seconds = 0.0
+    results: list[Result] = []
+    is_complete = False
+    while not is_complete:
         start = time.perf_counter()
-        grown = next(growing, None)
-        seconds += time.perf_counter() - start
-        result, whole = result if grown is None else grown, grown is None
-        yield Answer(question, model, image_seconds, seconds, whole, result)
+        result = next(stream, None)
+        seconds += time.perf_counter() - start  # without the time to draw the answer
+        is_complete = result is None
+        results = results if result is None else [result]
+        yield Answer(question, model_name, image_seconds, seconds, is_complete, results)
 
 
 def _answer_together(
-    question: Question, model: str, predictor: Predictor, image_seconds: float | None
-) -> Iterator[Answers]:
-    yield Answers(question, model, image_seconds, 0.0, False, [])
+    question: Question, model_name: str, predictor: Predictor, image_seconds: float | None
+) -> Iterator[Answer]:
+    yield Answer(question, model_name, image_seconds, 0.0, False, [])
     start = time.perf_counter()
-    results = predictor.predict_tasks(question.picture.encoded[predictor], question.tasks, num_beams=1)
-    yield Answers(question, model, image_seconds, time.perf_counter() - start, True, results)
+    results = predictor.predict_tasks(question.image.encoded[predictor], question.tokens, num_beams=1)
+    yield Answer(question, model_name, image_seconds, time.perf_counter() - start, True, results)
