@@ -18,11 +18,11 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from support import UNREACHABLE, PHOTO
+from support import PHOTO, UNREACHABLE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds; on a quiet machine nothing takes more than ten

@@ -1,0 +1,62 @@
+"""Images with the code that loads them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import PHOTO
+
+import florence_lab
+from florence_lab.exceptions import ImageError
+from florence_lab.explorer.images import PREVIEW_SIDE, load_sample, load_scene, open_source, save_upload
+from florence_lab.images import load_image
+from florence_lab.scenes import SAMPLES, sample_path
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: load_sample("sheep"),
+        lambda folder: load_scene(4711),
+        lambda folder: open_source(str(PHOTO)),
+        lambda folder: save_upload(PHOTO.read_bytes(), "my <cat>.png", folder),
+        lambda folder: save_upload(np.asarray(Image.open(PHOTO)), "the given image", folder),
+    ],
+    ids=["sample", "scene", "path", "upload", "array"],
+)
+def test_the_code_of_an_image_gives_the_image(load, tmp_path):
+    image = load(tmp_path)
+    assert load_image(eval(image.code, {"florence_lab": florence_lab})).tobytes() == image.image.tobytes()
+
+
+def test_samples_and_scenes_are_the_same_objects_at_every_call():
+    assert load_sample("sheep") is load_sample("sheep")
+    assert load_scene(7) is load_scene(7)
+
+
+def test_only_cartoon_scenes_are_marked_as_such(tmp_path):
+    assert all(load_sample(name).is_scene for name in SAMPLES)
+    assert open_source(str(sample_path("snow"))).is_scene
+    assert not open_source(str(PHOTO)).is_scene
+
+
+def test_quotes_around_a_path_are_ignored():
+    assert open_source(f' "{PHOTO}" ').name == PHOTO.stem
+
+
+@pytest.mark.parametrize("source", ["", "  ", "nowhere.png", __file__])
+def test_a_source_that_is_not_an_image_is_an_error(source):
+    with pytest.raises(ImageError):
+        open_source(source)
+
+
+def test_an_upload_that_is_not_an_image_is_named_in_the_error(tmp_path):
+    with pytest.raises(ImageError, match=r"^notes.txt: "):
+        save_upload(b"hello", "notes.txt", tmp_path)
+
+
+def test_a_preview_is_a_small_png():
+    preview = load_sample("sheep").preview
+    assert preview.startswith(b"\x89PNG")
+    assert max(Image.open(io.BytesIO(preview)).size) <= PREVIEW_SIDE

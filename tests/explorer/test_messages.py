@@ -1,0 +1,42 @@
+"""Messages of the panel."""
+
+import pytest
+import torch
+from support import PHOTO
+
+from florence_lab.exceptions import ImageError
+from florence_lab.explorer.images import load_sample, open_source
+from florence_lab.explorer.messages import describe_error, domain_notice
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB.\nmore"), "not enough memory"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (ImageError("nowhere.png does not exist"), "nowhere.png does not exist. Give another path"),
+        (ValueError("one\n  two"), "one two"),
+        (TypeError("of a library"), "Unexpected error: TypeError: of a library"),
+        (SystemExit(), "SystemExit"),
+    ],
+)
+def test_an_error_is_described_in_one_line(error, message):
+    described = describe_error(error)
+    assert message in described
+    assert "\n" not in described
+
+
+def test_nano_has_a_notice_about_images_that_are_not_scenes():
+    assert "florence-2-nano was trained on" in domain_notice(("florence-2-nano",), open_source(str(PHOTO)))
+
+
+@pytest.mark.parametrize(("model", "source"), [("florence-2-base", None), ("florence-2-nano", "sheep")])
+def test_other_models_and_scenes_have_no_notice(model, source):
+    image = load_sample(source) if source else open_source(str(PHOTO))
+    assert domain_notice((model,), image) == ""
+
+
+def test_a_model_compared_with_itself_has_one_notice():
+    notice = domain_notice(("florence-2-nano", "florence-2-nano"), open_source(str(PHOTO)))
+    assert notice.count("trained on") == 1
