@@ -8,9 +8,15 @@ import pytest
 import torch
 from support import PHOTO
 
-from florence_lab import get_default_template_type, get_model_tokenizer, get_template, inference, inference_stream
 from florence_lab.results import Boxes, Text
-from florence_lab.swift import seed_everything
+from florence_lab.swift import (
+    get_default_template_type,
+    get_model_tokenizer,
+    get_template,
+    inference,
+    inference_stream,
+    seed_everything,
+)
 
 # ms-swift's best practice for Florence-2, with `florence_lab` for its two imports, and places for the image and the length
 LISTING = """

@@ -1,12 +1,8 @@
 """Fixtures of the command line: a small model, and a user who types."""
 
-import dataclasses
-from pathlib import Path
-
 import pytest
 
 from florence_lab.cli import main
-from florence_lab.loading.registry import MODELS
 
 
 @pytest.fixture
@@ -41,10 +37,3 @@ def type_lines(monkeypatch):
         return remaining
 
     return start
-
-
-@pytest.fixture
-def shipped(small, monkeypatch):
-    """The weights of `small` in place of those of florence-2-nano."""
-    info = dataclasses.replace(MODELS["florence-2-nano"], path=Path(small.name))
-    monkeypatch.setitem(MODELS, "florence-2-nano", info)

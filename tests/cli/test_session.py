@@ -157,7 +157,6 @@ def test_generation_options_reach_the_model(infer, small, capsys):
     assert capsys.readouterr().out.startswith(response_line(answer))
 
 
-@pytest.mark.usefixtures("shipped")
 def test_nano_warns_once_in_a_session_of_images_that_are_not_scenes(type_lines, capsys):
     type_lines("<CAPTION>", sample_path("sheep"), "<CAPTION>", PHOTO, "<CAPTION>", PHOTO, "exit")
     assert main(["infer", "--max_new_tokens", "4"]) == 0
