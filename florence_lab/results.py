@@ -152,7 +152,7 @@ class Instances(Result):
             IndexError: for an index out of range, or a mask of another length.
         """
         chosen = self._resolve_index(index)
-        picked = {
+        picked: dict[str, Any] = {
             name: value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
             for name, value in self._per_instance().items()
         }
@@ -227,12 +227,9 @@ class Instances(Result):
     def _per_instance(self) -> dict[str, Any]:
         """The fields that have one value for each instance."""
         values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
-        # the polygons of `Boxes` are optional
-        return {
-            n: v
-            for n, v in values.items()
-            if v is not None and not (n == "polygons" and v == () and "boxes" in vars(self))
-        }
+        if isinstance(self, Boxes) and not self.polygons:
+            del values["polygons"]  # they are optional
+        return {name: value for name, value in values.items() if value is not None}
 
     def _resolve_index(self, index: Index) -> np.ndarray:
         """Indices of the selected instances."""
