@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # The tokens that the published processor appends to BART's vocabulary, in this order. The misspelling is theirs.
-ADDED_TOKENS = (
-    ["<od>", "</od>", "<ocr>", "</ocr>"]
-    + LOCATION_TOKENS
-    + ["<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"]
-    + ["<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"]
-    + ["<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"]
-)
+ADDED_TOKENS = [
+    *("<od>", "</od>", "<ocr>", "</ocr>", *LOCATION_TOKENS),
+    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
+    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
+]
 
 # Phrases of a caption that have no box: pronouns, and the image itself. The published processor drops them too
 # (`banned_grounding_tokens`).
