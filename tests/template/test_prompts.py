@@ -164,6 +164,11 @@ def test_a_region_that_no_image_contains_is_refused_without_a_size(region):
     assert "of an image" not in str(caught.value)
 
 
+def test_the_message_of_a_region_without_a_size_names_the_region_only():
+    with pytest.raises(PromptError, match=re.escape("the region (-1, 0, 10, 10) lies partly outside the image")):
+        build_prompt(REGION, (-1, 0, 10, 10))
+
+
 def test_a_region_that_some_image_contains_is_accepted_without_a_size():
     assert build_prompt(REGION, (5000, 0, 9000, 10)).task is TASKS[REGION]
 
