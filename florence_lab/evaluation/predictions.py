@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ..data.examples import Example, SceneReference
-from ..exceptions import DatasetError, ImageError, PromptError
+from ..exceptions import ImageError, PromptError
 from ..results import Result
 from ..tasks import split_query
 
@@ -133,11 +133,10 @@ def predict_dataset(
         DatasetError: for a dataset that cannot be read or contains invalid rows; before the model runs.
     """
     from ..data.datasets import load_examples
-    from ..data.validation import summarize_row_errors
+    from ..data.validation import RowValidator
 
-    examples, row_errors = load_examples(datasets, predictor.processor.tokenizer, answered=False)
-    if row_errors:
-        raise DatasetError(f"{len(row_errors)} invalid rows: {summarize_row_errors(row_errors)}")
+    validator = RowValidator(predictor.template, require_target=False)
+    examples = load_examples(datasets, validator, split="held_out").require_valid()
     path = Path(folder) / ANSWERS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     completed = _completed_rows(path)

@@ -26,7 +26,9 @@ class SftArguments:
     model_type: str = option("florence-2-nano", "model to start from, one of available_models()")
     model_id_or_path: str = option("", "checkpoint folder or hub id to start from, instead of model_type")
     hub: str = option("", "modelscope or hf; empty: $FLORENCE_LAB_HUB, else modelscope")
-    dataset: tuple[str, ...] = option((), "files, coco:FILE, scenes:COUNT, hf:ID or ms:ID; #500 appended takes a sample")
+    dataset: tuple[str, ...] = option(
+        (), "files, coco:FILE, scenes:COUNT, hf:ID or ms:ID; #500 appended takes a sample"
+    )
     val_dataset: tuple[str, ...] = option(
         (), "datasets to validate on (scenes are held out); with one, the best checkpoint is kept"
     )
@@ -57,7 +59,9 @@ class SftArguments:
     weight_decay: float = option(0.01, "weight decay of AdamW")
     max_grad_norm: float = option(1.0, "maximum gradient norm (clipping)")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    dtype: str = option("auto", "number format of computation; auto: bf16 if the device computes in it, else fp32", DTYPES)
+    dtype: str = option(
+        "auto", "number format of computation; auto: bf16 if the device computes in it, else fp32", DTYPES
+    )
     device: str = option("auto", "auto or cpu")
     dataloader_num_workers: int = option(1, "processes that load images")
     logging_steps: int = option(5, "steps between log lines")
@@ -69,7 +73,7 @@ class SftArguments:
     seed: int = option(42, "random seed")
 
     def __post_init__(self) -> None:
-        normalized = {
+        normalized: dict[str, Any] = {
             item.name: (getattr(self, item.name),)
             for item in fields(self)
             if isinstance(item.default, tuple) and isinstance(getattr(self, item.name), str)

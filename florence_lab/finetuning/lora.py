@@ -24,7 +24,7 @@ def freeze_image_encoder(model: Florence2ForConditionalGeneration) -> None:
         for module in part.modules():
             # the trainer puts the whole model into training mode, where stochastic depth is active
             if hasattr(module, "drop_prob"):
-                module.drop_prob = 0.0
+                setattr(module, "drop_prob", 0.0)  # noqa: B010 (an attribute of some modules only)
 
 
 def find_linear_layers(model: Florence2ForConditionalGeneration) -> list[str]:

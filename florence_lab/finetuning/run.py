@@ -79,7 +79,8 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
         data_collator=Florence2DataCollator(processor),
         train_dataset=rows,
         eval_dataset=val_rows or None,
-        processing_class=processor,
+        processor=processor,
+        run=run,
         callbacks=[RunLogger(run.path, on_log), *_early_stopping(arguments)],
         eval_examples=val if arguments.needs_generation else (),
         base_model_name=source if source == arguments.model_type else str(folder.resolve()),
@@ -115,7 +116,8 @@ def load_training_data(
     Raises:
         TrainingError: if rows are invalid and not to be skipped, or if no valid one is left to train or validate on.
     """
-    max_tokens = min(arguments.max_length, model.config.text_config.max_position_embeddings)
+    text_config: Any = model.config.text_config
+    max_tokens = min(arguments.max_length, text_config.max_position_embeddings)
     validator = RowValidator(FlorenceTemplate(processor.tokenizer), max_tokens)
     train = load_examples(arguments.dataset, validator, arguments.seed)
     val = load_examples(arguments.val_dataset, validator, arguments.seed, "held_out")

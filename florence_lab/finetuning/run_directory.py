@@ -71,9 +71,9 @@ class RunDirectory:
         """
         run = cls._find(arguments)
         run.check_same_arguments(arguments)
-        for checkpoint in run.path.glob("checkpoint-*"):
-            if not (checkpoint / COMPLETE_MARKER).exists():
-                shutil.rmtree(checkpoint)
+        for path in run.path.glob("checkpoint-*"):
+            if not (path / COMPLETE_MARKER).exists():
+                shutil.rmtree(path)
         checkpoint = run.checkpoint or run.last_checkpoint()
         run.truncate_log(_step(checkpoint) if checkpoint else 0)
         return cls(run.path.resolve(), checkpoint.resolve() if checkpoint else None)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, Seq2SeqTrainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
@@ -32,6 +33,8 @@ class Florence2Trainer(Seq2SeqTrainer):
     def __init__(
         self,
         *,
+        processor: Florence2Processor,
+        run: RunDirectory,
         eval_examples: Sequence[Example] = (),
         base_model_name: str = "",
         max_checkpoints: int = 2,
@@ -40,12 +43,15 @@ class Florence2Trainer(Seq2SeqTrainer):
         """Create a trainer.
 
         Args:
+            processor: saved in each checkpoint.
+            run: the directory for checkpoints, the `output_dir` of the training arguments.
             eval_examples: examples to answer at each evaluation; none computes the loss only.
             base_model_name: model_type or folder that an adapter names as its base model.
             max_checkpoints: number of checkpoints to keep; the best is always kept.
             trainer_kwargs: arguments of `Seq2SeqTrainer`.
         """
-        super().__init__(**trainer_kwargs)
+        super().__init__(processing_class=processor, **trainer_kwargs)
+        self.processor, self.run = processor, run
         self.eval_examples, self.base_model_name = eval_examples, base_model_name
         self.max_checkpoints = max_checkpoints
 
@@ -58,10 +64,17 @@ class Florence2Trainer(Seq2SeqTrainer):
             inputs["inputs_embeds"] = torch.cat([features.to(embeddings.dtype), embeddings], dim=1)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Compute the validation loss and, with `eval_examples`, the metrics of generated answers."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.eval_examples:
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.eval_examples and output.metrics is not None:
             metrics = self.compute_generation_metrics()
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
@@ -71,14 +84,13 @@ class Florence2Trainer(Seq2SeqTrainer):
         shared: list[dict[str, float]] = [{}]
         if self.is_world_process_zero():
             model = self.accelerator.unwrap_model(self.model)
-            predictor = predictor_from_training_model(model, self.processing_class, "validation")
+            predictor = predictor_from_training_model(model, self.processor, "validation")
             shared = [evaluate(predictor, self.eval_examples).flat_metrics()]
         return dict(broadcast_object_list(shared)[0])
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, or remove the incomplete one and raise `TrainingError`."""
-        run = RunDirectory(Path(self.args.output_dir))
-        checkpoint = run.path / f"checkpoint-{self.state.global_step}"
+        checkpoint = self.run.path / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(*args, **kwargs)
             self.accelerator.wait_for_everyone()
@@ -87,10 +99,10 @@ class Florence2Trainer(Seq2SeqTrainer):
                 (checkpoint / COMPLETE_MARKER).touch()
         except Exception as error:  # a full disk makes torch, safetensors and Python raise different types
             shutil.rmtree(checkpoint, ignore_errors=True)
-            raise TrainingError(_describe_failed_save(run, checkpoint, error)) from error
+            raise TrainingError(_describe_failed_save(self.run, checkpoint, error)) from error
         if self.is_world_process_zero():
             rotate_checkpoints(
-                output_dir=self.args.output_dir,
+                output_dir=str(self.run.path),
                 save_total_limit=self.max_checkpoints,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
