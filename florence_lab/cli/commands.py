@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..finetuning.arguments import SftArguments
 from ..finetuning.launch import _start_processes
@@ -120,25 +120,34 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run_eval(arguments: argparse.Namespace) -> None:
-    from ..evaluation.evaluator import evaluate
-    from ..evaluation.suites import held_out, scene_examples
+    from ..data.datasets import check_datasets, load_examples
+    from ..data.examples import Example
+    from ..data.validation import RowValidator
+    from ..evaluation import METRIC_SUITES, SCENE_METRIC_SUITES, evaluate, scene_examples
+    from ..evaluation.suites import parse_scene_suite
+    from ..exceptions import DatasetError
     from ..tasks import get_task
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    if arguments.dataset.startswith("scenes"):
-        seeds = held_out(arguments.dataset)
+    if arguments.dataset.partition(":")[0] == "scenes":
+        seeds = parse_scene_suite(arguments.dataset)
         predictor = _load(arguments)
-        questions = scene_examples(seeds, tasks)
+        examples: Iterable[Example] = scene_examples(seeds, tasks)
+        suites = SCENE_METRIC_SUITES
     else:
-        from ..data.datasets import check_datasets, read_questions
-
-        check_datasets([arguments.dataset])
+        check_datasets([arguments.dataset], split="held_out")
         predictor = _load(arguments)
-        questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
+        loaded = load_examples([arguments.dataset], RowValidator(predictor.template), split="held_out")
+        examples = [e for e in loaded.require_valid() if not tasks or e.prompt.task.token in tasks]
+        suites = METRIC_SUITES
+        if not examples:
+            raise DatasetError(f"{arguments.dataset} has no examples of {', '.join(tasks or ['any task'])}")
     generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
-    evaluation = evaluate(predictor, questions, arguments.batch_size, **generation)
-    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
-    print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
+    evaluation = evaluate(predictor, examples, arguments.batch_size, suites, **generation)
+    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    if evaluation.errors:
+        print(f"\n{len(evaluation.errors)} examples have no prediction, see answers.jsonl")
+    print(f"\nmetrics, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
 
 
 def _add_pretrain_arguments(command: argparse.ArgumentParser) -> None:

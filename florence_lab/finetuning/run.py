@@ -21,7 +21,7 @@ from ..data.datasets import check_datasets, load_examples
 from ..data.examples import Example, Question, as_questions, image_key
 from ..data.rows import RowError
 from ..data.validation import summarize_row_errors
-from ..evaluation.metrics import METRICS
+from ..evaluation.evaluator import metric_names
 from ..exceptions import TrainingError
 from ..inference.device import DTYPES, has_native_bf16
 from ..inference.generation import prepare_model
@@ -33,7 +33,7 @@ from .collator import Florence2DataCollator, Row
 from .feature_cache import FeatureCache
 from .lora import add_lora, freeze_vision
 from .run_directory import _run_folder, last_checkpoint
-from .trainer import Florence2Trainer, Record, metrics_of
+from .trainer import Florence2Trainer, Record
 
 
 def sft(arguments: SftArguments, watch: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -161,10 +161,7 @@ def _check_metric(arguments: SftArguments, questions: Sequence[Question]) -> Non
     chosen = arguments.metric_for_best_model
     if chosen == "loss":
         return
-    known = {}
-    for task in dict.fromkeys(question.task for question in questions):
-        truths = [question.truth for question in questions if question.task == task]
-        known |= metrics_of({task: METRICS[task](truths, truths)})
+    known = metric_names(dict.fromkeys(question.prompt.task for question in questions))
     if chosen not in known:
         raise ValueError(f"--metric_for_best_model {chosen}: for these rows give loss or one of {', '.join(known)}")
 

@@ -50,7 +50,7 @@ class Florence2Trainer(Seq2SeqTrainer):
             predictor = predictor_from_training_model(
                 self.accelerator.unwrap_model(self.model), self.processing_class, "validation"
             )
-            found = [metrics_of(evaluate(predictor, self.questions, total=len(self.questions)).metrics())]
+            found = [evaluate(predictor, self.questions).flat_metrics()]
         return broadcast_object_list(found)[0]
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -90,11 +90,6 @@ def predictor_from_training_model(model: torch.nn.Module, processor: Florence2Pr
     """A predictor for a model in training, LoRA or not; it shares the weights."""
     base = model if isinstance(model, Florence2ForConditionalGeneration) else model.get_base_model()
     return Predictor(base.eval(), processor, name)
-
-
-def metrics_of(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    """`{"<OD>": {"mAP@0.5": …}}` -> `{"OD/mAP@0.5": …}`."""
-    return {f"{task.strip('<>')}/{name}": value for task, values in metrics.items() for name, value in values.items()}
 
 
 class Record(TrainerCallback):
