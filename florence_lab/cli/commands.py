@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..finetuning.arguments import SftArguments
 from ..finetuning.launch import launch_processes
@@ -121,28 +121,32 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_eval(arguments: argparse.Namespace) -> None:
     from ..data.datasets import check_datasets, load_examples, parse_datasets
+    from ..data.examples import Example
     from ..data.readers.scenes import ScenesReader
     from ..data.validation import RowValidator
-    from ..evaluation.evaluator import evaluate
-    from ..evaluation.suites import scene_examples
+    from ..evaluation import METRIC_SUITES, SCENE_METRIC_SUITES, evaluate, scene_examples
     from ..exceptions import DatasetError
     from ..tasks import get_task
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    check_datasets([arguments.dataset], "held_out")
-    (spec,) = parse_datasets([arguments.dataset], "held_out")
+    check_datasets([arguments.dataset], split="held_out")
+    (spec,) = parse_datasets([arguments.dataset], split="held_out")
     predictor = _load(arguments)
     if spec.kind == "scenes":
-        questions = scene_examples(ScenesReader(spec).seeds, tasks)
+        examples: Iterable[Example] = scene_examples(ScenesReader(spec).seeds, tasks)
+        suites = SCENE_METRIC_SUITES
     else:
-        examples = load_examples([spec], RowValidator(predictor.template)).require_valid()
-        questions = [example for example in examples if not tasks or example.prompt.task.token in tasks]
-        if not questions:
-            raise DatasetError(f"{spec.name} has no examples of {', '.join(tasks or ['any task'])}")
+        loaded = load_examples([spec], RowValidator(predictor.template))
+        examples = [e for e in loaded.require_valid() if not tasks or e.prompt.task.token in tasks]
+        suites = METRIC_SUITES
+        if not examples:
+            raise DatasetError(f"{arguments.dataset} has no examples of {', '.join(tasks or ['any task'])}")
     generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
-    evaluation = evaluate(predictor, questions, arguments.batch_size, **generation)
-    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
-    print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
+    evaluation = evaluate(predictor, examples, arguments.batch_size, suites, **generation)
+    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    if evaluation.errors:
+        print(f"\n{len(evaluation.errors)} examples have no prediction, see answers.jsonl")
+    print(f"\nmetrics, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
 
 
 def _add_pretrain_arguments(command: argparse.ArgumentParser) -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from ..data.datasets import load_examples
 from ..data.examples import Example, SceneReference
+from ..data.validation import RowValidator
 from ..exceptions import ImageError, PromptError
 from ..results import Result
 from ..tasks import split_query
@@ -121,7 +123,7 @@ def predict_dataset(
 
     Args:
         predictor: the model.
-        datasets: as for fine-tuning; the rows need no response.
+        datasets: as for fine-tuning; the rows need no response, and scenes are held-out ones by default.
         folder: where `answers.jsonl` is written, one `Prediction` a line.
         batch_size: examples predicted and written together.
         generate_kwargs: as for `Predictor.predict`.
@@ -132,9 +134,6 @@ def predict_dataset(
     Raises:
         DatasetError: for a dataset that cannot be read or contains invalid rows; before the model runs.
     """
-    from ..data.datasets import load_examples
-    from ..data.validation import RowValidator
-
     validator = RowValidator(predictor.template, require_target=False)
     examples = load_examples(datasets, validator, split="held_out").require_valid()
     path = Path(folder) / ANSWERS_FILE
