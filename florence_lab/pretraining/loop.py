@@ -63,7 +63,7 @@ def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], Non
         bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{line['images_per_s']:.0f}/s")
         if run.step % arguments.measure_every == 0:
             evaluation = look(run.ema.module, tokenizer, run.image_size, arguments.measured)
-            _log(out / "measures.jsonl", {"step": run.step} | evaluation.metrics())
+            _log(out / "measures.jsonl", {"step": run.step} | evaluation.metrics)
             line["picture"] = str(out / f"answers-{run.step}.png")
             picture(evaluation).savefig(line["picture"])
         if watch:

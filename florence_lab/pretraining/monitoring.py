@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from transformers import Florence2ForConditionalGeneration
 
 from ..evaluation.evaluator import Evaluation, evaluate
-from ..evaluation.suites import scene_examples
+from ..evaluation.suites import SCENE_METRIC_SUITES, scene_examples
 from ..loading.checkpoint import build_processor
 from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS
@@ -18,12 +18,14 @@ def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, c
     """Every task on `count` held-out scenes: a quick look, `florence-lab eval` measures properly."""
     predictor = Predictor(model.eval(), build_processor(tokenizer, image_size), name="held-out scenes")
     # an untrained model finds no end
-    return evaluate(predictor, scene_examples(HELD_OUT_SEEDS[:count]), max_new_tokens=160)
+    examples = scene_examples(HELD_OUT_SEEDS[:count])
+    return evaluate(predictor, examples, metric_suites=SCENE_METRIC_SUITES, max_new_tokens=160)
 
 
 def picture(evaluation: Evaluation) -> Figure:
     """The first answer to every task."""
     first = {}
-    for question, answer in zip(evaluation.questions, evaluation.answers, strict=True):
-        first.setdefault(question.task, (question.image, answer))
-    return gallery([first[task] for task in TASKS if task in first], columns=5)
+    for example, prediction in zip(evaluation.examples, evaluation.predictions, strict=True):
+        first.setdefault(example.prompt.task.token, (example, prediction))
+    panels = [(first[task][0].load_image(), first[task][1]) for task in TASKS if task in first]
+    return gallery(panels, columns=5)
