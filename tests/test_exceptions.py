@@ -43,13 +43,15 @@ def test_the_case_of_a_name_does_not_matter_for_the_closest():
 
 
 def test_the_innermost_error_is_summarized_in_one_line():
-    try:
+    def fail():
         try:
             raise OSError("no route\nto host")
         except OSError as error:
             raise ValueError("failed") from error
-    except ValueError as error:
-        assert summarize_error(error) == "no route"
+
+    with pytest.raises(ValueError, match="failed") as caught:
+        fail()
+    assert summarize_error(caught.value) == "no route"
 
 
 def test_an_error_without_a_message_is_summarized_by_its_type():
