@@ -1,22 +1,21 @@
-"""The catalogue: which names there are, and what an unknown one is told."""
+"""The known models."""
 
 import subprocess
 import sys
 
 import pytest
 
-from florence_lab.exceptions import unknown_name
 from florence_lab.loading.registry import MODELS, available_models, get_model_info
 
 PUBLISHED = ["florence-2-base", "florence-2-base-ft", "florence-2-large", "florence-2-large-ft"]
 
 
-def test_names():
+def test_five_models_are_known():
     assert available_models() == [*PUBLISHED, "florence-2-nano"]
     assert all(info.model_type == name for name, info in MODELS.items())
 
 
-def test_changing_the_list_changes_no_model():
+def test_the_list_of_models_is_a_copy():
     available_models().clear()
     assert available_models()
 
@@ -31,7 +30,7 @@ def test_published_models_are_on_both_hubs(model_type):
     assert ("fine-tuned" in info.description) == model_type.endswith("-ft")
 
 
-def test_nano_ships_with_the_package_and_says_what_it_is():
+def test_nano_ships_with_the_package():
     info = get_model_info("florence-2-nano")
     assert (info.modelscope_id, info.hf_id) == (None, None)
     assert info.path.parts[-3:] == ("florence_lab", "assets", "florence-2-nano")
@@ -39,21 +38,17 @@ def test_nano_ships_with_the_package_and_says_what_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"),
+    ("name", "closest"),
     [("florence-2-lagre", "florence-2-large"), ("Florence-2-Base-FT", "florence-2-base-ft")],
 )
-def test_unknown_model_names_the_nearest_and_all(name, nearest):
-    with pytest.raises(ValueError, match=rf"'{name}'; did you mean '{nearest}'\?") as caught:
+def test_an_unknown_model_is_answered_with_the_closest_and_all(name, closest):
+    with pytest.raises(ValueError, match=rf"'{name}'; did you mean '{closest}'\?") as caught:
         get_model_info(name)
     assert str(caught.value).endswith(", ".join(available_models()))
 
 
-def test_unknown_name_without_a_near_one_suggests_nothing():
-    assert unknown_name("task", "zzz", ["<OD>", "<OCR>"]) == "unknown task 'zzz'. Known: <OD>, <OCR>"
-
-
-def test_importing_the_catalogue_and_the_hub_imports_nothing_heavy():
+def test_importing_registry_and_hub_is_light():
     heavy = "{'torch', 'transformers', 'modelscope', 'huggingface_hub', 'requests', 'numpy', 'PIL'}"
-    code = f"import sys, florence_lab.catalog, florence_lab.hub; print({heavy} & set(sys.modules))"
+    code = f"import sys, florence_lab.loading.registry, florence_lab.loading.hub; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
