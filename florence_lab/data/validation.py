@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ class RowValidator:
     template: FlorenceTemplate
     max_target_tokens: int = 1024
     require_target: bool = True
-    _image_sizes: dict[ImageSource, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    _image_sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, row: RawRow | RowError) -> ValidatedRow:
         """Return the examples of a row and its faults. Threads may call this at the same time."""
@@ -97,14 +98,13 @@ class RowValidator:
             raise InvalidRow("unreadable image", "the row names no image")
         if isinstance(image, SceneReference):
             return image.size, image.size
-        is_path = not isinstance(image, (bytes, np.ndarray)) and hasattr(image, "__fspath__")
-        if is_path and image in self._image_sizes:  # rows about one image often follow one another
+        if isinstance(image, Path) and image in self._image_sizes:  # often several rows are about one image
             return self._image_sizes[image]
         try:
             size = load_image_source(image).size
         except ImageError as error:
             raise InvalidRow("unreadable image", str(error)) from error
-        if is_path:
+        if isinstance(image, Path):
             self._image_sizes[image] = size
         return size
 
