@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+def _option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
     """Return a dataclass field with its line for `--help` and the values that it accepts."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
@@ -23,54 +23,54 @@ class SftArguments:
         ValueError: for a value that does not exist, or options that contradict each other.
     """
 
-    model_type: str = option("florence-2-nano", "model to start from, one of available_models()")
-    model_id_or_path: str = option("", "checkpoint folder or hub id to start from, instead of model_type")
-    hub: str = option("", "modelscope or hf; empty: $FLORENCE_LAB_HUB, else modelscope")
-    dataset: tuple[str, ...] = option(
+    model_type: str = _option("florence-2-nano", "model to start from, one of available_models()")
+    model_id_or_path: str = _option("", "checkpoint folder or hub id to start from, instead of model_type")
+    hub: str = _option("", "modelscope or hf; empty: $FLORENCE_LAB_HUB, else modelscope")
+    dataset: tuple[str, ...] = _option(
         (), "files, coco:FILE, scenes:COUNT, hf:ID or ms:ID; #500 appended takes a sample"
     )
-    val_dataset: tuple[str, ...] = option(
+    val_dataset: tuple[str, ...] = _option(
         (), "datasets to validate on (scenes are held out); with one, the best checkpoint is kept"
     )
-    skip_bad_rows: bool = option(False, "skip invalid rows instead of aborting")
-    max_length: int = option(1024, "maximum target length in tokens; longer rows are invalid")
-    sft_type: str = option("lora", "lora: train low-rank adapters; full: train all weights", ("lora", "full"))
-    lora_target_modules: tuple[str, ...] = option(
+    skip_bad_rows: bool = _option(False, "skip invalid rows instead of aborting")
+    max_length: int = _option(1024, "maximum target length in tokens; longer rows are invalid")
+    sft_type: str = _option("lora", "lora: train low-rank adapters; full: train all weights", ("lora", "full"))
+    lora_target_modules: tuple[str, ...] = _option(
         ("DEFAULT",), "linear layers with LoRA: DEFAULT (attention), ALL, or names such as q_proj v_proj"
     )
-    lora_rank: int = option(8, "rank of the LoRA matrices")
-    lora_alpha: int = option(32, "LoRA scaling: the update is multiplied by lora_alpha / lora_rank")
-    lora_dropout: float = option(0.05, "dropout before the LoRA matrices")
-    freeze_vision: bool | None = option(
+    lora_rank: int = _option(8, "rank of the LoRA matrices")
+    lora_alpha: int = _option(32, "LoRA scaling: the update is multiplied by lora_alpha / lora_rank")
+    lora_dropout: float = _option(0.05, "dropout before the LoRA matrices")
+    freeze_vision: bool | None = _option(
         None, "freeze the image encoder and its projector (default: true for lora, false for full)"
     )
-    cache_image_features: bool = option(False, "cache image features on disk (requires a frozen image encoder)")
-    feature_dir: str = option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
-    output_dir: str = option("output", "runs are written to output_dir/model_type/v<N>-<time>")
-    resume_from_checkpoint: str = option(
+    cache_image_features: bool = _option(False, "cache image features on disk (requires a frozen image encoder)")
+    feature_dir: str = _option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
+    output_dir: str = _option("output", "runs are written to output_dir/model_type/v<N>-<time>")
+    resume_from_checkpoint: str = _option(
         "false", "true: resume the latest run in output_dir; or the path of a run or checkpoint"
     )
-    num_train_epochs: float = option(1.0, "number of training epochs")
-    max_steps: int = option(-1, "number of optimizer steps; overrides num_train_epochs if positive")
-    batch_size: int = option(4, "batch size of each device, in training and validation")
-    gradient_accumulation_steps: int = option(1, "micro-batches accumulated before each optimizer step")
-    learning_rate: float | None = option(None, "peak learning rate (default: 1e-4 for lora, 1e-5 for full)")
-    warmup_ratio: float = option(0.05, "share of the steps with linear warm-up; a cosine decay follows")
-    weight_decay: float = option(0.01, "weight decay of AdamW")
-    max_grad_norm: float = option(1.0, "maximum gradient norm (clipping)")
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    dtype: str = option(
+    num_train_epochs: float = _option(1.0, "number of training epochs")
+    max_steps: int = _option(-1, "number of optimizer steps; overrides num_train_epochs if positive")
+    batch_size: int = _option(4, "batch size of each device, in training and validation")
+    gradient_accumulation_steps: int = _option(1, "micro-batches accumulated before each optimizer step")
+    learning_rate: float | None = _option(None, "peak learning rate (default: 1e-4 for lora, 1e-5 for full)")
+    warmup_ratio: float = _option(0.05, "share of the steps with linear warm-up; a cosine decay follows")
+    weight_decay: float = _option(0.01, "weight decay of AdamW")
+    max_grad_norm: float = _option(1.0, "maximum gradient norm (clipping)")
+    gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass to save memory")
+    dtype: str = _option(
         "auto", "number format of computation; auto: bf16 if the device computes in it, else fp32", DTYPES
     )
-    device: str = option("auto", "auto or cpu")
-    dataloader_num_workers: int = option(1, "processes that load images")
-    logging_steps: int = option(5, "steps between log lines")
-    eval_steps: int = option(100, "steps between checkpoints; each is evaluated on val_dataset")
-    save_total_limit: int = option(2, "number of checkpoints to keep; the best is always kept")
-    predict_with_generate: bool = option(False, "also compute task metrics of generated answers, not the loss alone")
-    metric_for_best_model: str = option("loss", "loss, or a task metric such as OD/mAP@0.5")
-    early_stopping_patience: int = option(0, "stop after this many evaluations without improvement; 0 disables it")
-    seed: int = option(42, "random seed")
+    device: str = _option("auto", "auto or cpu")
+    dataloader_num_workers: int = _option(1, "processes that load images")
+    logging_steps: int = _option(5, "steps between log lines")
+    eval_steps: int = _option(100, "steps between checkpoints; each is evaluated on val_dataset")
+    save_total_limit: int = _option(2, "number of checkpoints to keep; the best is always kept")
+    predict_with_generate: bool = _option(False, "also compute task metrics of generated answers, not the loss alone")
+    metric_for_best_model: str = _option("loss", "loss, or a task metric such as OD/mAP@0.5")
+    early_stopping_patience: int = _option(0, "stop after this many evaluations without improvement; 0 disables it")
+    seed: int = _option(42, "random seed")
 
     def __post_init__(self) -> None:
         normalized: dict[str, Any] = {
