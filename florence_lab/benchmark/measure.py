@@ -62,7 +62,7 @@ def benchmark(
         inputs = BenchmarkInputs.create(first.processor)
         chosen = {name: WORKLOADS[name] for name in workloads}
         timings, outputs = _measure(runners, chosen, inputs, repeats)
-        hardware = _measure_hardware(torch_device)
+        hardware = measure_hardware(torch_device)
         roofline = _roofline(first.model, inputs.pixel_values, hardware)
     del runners, first
     return BenchmarkReport(
@@ -72,7 +72,7 @@ def benchmark(
         roofline_s={name: seconds for name, seconds in roofline.items() if name in (*chosen, NEXT_TOKEN)},
         hardware=hardware,
         peak_memory_gb={
-            name: _peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
+            name: peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
         },
     )
 
@@ -109,8 +109,8 @@ def _compare_outputs(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, bool
     return {name: texts[0] == texts[1] for name, texts in both.items() if len(texts) == 2}
 
 
-def _measure_hardware(device: torch.device) -> dict[str, float]:
-    """Peak GFLOP/s of matrix products of the image encoder's size, and the bandwidth of reading more than caches hold."""
+def measure_hardware(device: torch.device) -> dict[str, float]:
+    """Return peak GFLOP/s of matrix products of the image encoder's size, and GB/s of reading more than caches hold."""
     hardware = {}
     for name, dtype in _DTYPES.items():
         a = torch.ones((2304, 768), dtype=dtype, device=device)
@@ -182,8 +182,8 @@ def _describe_environment(model_type: str, device: torch.device, repeats: int) -
     }
 
 
-def _peak_memory_gb(backend: str, model_type: str, device: str) -> float:
-    """Peak memory in GB of a new process, from loading the model to its first answer."""
+def peak_memory_gb(backend: str, model_type: str, device: str) -> float:
+    """Return the peak memory in GB of a new process that loads a model and answers once; on CUDA, that of the device."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(answer_once, backend, model_type, device).result()
