@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from ..finetuning.arguments import SftArguments
-from ..finetuning.launch import _start_processes
+from ..finetuning.launch import launch_processes
 from ..loading.registry import MODELS, available_models
 from ..pretraining.arguments import PretrainArguments
 from .arguments import GENERATION, _add_fields, _add_model_arguments, _add_which_model, _boolean, _fields_of, _load
@@ -120,24 +120,23 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run_eval(arguments: argparse.Namespace) -> None:
-    from ..data.datasets import check_datasets, load_examples
+    from ..data.datasets import check_datasets, load_examples, parse_datasets
     from ..data.examples import Example
+    from ..data.readers.scenes import ScenesReader
     from ..data.validation import RowValidator
     from ..evaluation import METRIC_SUITES, SCENE_METRIC_SUITES, evaluate, scene_examples
-    from ..evaluation.suites import parse_scene_suite
     from ..exceptions import DatasetError
     from ..tasks import get_task
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    if arguments.dataset.partition(":")[0] == "scenes":
-        seeds = parse_scene_suite(arguments.dataset)
-        predictor = _load(arguments)
-        examples: Iterable[Example] = scene_examples(seeds, tasks)
+    check_datasets([arguments.dataset], split="held_out")
+    (spec,) = parse_datasets([arguments.dataset], split="held_out")
+    predictor = _load(arguments)
+    if spec.kind == "scenes":
+        examples: Iterable[Example] = scene_examples(ScenesReader(spec).seeds, tasks)
         suites = SCENE_METRIC_SUITES
     else:
-        check_datasets([arguments.dataset], split="held_out")
-        predictor = _load(arguments)
-        loaded = load_examples([arguments.dataset], RowValidator(predictor.template), split="held_out")
+        loaded = load_examples([spec], RowValidator(predictor.template))
         examples = [e for e in loaded.require_valid() if not tasks or e.prompt.task.token in tasks]
         suites = METRIC_SUITES
         if not examples:
@@ -166,7 +165,7 @@ def _add_sft_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_sft(arguments: argparse.Namespace) -> None:
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
-        _start_processes()
+        launch_processes()
     from ..finetuning.run import sft
 
     print(sft(SftArguments(**_fields_of(arguments, SftArguments))))
