@@ -9,7 +9,7 @@ import torch
 
 import florence_lab.benchmark
 from florence_lab.benchmark import measure
-from florence_lab.benchmark.measure import peak_memory_gb, benchmark
+from florence_lab.benchmark.measure import benchmark, peak_memory_gb
 from florence_lab.benchmark.report import BenchmarkReport
 from florence_lab.benchmark.runners import BACKENDS
 from florence_lab.benchmark.workloads import SPEEDUPS, WORKLOADS

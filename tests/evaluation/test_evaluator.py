@@ -200,10 +200,10 @@ def test_the_command_passes_on_the_number_of_beams(tmp_path, monkeypatch):
     assert num_beams == [3, None]
 
 
-@pytest.mark.parametrize("dataset", ["scenes:", "scenes:0", "Scenes", "rows.csv"])
-def test_the_command_refuses_an_unknown_dataset_before_it_loads_a_model(dataset, capsys):
+@pytest.mark.parametrize("dataset", ["scenes:0", "Scenes", "rows.csv", "missing.jsonl"])
+def test_the_command_refuses_an_unusable_dataset_before_it_loads_a_model(dataset, capsys):
     assert main(["eval", "--dataset", dataset, "--model_type", "florence-2-large"]) == 2
-    assert f"unknown dataset '{dataset}'" in capsys.readouterr().err
+    assert dataset in capsys.readouterr().err
 
 
 def test_the_command_reads_a_file_whose_name_begins_with_scenes(tmp_path, capsys, monkeypatch):

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from florence_lab.data.examples import SceneReference
-from florence_lab.evaluation import SCENE_METRIC_SUITES, evaluate, scene_examples
-from florence_lab.evaluation.suites import object_accuracy, parse_scene_suite
+from florence_lab.evaluation import evaluate_scenes, scene_examples
+from florence_lab.evaluation.suites import object_accuracy
 from florence_lab.results import Text
 from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
 from florence_lab.tasks import TASKS
@@ -53,17 +53,9 @@ def test_object_accuracy_is_undefined_for_captions_of_other_images():
     assert math.isnan(object_accuracy(caption("a zebra eats grass"), caption("two giraffes stand near a fence")))
 
 
-def test_the_suite_names_held_out_seeds():
-    assert parse_scene_suite("scenes") == HELD_OUT_SEEDS[:500]
-    assert parse_scene_suite("scenes:3") == HELD_OUT_SEEDS[:3]
-
-
-@pytest.mark.parametrize(
-    "name", ["coco", "scenes:", "scenes:0", "scenes:100001", "scenes:many", "Scenes", "scenes_val"]
-)
-def test_an_unknown_suite_is_refused(name):
-    with pytest.raises(ValueError, match=rf"unknown dataset '{name}': expected scenes or scenes:COUNT"):
-        parse_scene_suite(name)
+def test_evaluating_scenes_compares_captions_by_objects(small):
+    evaluation = evaluate_scenes(small, HELD_OUT_SEEDS[:1], ["<CAPTION>"], max_new_tokens=4)
+    assert evaluation.flat_metrics() == {"CAPTION/object_accuracy": 0}
 
 
 # The README gives the values of 500 scenes; the bounds leave room for the variance of fewer scenes.
@@ -86,8 +78,7 @@ LOWER_BOUNDS = {
 
 @pytest.mark.slow
 def test_florence_2_nano_is_as_accurate_as_documented(nano):
-    examples = scene_examples(HELD_OUT_SEEDS[-80:], list(LOWER_BOUNDS))
-    metrics = evaluate(nano, examples, metric_suites=SCENE_METRIC_SUITES).metrics
+    metrics = evaluate_scenes(nano, HELD_OUT_SEEDS[-80:], list(LOWER_BOUNDS)).metrics
     for task, bounds in LOWER_BOUNDS.items():
         for name, bound in bounds.items():
             assert metrics[task][name] >= bound, (task, name, metrics[task])
