@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration
 
+from ..exceptions import unknown_name
 from ..inference.device import select_device
 from ..loading.hub import find_cached
 from ..scenes import HELD_OUT_SEEDS, draw_scene
@@ -48,10 +49,12 @@ def benchmark(
         workloads: names in `WORKLOADS`.
 
     Raises:
-        ValueError: for fewer than one repetition, or a model that is neither on this machine nor of a published size.
+        ValueError: for fewer than one repetition, an unknown workload, or a model that is neither on this machine nor of a
+            published size.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be 1 or more, got {repeats}")
+    chosen = {name: _get_workload(name) for name in workloads}
     torch_device = select_device(device)
     names = [name for name in BACKENDS if against == "transformers" or not name.startswith("transformers")]
     with torch.inference_mode():
@@ -60,7 +63,6 @@ def benchmark(
         }
         first = next(iter(runners.values()))
         inputs = BenchmarkInputs.create(first.processor)
-        chosen = {name: WORKLOADS[name] for name in workloads}
         timings, outputs = _measure(runners, chosen, inputs, repeats)
         hardware = measure_hardware(torch_device)
         roofline = _roofline(first.model, inputs.pixel_values, hardware)
@@ -75,6 +77,12 @@ def benchmark(
             name: peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
         },
     )
+
+
+def _get_workload(name: str) -> Workload:
+    if name not in WORKLOADS:
+        raise ValueError(unknown_name("workload", name, WORKLOADS))
+    return WORKLOADS[name]
 
 
 def _measure(

@@ -56,6 +56,11 @@ def test_one_library_alone_can_be_measured(no_hardware, checkpoint):
     assert report.outputs_match == {}
 
 
+def test_an_unknown_workload_is_refused():
+    with pytest.raises(ValueError, match="unknown workload 'one anser'; did you mean 'one answer'"):
+        benchmark(workloads=["one anser"])
+
+
 @pytest.mark.slow
 def test_all_workloads_are_measured_and_compared(no_hardware, checkpoint):
     report = benchmark(checkpoint, "cpu", repeats=1)
