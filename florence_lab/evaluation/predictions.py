@@ -104,7 +104,7 @@ class Prediction:
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read a file that `predict_dataset`, `Evaluation.save` or `florence-lab infer` wrote."""
     with Path(path).open(encoding="utf-8") as file:
-        return [Prediction.from_json(json.loads(line)) for line in file]
+        return [Prediction.from_json(json.loads(line)) for line in file if line.strip()]
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
