@@ -55,8 +55,8 @@ def test_asking_15_tasks_of_an_encoded_image(base_size):
 
 STEP = """
 import resource, sys
-from florence_lab.training.arguments import SftArguments
-from florence_lab.training.sft import sft
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.run import sft
 
 folder, sft_type = sys.argv[1:]
 sft(SftArguments(
@@ -97,7 +97,7 @@ def test_epochs_an_hour_with_and_without_image_tokens_on_disk(training_folder):
     made = time.perf_counter()
     model, processor = load_checkpoint(training_folder / "base")
     cache = FeatureCache(model, processor, torch.bfloat16, training_folder / "features")
-    cache.compute([training_folder / "rows" / "images" / f"scene_{seed:08d}.png" for seed in TRAIN_SEEDS[:12]])
+    cache.encode_images([training_folder / "rows" / "images" / f"scene_{seed:08d}.png" for seed in TRAIN_SEEDS[:12]])
     made = time.perf_counter() - made
     without, with_ = epochs(False, 3), epochs(True, 5)
     print(
