@@ -10,7 +10,7 @@ import pytest
 import skimage
 import torch
 
-from florence_lab.benchmark.models import build
+from florence_lab.benchmark.models import build_model
 from florence_lab.finetuning.arguments import SftArguments
 from florence_lab.finetuning.feature_cache import FeatureCache
 from florence_lab.finetuning.run import sft
@@ -28,7 +28,7 @@ INPUTS = {"none": None, "phrase": "a cat", "region": (100, 50, 300, 250)}
 def base_size() -> Predictor:
     """A predictor of florence-2-base's size; weights are random, so the answers mean nothing."""
     torch.set_num_threads(os.cpu_count())  # conftest.py asks for one
-    return Predictor(*build("florence-2-base"))
+    return Predictor(*build_model("florence-2-base"))
 
 
 def test_asking_15_tasks_of_an_encoded_image(base_size):

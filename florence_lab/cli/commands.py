@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..finetuning.arguments import SftArguments
 from ..finetuning.launch import launch_processes
@@ -121,10 +121,9 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_eval(arguments: argparse.Namespace) -> None:
     from ..data.datasets import check_datasets, load_examples, parse_datasets
-    from ..data.examples import Example
     from ..data.readers.scenes import ScenesReader
     from ..data.validation import RowValidator
-    from ..evaluation import METRIC_SUITES, SCENE_METRIC_SUITES, evaluate, scene_examples
+    from ..evaluation import evaluate, evaluate_scenes
     from ..exceptions import DatasetError
     from ..tasks import get_task
 
@@ -132,17 +131,16 @@ def _run_eval(arguments: argparse.Namespace) -> None:
     check_datasets([arguments.dataset], split="held_out")
     (spec,) = parse_datasets([arguments.dataset], split="held_out")
     predictor = _load(arguments)
+    generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
     if spec.kind == "scenes":
-        examples: Iterable[Example] = scene_examples(ScenesReader(spec).seeds, tasks)
-        suites = SCENE_METRIC_SUITES
+        seeds = ScenesReader(spec).seeds
+        evaluation = evaluate_scenes(predictor, seeds, tasks, arguments.batch_size, **generation)
     else:
         loaded = load_examples([spec], RowValidator(predictor.template))
         examples = [e for e in loaded.require_valid() if not tasks or e.prompt.task.token in tasks]
-        suites = METRIC_SUITES
         if not examples:
             raise DatasetError(f"{arguments.dataset} has no examples of {', '.join(tasks or ['any task'])}")
-    generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
-    evaluation = evaluate(predictor, examples, arguments.batch_size, suites, **generation)
+        evaluation = evaluate(predictor, examples, arguments.batch_size, **generation)
     print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if evaluation.errors:
         print(f"\n{len(evaluation.errors)} examples have no prediction, see answers.jsonl")

@@ -104,7 +104,7 @@ class Prediction:
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read a file that `predict_dataset`, `Evaluation.save` or `florence-lab infer` wrote."""
     with Path(path).open(encoding="utf-8") as file:
-        return [Prediction.from_json(json.loads(line)) for line in file]
+        return [Prediction.from_json(json.loads(line)) for line in file if line.strip()]
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
@@ -133,7 +133,9 @@ def predict_dataset(
 
     Raises:
         DatasetError: for a dataset that cannot be read or contains invalid rows; before the model runs.
+        ValueError: for a batch size below 1.
     """
+    check_batch_size(batch_size)
     validator = RowValidator(predictor.template, require_target=False)
     examples = load_examples(datasets, validator, split="held_out").require_valid()
     path = Path(folder) / ANSWERS_FILE
@@ -187,6 +189,12 @@ def predict_examples(
         )
         outcomes |= dict(zip(indices, results, strict=True))
     return [outcomes[i] for i in range(len(examples))]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a ValueError for a batch size below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
 
 
 def _encode(predictor: Predictor, example: Example) -> EncodedImage | ImageError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from transformers import Florence2ForConditionalGeneration
 
-from ..evaluation.evaluator import Evaluation, evaluate
-from ..evaluation.suites import SCENE_METRIC_SUITES, scene_examples
+from ..evaluation import Evaluation, evaluate_scenes
 from ..loading.checkpoint import build_processor
 from ..predictor import Predictor
 from ..scenes import HELD_OUT_SEEDS
@@ -18,8 +17,7 @@ def look(model: Florence2ForConditionalGeneration, tokenizer, image_size: int, c
     """Every task on `count` held-out scenes: a quick look, `florence-lab eval` measures properly."""
     predictor = Predictor(model.eval(), build_processor(tokenizer, image_size), name="held-out scenes")
     # an untrained model finds no end
-    examples = scene_examples(HELD_OUT_SEEDS[:count])
-    return evaluate(predictor, examples, metric_suites=SCENE_METRIC_SUITES, max_new_tokens=160)
+    return evaluate_scenes(predictor, HELD_OUT_SEEDS[:count], max_new_tokens=160)
 
 
 def picture(evaluation: Evaluation) -> Figure:

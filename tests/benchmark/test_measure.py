@@ -1,125 +1,109 @@
-"""The benchmark compares what is the same, and its arithmetic is right; the times themselves are nobody's promise."""
+"""The measurement. The times themselves are not tested."""
 
+import importlib
 import json
+import sys
 
-import pandas as pd
 import pytest
 import torch
-from support import TINY
-from transformers import Florence2Config, Florence2ForConditionalGeneration
 
-from florence_lab.benchmark import measure as bench
-from florence_lab.benchmark.measure import _peak_memory, benchmark
-from florence_lab.benchmark.models import SIZES
-from florence_lab.benchmark.report import Benchmark
-from florence_lab.benchmark.runners import BACKENDS, FlorenceLabRunner, TransformersRunner
-from florence_lab.benchmark.workloads import RATIOS, WORKLOADS, Pictures
+import florence_lab.benchmark
+from florence_lab.benchmark import measure
+from florence_lab.benchmark.measure import benchmark, peak_memory_gb
+from florence_lab.benchmark.report import BenchmarkReport
+from florence_lab.benchmark.runners import BACKENDS
+from florence_lab.benchmark.workloads import SPEEDUPS, WORKLOADS
 from florence_lab.cli import main
-from florence_lab.inference import compilation as compiled
+
+HARDWARE = {"fp32 GFLOP/s": 1.0, "bf16 GFLOP/s": 2.0, "memory GB/s": 4.0}
 
 
-@pytest.fixture
-def quick(monkeypatch, tmp_path):
-    """Short answers of few pictures, and no waiting for a compiler."""
-
-    def fail(*_):
-        raise RuntimeError("no compiler here")
-
-    monkeypatch.setattr(compiled, "_compile", fail)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(bench, "TOKENS", 12)
-    monkeypatch.setattr(bench, "PICTURES", 3)
-    monkeypatch.setattr(bench, "_speeds", lambda device: {"fp32 GFLOP/s": 1.0, "bf16 GFLOP/s": 2.0, "memory GB/s": 4.0})
-    monkeypatch.setattr(bench, "_peak_memory", lambda *_: 0.5)
+@pytest.fixture(scope="module")
+def no_hardware(short):
+    """The hardware is not measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "measure_hardware", lambda device: HARDWARE)
+        patch.setattr(measure, "peak_memory_gb", lambda *_: 0.5)
+        yield
 
 
-@pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
-def test_both_ways_give_the_same_text(quick):
-    ways = [kind(str(TINY), torch.float32, torch.device("cpu")) for kind in (FlorenceLabRunner, TransformersRunner)]
-    pictures = Pictures(ways[0])
-    for name, row in WORKLOADS.items():
-        ours, plain = (row.run(way, pictures) for way in ways)
-        if torch.is_tensor(ours):
-            torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
-        else:
-            assert ours == plain, name
-            assert name == "first token" or all(ours)
-    assert len(ways[0].many(pictures.images[0])) == 15
-    assert len(ways[0].captions(pictures.images)) == 3
+@pytest.fixture(scope="module")
+def report(no_hardware, checkpoint):
+    return benchmark(checkpoint, "cpu", repeats=2, workloads=["vision tower", "first token", "15 tasks"])
 
 
-@pytest.mark.filterwarnings("ignore:the vision tower could not be compiled")
-def test_a_run_measures_every_row_in_its_ways(quick, tmp_path):
-    measured = benchmark(str(TINY), "cpu", repeats=2)
-    assert set(measured.seconds) == set(WORKLOADS)
-    for name, row in WORKLOADS.items():
-        assert list(measured.seconds[name]) == [way for way in BACKENDS if way.startswith(row.ways)]
-        assert all(len(each) == 2 and min(each) > 0 for each in measured.seconds[name].values())
-    assert all(measured.identical.values())
-    assert set(measured.identical) == {"first token", "one answer", "one answer, 3 beams", "15 tasks"}
-    assert measured.limits["one answer"]["fp32"] > measured.limits["one answer"]["bf16"] > 0
-    assert len(measured.ratios()) == len(RATIOS)
-    saved = json.loads(measured.save(tmp_path / "a" / "b.json").read_text())
-    assert saved["seconds"] == measured.seconds
-    for part in ("one answer", "GFLOP/s", "same text in fp32", "GB at the peak", "limit bf16"):
-        assert part in str(measured)
+def test_each_workload_is_repeated_on_its_backends(report):
+    for name, timings in report.timings_s.items():
+        assert list(timings) == [backend for backend in BACKENDS if backend.startswith(WORKLOADS[name].backends)]
+        assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in timings.values())
+    assert list(report.timings_s) == ["vision tower", "first token", "15 tasks"]
 
 
-def test_the_arithmetic():
-    ways = "transformers fp32", "florence_lab fp32", "florence_lab auto"
-    seconds = {
-        "first token": {way: [1.0, 1.0, 1.0] for way in ways},
-        "one answer": {ways[0]: [7.3, 7.3, 64.0], ways[1]: [7.3, 7.3, 7.3], ways[2]: [3.65, 1.0, 7.3]},
-    }
-    measured = Benchmark({}, seconds, {}, {"one answer": {"fp32": 2.0, "bf16": 1.0}}, {}, {})
-    table = measured.medians()
-    assert table.loc["one answer", "transformers fp32"] == 7.3
-    assert table.loc["each further token", "transformers fp32"] == pytest.approx(0.1)
-    assert table.loc["one answer", "limit bf16"] == 1.0
-    expected = pd.DataFrame(
-        [
-            ("one answer", "florence_lab auto / transformers fp32", 7.3, 2.0, 64 / 7.3),
-            ("one answer", "florence_lab fp32 / transformers fp32", 1.0, 1.0, 64 / 7.3),
-        ],
-        columns=["what", "speed", "times", "least", "most"],
-    )
-    pd.testing.assert_frame_equal(measured.ratios(), expected)
+def test_texts_of_both_libraries_are_compared(report):
+    assert report.outputs_match == {"first token": True, "15 tasks": True}
 
 
-@pytest.mark.parametrize(("name", "millions"), [("florence-2-base", 231), ("florence-2-large", 777)])
-def test_random_weights_have_the_published_size(name, millions):
-    vision, text = SIZES[name]
-    with torch.device("meta"):
-        model = Florence2ForConditionalGeneration(Florence2Config(vision_config=vision, text_config=text))
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1)
+def test_lower_bounds_follow_from_the_hardware(report):
+    assert set(report.roofline_s) == {"vision tower", "first token", "each further token"}
+    bounds = report.roofline_s["first token"]
+    assert bounds["fp32"] == pytest.approx(2 * bounds["bf16"])
+    assert bounds["fp32"] > report.roofline_s["vision tower"]["fp32"] > 0
 
 
-def test_what_can_not_be_measured(capsys, unreachable_hubs, tmp_path):
+def test_one_library_alone_can_be_measured(no_hardware, checkpoint):
+    report = benchmark(checkpoint, "cpu", repeats=1, against="nothing", workloads=["first token"])
+    assert list(report.timings_s["first token"]) == ["florence_lab fp32", "florence_lab auto"]
+    assert report.outputs_match == {}
+
+
+def test_an_unknown_workload_is_refused():
+    with pytest.raises(ValueError, match="unknown workload 'one anser'; did you mean 'one answer'"):
+        benchmark(workloads=["one anser"])
+
+
+@pytest.mark.slow
+def test_all_workloads_are_measured_and_compared(no_hardware, checkpoint):
+    report = benchmark(checkpoint, "cpu", repeats=1)
+    assert set(report.timings_s) == set(WORKLOADS)
+    assert all(report.outputs_match.values())
+    assert len(report.ratios()) == len(SPEEDUPS)
+
+
+def test_the_command_refuses_what_cannot_be_measured(capsys, unreachable_hubs):
     assert main(["benchmark", "--repeats", "0"]) == 2
-    assert "repeats=0" in capsys.readouterr().err
+    assert "repeats must be 1 or more, got 0" in capsys.readouterr().err
     assert main(["benchmark", "--model_type", "someone/else"]) == 2
     assert "florence-2-large" in capsys.readouterr().err
 
 
-def test_the_command_prints_and_saves(monkeypatch, capsys, tmp_path):
-    seconds = {row: {"florence_lab fp32": [1.0]} for row in WORKLOADS}
-    given = []
+def test_the_command_prints_and_saves_the_report(monkeypatch, capsys, tmp_path):
+    calls = []
+    timings = {"one answer": {"florence_lab fp32": [1.0]}}
 
     def fake(*arguments):
-        given.append(arguments)
-        return Benchmark({"model": "none"}, seconds, {}, {}, {}, {"florence_lab fp32": 1.0})
+        calls.append(arguments)
+        return BenchmarkReport({"model": "none"}, timings, {}, {}, {}, {"florence_lab fp32": 1.0})
 
-    monkeypatch.setattr(bench, "benchmark", fake)
-    out = tmp_path / "figures.json"
+    monkeypatch.setattr(measure, "benchmark", fake)
+    out = tmp_path / "report.json"
     assert main(["benchmark", "--model_type", "florence-2-nano", "--against", "nothing", "--out", str(out)]) == 0
-    assert given == [("florence-2-nano", "auto", 5, "nothing")]
+    assert calls == [("florence-2-nano", "auto", 5, "nothing")]
     assert str(out) in capsys.readouterr().out
-    assert json.loads(out.read_text())["seconds"] == seconds
+    assert json.loads(out.read_text())["seconds"] == timings
 
 
-def test_the_memory_is_that_of_a_process_of_its_own():
-    """However much this one has taken before."""
+def test_the_module_can_be_imported_without_the_module_resource(monkeypatch):
+    """Python has no `resource` on Windows."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.delitem(sys.modules, measure.__name__)
+    monkeypatch.setattr(florence_lab.benchmark, "measure", measure)  # restored after the import
+    assert importlib.import_module(measure.__name__) is not measure
+
+
+@pytest.mark.slow
+def test_the_memory_is_that_of_a_new_process(checkpoint):
+    """However much memory this process has taken before."""
     taken = torch.ones(2**29)
     taken_gb = taken.nbytes / 1e9
     del taken
-    assert 0.1 < _peak_memory("transformers fp32", str(TINY), "cpu") < taken_gb
+    assert 0.1 < peak_memory_gb("transformers fp32", checkpoint, "cpu") < taken_gb

@@ -172,9 +172,10 @@ def test_average_precision_ranks_by_score():
 
 def test_the_precision_recall_curve_belongs_to_map():
     """COCO matches greedily by score: the duplicate with the higher score is the match, whichever comes first."""
-    ground_truths = [boxes(CAT, ("dog", 50, 50, 60, 60)), boxes(("cat", 20, 20, 40, 40))]
+    other = ("cat", 80, 0, 90, 10)
+    ground_truths = [boxes(CAT, other, ("dog", 40, 40, 90, 90)), boxes(("cat", 20, 20, 40, 40))]
     predictions = [
-        boxes(("cat", 0, 0, 10, 11), CAT, ("dog", 50, 50, 61, 60), scores=(0.9, 0.4, 0.3)),
+        boxes(CAT, ("cat", 0, 0, 10, 16), other, ("dog", 40, 40, 90, 92), scores=(0.4, 0.9, 0.5, 0.3)),
         boxes(("cat", 50, 50, 60, 60), scores=[0.8]),
     ]
     recalls, precisions = precision_recall_curve(predictions, ground_truths)
