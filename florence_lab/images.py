@@ -49,10 +49,10 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
             `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
     if isinstance(source, Image.Image):
-        with _image_errors(f"the PIL image ({source.mode}, {source.width} x {source.height})"):
+        with _image_errors(f"the given PIL image ({source.mode}, {source.width} x {source.height})"):
             return _upright_rgb(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), "the bytes")
+        return _decode(bytes(source), "the byte string")
     if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][\w+.-]+)://", source)):
         return _load_url(source, scheme[1].lower(), timeout, max_bytes)
     if isinstance(source, (str, os.PathLike)):
@@ -60,9 +60,9 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
     if hasattr(source, "read"):
         return _load_file(source)
     if hasattr(source, "detach"):
-        return _from_array(_tensor_to_array(source), "the tensor")
+        return _from_array(_tensor_to_array(source), "the given tensor")
     if isinstance(source, np.ndarray):
-        return _from_array(source, "the array")
+        return _from_array(source, "the given array")
     raise ImageError(
         f"cannot read an image from {type(source).__name__}; pass a path, URL, bytes, file object, PIL image, NumPy array or "
         "torch tensor"
@@ -84,7 +84,7 @@ def _load_path(path: Path) -> Image.Image:
 
 
 def _load_file(file: BinaryIO) -> Image.Image:
-    name = str(getattr(file, "name", "the file object"))
+    name = str(getattr(file, "name", "the given file object"))
     with _image_errors(name):
         rewinds = hasattr(file, "seekable") and file.seekable()
         position = file.tell() if rewinds else 0

@@ -25,18 +25,24 @@ def cache_dir(kind: str) -> Path:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """Return the file with the weights, or all shards.
+    """Return the file with the weights, or all shards. Weights that are incomplete are skipped if there are others.
 
     Raises:
         CheckpointError: if there are no weights, or if a shard in the index is missing.
     """
+    incomplete: CheckpointError | None = None
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return _find_shards(folder, index)
-    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_FILES)}, nor an .index.json of one")
+            try:
+                return _find_shards(folder, index)
+            except CheckpointError as error:
+                incomplete = incomplete or error
+    raise incomplete or CheckpointError(
+        f"{folder} has no weights: neither {' nor '.join(WEIGHT_FILES)}, nor an .index.json of one"
+    )
 
 
 def is_complete(folder: Path) -> bool:

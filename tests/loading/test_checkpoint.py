@@ -1,4 +1,4 @@
-"""Folders -> model and processor: the oracle, every way in which weights are stored, what is refused, and the memory."""
+"""From a checkpoint folder to model and processor: the published outputs, all formats of weights, invalid folders, memory."""
 
 import json
 import shutil
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import PHOTO, TINY, copy_of_tiny, edit_json
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support import PHOTO, TINY, copy_of_tiny, edit_json
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from florence_lab.exceptions import CheckpointError
@@ -33,7 +33,7 @@ def published(tmp_path):
 @pytest.fixture(scope="session")
 def saved_once(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "saved"
-    tiny.save(folder)
+    tiny.save_pretrained(folder)
     return folder
 
 
@@ -54,9 +54,6 @@ def tokens_of(model, image_tokens, prompt_ids, **generation):
     embeddings = torch.cat([image_tokens, model.get_input_embeddings()(words)], dim=1)
     encoded = model.get_encoder()(inputs_embeds=embeddings)
     return model.generate(encoder_outputs=encoded, max_new_tokens=24, **generation)[0].tolist()
-
-
-# ---------------------------------------------------------------------- the oracle
 
 
 def assert_within(found, published, most, what):
@@ -98,19 +95,16 @@ def test_logits_are_the_published_ones(tiny, encoded, expected, run):
 @pytest.mark.parametrize("run", RUNS)
 def test_prompts_and_answers_are_the_published_ones(tiny, encoded, expected, run):
     run = expected["runs"][run]
-    _, _, prompt = tiny.template.prompt(run["query"])
+    prompt = tiny.template.build_prompt(run["query"]).prompt
     assert prompt == run["prompt"]
     assert tiny.processor.tokenizer(prompt).input_ids == run["prompt_ids"]
     for tokens, generation in (
-        ("greedy_search", {"num_beams": 1}),
+        ("greedy", {"num_beams": 1}),
         ("beam3", {}),
     ):  # beams are the checkpoint's own setting
         assert tokens_of(tiny.model, encoded.tokens, run["prompt_ids"], **generation) == run[tokens]
         answer = tiny.predict(encoded, run["query"], max_new_tokens=24, **generation)
         assert answer.raw == tiny.template.decode(run[tokens])
-
-
-# ---------------------------------------------------------------------- every way to store the published layout
 
 
 def safetensors(state, folder):
@@ -197,9 +191,6 @@ def test_the_row_of_image_is_added_and_never_answered(tiny):
     assert tiny.model.generation_config.suppress_tokens == [1411]
 
 
-# ---------------------------------------------------------------------- tokenizers and settings
-
-
 def ids(processor):
     text = "Locate the zebra<loc_0><loc_999></poly> in <image> ünïcode\n?"
     return processor.tokenizer(text).input_ids
@@ -227,19 +218,16 @@ def test_generation_settings_from_their_file(published):
     assert (settings.num_beams, settings.no_repeat_ngram_size) == (5, None)
 
 
-# ---------------------------------------------------------------------- transformers' layout
-
-
 @pytest.mark.parametrize("run", RUNS)
-def test_plain_transformers_reads_what_save_wrote(saved_once, encoded, expected, run):
+def test_a_saved_checkpoint_is_read_by_plain_transformers(saved_once, encoded, expected, run):
     run = expected["runs"][run]
     model = Florence2ForConditionalGeneration.from_pretrained(saved_once).eval()
     assert model.config.vision_config._attn_implementation in ("sdpa", "eager")  # ours is not written down
-    for tokens, generation in (("greedy_search", {"num_beams": 1}), ("beam3", {})):
+    for tokens, generation in (("greedy", {"num_beams": 1}), ("beam3", {})):
         assert tokens_of(model, encoded.tokens, run["prompt_ids"], **generation) == run[tokens]
 
 
-def test_plain_transformers_sees_the_same_picture(saved_once, tiny, encoded, expected):
+def test_a_saved_processor_gives_plain_transformers_the_same_pixels(saved_once, tiny, encoded, expected):
     processor = AutoProcessor.from_pretrained(saved_once, backend="pil")
     run = expected["runs"][0]
     inputs = processor(text=run["query"], images=encoded.image, return_tensors="pt")
@@ -248,7 +236,7 @@ def test_plain_transformers_sees_the_same_picture(saved_once, tiny, encoded, exp
     assert inputs["input_ids"][0].tolist() == [processor.image_token_id] * 577 + run["prompt_ids"]
     model = Florence2ForConditionalGeneration.from_pretrained(saved_once).eval()
     assert model.generate(**inputs, max_new_tokens=24)[0].tolist() == run["beam3"]
-    assert model.generate(**inputs, max_new_tokens=24, num_beams=1)[0].tolist() == run["greedy_search"]
+    assert model.generate(**inputs, max_new_tokens=24, num_beams=1)[0].tolist() == run["greedy"]
 
 
 def test_the_default_processor_of_transformers_differs_by_its_resize_only(saved_once, tiny, encoded):
@@ -267,8 +255,8 @@ def test_saving_what_was_saved_changes_nothing(saved_once, tiny, tmp_path):
     assert [n for n, tensor in again.model.state_dict().items() if not torch.equal(tensor, known[n])] == []
     assert ids(again.processor) == ids(tiny.processor)
     assert again.model.generation_config.to_diff_dict() == tiny.model.generation_config.to_diff_dict()
-    again.save(tmp_path / "again")
-    load(tmp_path / "again", device="cpu").save(tmp_path / "once more")
+    again.save_pretrained(tmp_path / "again")
+    load(tmp_path / "again", device="cpu").save_pretrained(tmp_path / "once more")
     files = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
     assert files.keys() == {path.name for path in saved_once.iterdir()}
     assert [name for name in files if (tmp_path / "once more" / name).read_bytes() != files[name]] == []
@@ -277,12 +265,9 @@ def test_saving_what_was_saved_changes_nothing(saved_once, tiny, tmp_path):
 def test_half_precision_is_saved_as_such(tmp_path):
     from florence_lab.predictor import load
 
-    load(TINY, device="cpu", dtype="bf16").save(tmp_path / "half")
+    load(TINY, device="cpu", dtype="bf16").save_pretrained(tmp_path / "half")
     assert load_file(tmp_path / "half/model.safetensors")[SAVED_WEIGHT].dtype == torch.bfloat16
     assert load(tmp_path / "half", device="cpu").model.dtype == torch.float32
-
-
-# ---------------------------------------------------------------------- what is refused
 
 
 def remove(*names):
@@ -349,12 +334,12 @@ def bin_of(content):
 SHARD = "model-00001-of-00002.safetensors"
 BROKEN = {
     "no config": (remove("config.json"), "has no config.json"),
-    "config cut off": (write("config.json", '{"model_type": "flor'), "config.json is not whole"),
+    "config cut off": (write("config.json", '{"model_type": "flor'), "config.json is not valid JSON"),
     "config not text": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"),
-        "config.json is not whole",
+        "config.json is not valid JSON",
     ),
-    "config a list": (write("config.json", "[]"), "config.json holds no JSON object"),
+    "config a list": (write("config.json", "[]"), "config.json must contain a JSON object"),
     "another model": (lambda f: edit_json(f / "config.json", model_type="bert"), "of type 'bert'; only 'florence2'"),
     "no vision_config": (lambda f: edit_json(f / "config.json", vision_config=None), "has no vision_config"),
     "no text_config": (lambda f: edit_json(f / "config.json", text_config=None), "has no text_config"),
@@ -364,41 +349,50 @@ BROKEN = {
     "unknown activation": (config("text_config", activation_function="sparkle"), "sparkle"),
     "more words than rows": (config("text_config", vocab_size=9999), "of another shape: .*shared.weight"),
     "fewer words than rows": (config("text_config", vocab_size=999), "of another shape: .*shared.weight"),
-    "no weights": (remove("model.safetensors"), "has no weights: none of model.safetensors, pytorch_model.bin"),
-    "half a file": (truncated, "can't be read as Florence-2: .*not fully covered"),
-    "empty file": (write("model.safetensors", ""), "can't be read as Florence-2: .*header too small"),
-    "half a bin": (truncated_bin, "can't be read as Florence-2: .*zip archive"),
-    "empty bin": (only("pytorch_model.bin", ""), "can't be read as Florence-2: EOFError"),
-    "bin with a list": (bin_of([1, 2]), "can't be read as Florence-2"),
-    "bin without tensors": (bin_of({"a": 1, 3: "b"}), "can't be read as Florence-2"),
+    "no weights": (remove("model.safetensors"), "has no weights: neither model.safetensors nor pytorch_model.bin"),
+    "half a file": (truncated, "cannot read .* as Florence-2: .*not fully covered"),
+    "empty file": (write("model.safetensors", ""), "cannot read .* as Florence-2: .*header too small"),
+    "half a bin": (truncated_bin, "cannot read .* as Florence-2: .*zip archive"),
+    "empty bin": (only("pytorch_model.bin", ""), "cannot read .* as Florence-2: EOFError"),
+    "bin with a list": (bin_of([1, 2]), "cannot read .* as Florence-2"),
+    "bin without tensors": (bin_of({"a": 1, 3: "b"}), "cannot read .* as Florence-2"),
     "missing shard": (
         only("model.safetensors.index.json", json.dumps({"weight_map": {"a": SHARD}})),
-        f"lacks {SHARD}, which model.safetensors.index.json names: half a download",
+        f"lacks {SHARD}, which model.safetensors.index.json lists: an incomplete download",
     ),
-    "index a list": (only("model.safetensors.index.json", "[]"), "index.json holds no JSON object"),
-    "index of nothing": (only("pytorch_model.bin.index.json", '{"weight_map": {}}'), "index.json names no files"),
+    "index a list": (only("model.safetensors.index.json", "[]"), "index.json must contain a JSON object"),
+    "index of nothing": (
+        only("pytorch_model.bin.index.json", '{"weight_map": {}}'),
+        "index.json lists no weight files",
+    ),
     "index of no names": (
         only("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
-        "index.json names no files",
+        "index.json lists no weight files",
     ),
     "missing tensor": (weights(lambda state, name: state.pop(name)), "lacks the weights .*encoder.layers.0.fc1.weight"),
-    "strange tensor": (weights(lambda state, _: state.update(strange=torch.ones(1))), "has no place for: strange"),
+    "strange tensor": (weights(lambda state, _: state.update(strange=torch.ones(1))), "does not have: strange"),
     "another shape": (
         weights(lambda state, name: state.update({name: torch.zeros(2, 3)})),
         "of another shape: .*encoder.layers.0.fc1.weight",
     ),
     "a bias that counts": (
         weights(lambda state, _: state.update({LOGITS_BIAS: torch.ones(1, 1411)})),
-        "has no place for: language_model.final_logits_bias",
+        "does not have: language_model.final_logits_bias",
     ),
     "no tokenizer": (remove("tokenizer.json", "vocab.json", "merges.txt"), "has no tokenizer"),
     "no merges": (remove("tokenizer.json", "merges.txt"), "has no tokenizer"),
-    "tokenizer cut off": (write("tokenizer.json", '{"model": '), "tokenizer.json is not whole"),
-    "tokenizer of another kind": (write("tokenizer.json", '{"model": {}}'), "can't be read as Florence-2"),
-    "tokenizer settings cut off": (write("tokenizer_config.json", '{"a": '), "tokenizer_config.json is not whole"),
-    "generation settings cut off": (write("generation_config.json", '{"a": '), "generation_config.json is not whole"),
-    "no image settings": (remove("preprocessor_config.json", "processor_config.json"), "has no settings for images"),
-    "image settings cut off": (write("preprocessor_config.json", '{"a": '), "preprocessor_config.json is not whole"),
+    "tokenizer cut off": (write("tokenizer.json", '{"model": '), "tokenizer.json is not valid JSON"),
+    "tokenizer of another kind": (write("tokenizer.json", '{"model": {}}'), "cannot read .* as Florence-2"),
+    "tokenizer settings cut off": (write("tokenizer_config.json", '{"a": '), "tokenizer_config.json is not valid JSON"),
+    "generation settings cut off": (
+        write("generation_config.json", '{"a": '),
+        "generation_config.json is not valid JSON",
+    ),
+    "no image settings": (remove("preprocessor_config.json", "processor_config.json"), "has no image settings"),
+    "image settings cut off": (
+        write("preprocessor_config.json", '{"a": '),
+        "preprocessor_config.json is not valid JSON",
+    ),
 }
 BROKEN_PUBLISHED = {
     "no depths": (config("vision_config", depths=None), "lacks vision_config.depths"),
@@ -411,12 +405,12 @@ BROKEN_PUBLISHED = {
         config("vision_config", image_pos_embed={"type": "sine", "max_pos_embeddings": 50}),
         "image_pos_embed.type = 'sine'; only 'learned_abs_2d'",
     ),
-    "no image size": (lambda f: edit_json(f / "preprocessor_config.json", size="big"), "can't be read as Florence-2"),
+    "no image size": (lambda f: edit_json(f / "preprocessor_config.json", size="big"), "cannot read .* as Florence-2"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
-def test_broken_folders(folder, change, message, capfd):
+def test_an_invalid_folder_is_refused(folder, change, message, capfd):
     change(folder)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(folder)
@@ -426,7 +420,7 @@ def test_broken_folders(folder, change, message, capfd):
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN_PUBLISHED.values(), ids=BROKEN_PUBLISHED)
-def test_broken_folders_of_the_published_layout(published, change, message):
+def test_an_invalid_folder_in_the_published_layout_is_refused(published, change, message):
     change(published)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(published)
@@ -450,7 +444,7 @@ def test_a_pickle_with_code_is_refused(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_beside_the_weights_is_left_alone(folder, tmp_path, monkeypatch):
+def test_code_beside_the_weights_is_never_run(folder, tmp_path, monkeypatch):
     def asked(*_):
         raise AssertionError("loading asked whether to run the folder's code")
 
@@ -470,11 +464,9 @@ def test_code_beside_the_weights_is_left_alone(folder, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-# ---------------------------------------------------------------------- memory
-
-
-def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
-    script = Path(__file__).parent / "measure_loading.py"
+@pytest.mark.slow
+def test_loading_takes_at_most_a_third_more_memory_than_the_weights(tmp_path):
+    script = Path(__file__).parents[1] / "measure_loading.py"
     printed = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
     )

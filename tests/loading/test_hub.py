@@ -78,8 +78,6 @@ def fill(folder, *names):
     return folder
 
 
-
-
 def test_an_existing_folder_is_returned(tmp_path):
     folder = fill(tmp_path / "mine")
     assert resolve(str(folder)) == resolve(folder) == folder
@@ -126,8 +124,6 @@ def test_an_unknown_name_is_answered_with_what_is_accepted(word):
     assert repr(word) in str(caught.value)
 
 
-
-
 def test_an_unknown_hub_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'github'.*modelscope, hf"):
         resolve(MODEL, hub="github")
@@ -147,8 +143,6 @@ def test_the_hub_is_the_argument_else_the_variable_else_modelscope(monkeypatch, 
         monkeypatch.setenv("FLORENCE_LAB_HUB", variable)
     with pytest.raises(HubError, match=f"from {title}:"):
         resolve(MODEL, hub=argument)
-
-
 
 
 @pytest.mark.parametrize("chosen", ["modelscope", "hf"])
@@ -234,8 +228,6 @@ def test_a_copy_with_an_invalid_index_is_ignored(caches, text):
         resolve(MODEL)
 
 
-
-
 @pytest.fixture
 def repository(monkeypatch, caches):
     """The files that both hubs list; what was asked for is kept in `asked`."""
@@ -299,8 +291,6 @@ def test_a_model_that_the_hub_lacks_is_an_error(empty_hubs, name):
     with pytest.raises(HubError, match=r"no/such .*the hub has no such model") as caught:
         resolve("no/such", name)
     assert caught.value.__cause__ is not None
-
-
 
 
 @pytest.mark.parametrize(("name", "model_id"), [("modelscope", MODELSCOPE_ID), ("hf", HF_ID)])
