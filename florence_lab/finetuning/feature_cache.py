@@ -20,13 +20,9 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..data.examples import ImageSource, load_image_source
 from ..inference.davit import image_encoder_fingerprint
+from ..loading.files import cache_dir
 
 _BATCH_SIZE = 4  # larger batches are no faster on a CPU and take more memory
-
-
-def default_cache_dir() -> Path:
-    """Return the default folder of cached features: `$XDG_CACHE_HOME/florence_lab/features`, or the same in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "florence_lab", "features")
 
 
 class FeatureCache:
@@ -49,11 +45,11 @@ class FeatureCache:
             model: its image encoder and projector compute the features, on the model's device.
             processor: preprocesses the images.
             dtype: number format of computation; other than float32 under autocast, as in training.
-            root: folder with the caches of all encoders; by default `default_cache_dir()`.
+            root: folder with the caches of all encoders; by default `~/.cache/florence_lab/features`.
         """
         self.model, self.processor, self.dtype = model, processor, dtype
         settings = json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
-        self.directory = Path(root or default_cache_dir()) / image_encoder_fingerprint(model, dtype, settings)
+        self.directory = Path(root or cache_dir("features")) / image_encoder_fingerprint(model, dtype, settings)
 
     def path_for(self, image: Image.Image) -> Path:
         """Return the file of an image, which need not exist."""
