@@ -37,5 +37,5 @@ def scene_examples(
         scene = draw_scene(seed, size)
         dice = random.Random(seed)
         for task in tasks or TASKS:
-            for text in scene.queries(task, dice)[:1]:
+            for text in scene.sample_inputs(task, dice)[:1]:
                 yield Question(scene.image, task, text, scene.answer(task, text), str(seed))

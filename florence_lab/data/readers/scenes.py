@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from ...exceptions import DatasetError
 from ...scenes import TRAIN_SEEDS, draw_scene
-from ...scenes.export import rows as scene_rows
+from ...scenes.export import scene_rows
 from ...tasks import TASKS
 from ..examples import ScenePicture
 from ..rows import Record
