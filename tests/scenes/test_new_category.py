@@ -29,15 +29,15 @@ KINDS = (*CATEGORIES, "rocket")
 @pytest.fixture(scope="module", autouse=True)
 def _rocket():
     @sprite("rocket", (72, 140), 0.36, {"red": 1, "blue": 1, "green": 1, "gray": 1})
-    def draw_rocket(pen, dice, color):
-        flame = dice.uniform(124, 138)
+    def draw_rocket(pen, rng, color):
+        flame = rng.uniform(124, 138)
         pen.curve([(28, 104), (44, 104), (40, flame - 8), (36, flame), (32, flame - 8)], (255, 176, 60))
         for side in (-1, 1):
             pen.polygon([(36 + side * 14, 70), (36 + side * 32, 108), (36 + side * 14, 102)], darker(color, 0.25))
         pen.curve([(36, 4), (54, 40), (54, 90), (46, 108), (26, 108), (18, 90), (18, 40)], lighter(color, 0.25))
         pen.curve([(36, 4), (49, 30), (36, 34), (23, 30)], color)
         pen.circle(36, 54, 10, (190, 226, 246))
-        pen.box(24, 78, 48, 84, color, 2, ink=False)
+        pen.box(24, 78, 48, 84, color, 2, outline=False)
 
     yield
     del SPRITES["rocket"]
