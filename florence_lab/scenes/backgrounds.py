@@ -106,7 +106,9 @@ class BackgroundCanvas:
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: Color) -> None:
         """Draw a filled rectangle."""
-        self._draw.rectangle((x0 * self.width, y0 * self.height, x1 * self.width - 1, y1 * self.height - 1), fill=fill)
+        left, top = x0 * self.width, y0 * self.height
+        right, bottom = max(left, x1 * self.width - 1), max(top, y1 * self.height - 1)
+        self._draw.rectangle((left, top, right, bottom), fill=fill)
 
     def line(self, points: Sequence[Point], width: float, fill: Color) -> None:
         """Draw a polyline. The width is a fraction of the shorter side."""

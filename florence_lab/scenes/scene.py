@@ -13,6 +13,9 @@ from .rendering import render
 from .sprites import SPRITES
 from .types import SceneData
 
+MIN_SIZE = 16
+"""Shortest side of a scene in pixels. In smaller images objects may have no visible pixel."""
+
 
 @dataclass(frozen=True)
 class Scene(SceneData):
@@ -60,7 +63,7 @@ def draw_scene(
             seed gives another scene for other categories.
 
     Raises:
-        ValueError: for an unknown category, and for a `max_objects` below 1.
+        ValueError: for an unknown category, a `max_objects` below 1, and a size below `MIN_SIZE`.
     """
     for name in categories or ():
         if name not in SPRITES:
@@ -68,6 +71,8 @@ def draw_scene(
     if max_objects < 1:
         raise ValueError(f"max_objects must be at least 1, not {max_objects}")
     width, height = (size, size) if isinstance(size, int) else size
+    if min(width, height) < MIN_SIZE:
+        raise ValueError(f"size {size} is too small: scenes have at least {MIN_SIZE} x {MIN_SIZE} pixels")
     unit = min(width, height)
     raster = round(PLAN_SIDE * width / unit), round(PLAN_SIDE * height / unit)
     plan = plan_scene(seed, raster, max_objects, tuple(categories or CATEGORIES))
