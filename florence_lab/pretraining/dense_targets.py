@@ -68,7 +68,7 @@ def build_dense_targets(
 ) -> np.ndarray:
     """Return what each of side x side image tokens shows: the object that covers most of it.
 
-    Everything is 0 where no object covers at least `MIN_COVERAGE`, except `letters` and `quadrant_categories`.
+    All fields are 0 where no object covers at least `MIN_COVERAGE`, except `letters`, `quadrant_categories` and `coverage`.
 
     Args:
         instance_map: 192 x 192 uint8, see `SceneSample`.

@@ -36,7 +36,7 @@ def test_rotation_is_clockwise_on_the_screen():
 
 def test_a_smooth_curve_passes_through_its_points():
     points = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)]
-    assert [curve_point for curve_point in smooth_curve(points, 5)[::5]] == points
+    assert smooth_curve(points, 5)[::5] == points
 
 
 def test_capital_letters_have_the_same_height_in_all_words():
