@@ -1,4 +1,4 @@
-"""TODO"""
+"""Models to measure: checkpoints that are on this machine, or random weights in the published sizes."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import unknown_name
-from ..inference.davit import DAVIT_ATTENTION
-from ..inference.decoding import LANGUAGE_ATTENTION
-from ..loading.checkpoint import load_checkpoint
+from ..loading.checkpoint import build_processor, load_checkpoint
 from ..loading.hub import find_cached
 from ..loading.published import POST_PROCESSOR_CONFIG
 
-
-def _text_config(width: int, layers: int, positions: int) -> dict[str, Any]:
-    sides = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in _parts(width, layers).items()}
-    return {"model_type": "bart", "vocab_size": 51290, "d_model": width, "max_position_embeddings": positions} | sides
+_IMAGE_SIZE = 768
+_NUM_IMAGE_TOKENS = 577
 
 
-def _parts(width: int, layers: int) -> dict[str, int]:
-    return {"layers": layers, "attention_heads": width // 64, "ffn_dim": 4 * width}
+def _text_config(d_model: int, num_layers: int, max_positions: int) -> dict[str, Any]:
+    per_stack = {"layers": num_layers, "attention_heads": d_model // 64, "ffn_dim": 4 * d_model}
+    stacks = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in per_stack.items()}
+    size = {"vocab_size": 51290, "d_model": d_model, "max_position_embeddings": max_positions}
+    return {"model_type": "bart"} | size | stacks
 
 
-_LARGE = {"embed_dim": [256, 512, 1024, 2048], "num_heads": [8, 16, 32, 64], "num_groups": [8, 16, 32, 64]}
+_LARGE_VISION = {"embed_dim": [256, 512, 1024, 2048], "num_heads": [8, 16, 32, 64], "num_groups": [8, 16, 32, 64]}
 
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "florence-2-base": ({"projection_dim": 768}, _text_config(768, 6, 1024)),
-    "florence-2-large": ({"projection_dim": 1024} | _LARGE, _text_config(1024, 12, 4096)),
+    "florence-2-large": ({"projection_dim": 1024} | _LARGE_VISION, _text_config(1024, 12, 4096)),
 }
-"""Vision and text config of the published sizes, as their config.json has them; what is left out is transformers' default."""
+"""Vision and text configurations of the published sizes, from their config.json; other fields have transformers' defaults."""
 
 
-def build(model_type: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    """A model in fp32 and its processor: the checkpoint, if it is at hand, else random weights of its size.
+def build_model(model_type: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
+    """Return a model in fp32 on the CPU and its processor. Its answers never end by themselves: `</s>` has no effect.
+
+    Args:
+        model_type: one of `available_models()`, a folder or a hub id. A checkpoint that is not on this machine is replaced by
+            random weights of its size.
 
     Raises:
-        ValueError: for a model that is neither at hand nor of a known size.
+        ValueError: for a checkpoint that is not on this machine and not of a published size.
     """
     folder = find_cached(model_type)
-    model, processor = load_checkpoint(folder) if folder else _random(model_type.removesuffix("-ft"))
-    # generate's own warnings about an end that never comes are about nothing here
+    model, processor = load_checkpoint(folder) if folder else _build_random(model_type.removesuffix("-ft"))
+    # generate warns of a sequence without end that stops at max_new_tokens, which is intended here
     model.generation_config.update(num_beams=1, early_stopping=False, eos_token_id=None, forced_eos_token_id=None)
     return model, processor
 
 
-def _random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    from ..loading.checkpoint import build_processor
-
+def _build_random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
     if size not in SIZES:
-        raise ValueError(unknown_name("size of a model that is not at hand", size, SIZES))
-    _, nano = load_checkpoint(find_cached("florence-2-nano"))  # its words: which ones they are makes no difference
-    images = build_processor(nano.tokenizer, 768).image_processor
-    images.image_seq_length = 577
+        raise ValueError(unknown_name("size of a model that is not on this machine", size, SIZES))
+    shipped = find_cached("florence-2-nano")
+    assert shipped is not None  # it is part of the package
+    _, nano = load_checkpoint(shipped)  # its tokenizer does not affect timing
+    images = build_processor(nano.tokenizer, _IMAGE_SIZE).image_processor
+    images.image_seq_length = _NUM_IMAGE_TOKENS
     processor = Florence2Processor(
         images, nano.tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
     )
@@ -61,6 +64,5 @@ def _random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Proc
     torch.manual_seed(0)
     config = Florence2Config(vision_config=vision, text_config=text, image_token_id=processor.image_token_id)
     model = Florence2ForConditionalGeneration(config).eval()
-    model.set_attn_implementation({"vision_config": DAVIT_ATTENTION, "text_config": LANGUAGE_ATTENTION})
     model.generation_config.update(decoder_start_token_id=2, forced_bos_token_id=0, pad_token_id=1)
     return model, processor

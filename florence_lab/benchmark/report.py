@@ -1,4 +1,4 @@
-"""TODO"""
+"""`BenchmarkReport`: the measurements of a run as tables, text and JSON."""
 
 from __future__ import annotations
 
@@ -10,59 +10,86 @@ from typing import Any
 
 import pandas as pd
 
-from .workloads import RATIOS, TOKENS
+from .workloads import SPEEDUPS, TOKENS_PER_ANSWER
+
+NEXT_TOKEN = "each further token"
+"""Row of the time per token, which follows from the rows "one answer" and "first token"."""
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What a run measured.
+class BenchmarkReport:
+    """The measurements of one run.
 
     Attributes:
-        about: the machine, the releases, the model.
-        seconds: row -> way -> each measurement.
-        identical: row -> whether both ways in fp32 gave the same text, where there is text.
-        limits: row -> format (fp32, bf16) -> seconds that the machine would need at the least.
-        speeds: of matrix products in GFLOP/s by format, and of reading memory in GB/s.
-        memory: way -> GB at the peak, in a process of its own.
+        environment: the model, the device and the releases of torch and transformers.
+        timings_s: workload -> backend -> the seconds of each repetition.
+        outputs_match: workload -> whether both libraries gave the same text in fp32.
+        roofline_s: workload -> format (fp32, bf16) -> lower bound in seconds from measured GFLOP/s and memory bandwidth.
+        hardware: GFLOP/s of matrix products by format, and the memory bandwidth in GB/s.
+        peak_memory_gb: backend -> peak memory of a process that loads the model and answers once.
     """
 
-    about: dict[str, Any]
-    seconds: dict[str, dict[str, list[float]]]
-    identical: dict[str, bool]
-    limits: dict[str, dict[str, float]]
-    speeds: dict[str, float]
-    memory: dict[str, float]
+    environment: dict[str, Any]
+    timings_s: dict[str, dict[str, list[float]]]
+    outputs_match: dict[str, bool]
+    roofline_s: dict[str, dict[str, float]]
+    hardware: dict[str, float]
+    peak_memory_gb: dict[str, float]
 
     def medians(self) -> pd.DataFrame:
-        """Rows x ways, seconds; with a row for each further token, and the limits."""
-        table = pd.DataFrame(
-            {row: {w: statistics.median(s) for w, s in of.items()} for row, of in self.seconds.items()}
-        ).T
-        table.loc["each further token"] = (table.loc["one answer"] - table.loc["first token"]) / (TOKENS - 1)
-        return table.join(pd.DataFrame(self.limits).T.add_prefix("limit "))
+        """Return median seconds, workloads x backends, with a row for each further token and columns of lower bounds."""
+        medians = {
+            name: {backend: statistics.median(seconds) for backend, seconds in by_backend.items()}
+            for name, by_backend in self.timings_s.items()
+        }
+        table = pd.DataFrame(medians).T
+        if "one answer" in table.index and "first token" in table.index:
+            further = table.loc["one answer"] - table.loc["first token"]
+            table.loc[NEXT_TOKEN] = further / (TOKENS_PER_ANSWER - 1)
+        return table.join(pd.DataFrame(self.roofline_s).T.add_prefix("limit "))
 
     def ratios(self) -> pd.DataFrame:
-        """What florence_lab gains: the median of the ratios of measurements that followed one another, least and most."""
+        """Return the speedups: `workload`, `comparison`, and `median`, `min`, `max` of the ratios of paired repetitions.
+
+        Repetitions are paired because they follow each other: a machine that others use is faster at some times than at
+        others.
+        """
         rows = []
-        for row, slow, fast in RATIOS:
-            of = self.seconds.get(row, {})
-            if slow in of and fast in of:
-                each = [a / b for a, b in zip(of[slow], of[fast], strict=True)]
-                rows.append((row, f"{fast} / {slow}", statistics.median(each), min(each), max(each)))
-        return pd.DataFrame(rows, columns=["what", "speed", "times", "least", "most"])
+        for workload, baseline, candidate in SPEEDUPS:
+            seconds = self.timings_s.get(workload, {})
+            if baseline in seconds and candidate in seconds:
+                ratios = [a / b for a, b in zip(seconds[baseline], seconds[candidate], strict=True)]
+                comparison = f"{candidate} / {baseline}"
+                rows.append((workload, comparison, statistics.median(ratios), min(ratios), max(ratios)))
+        return pd.DataFrame(rows, columns=["workload", "comparison", "median", "min", "max"])
 
     def __str__(self) -> str:
-        lines = [f"{name}: {value}" for name, value in (self.about | self.speeds).items()]
-        lines += ["", "seconds, median", self.medians().to_string(float_format="{:.4g}".format, na_rep="")]
-        if len(self.ratios()):
-            lines += ["", self.ratios().to_string(index=False, float_format="{:.2f}".format)]
-        lines += ["", f"same text in fp32: {self.identical}"] if self.identical else []
-        return "\n".join([*lines, "", f"GB at the peak: { {way: round(gb, 2) for way, gb in self.memory.items()} }"])
+        lines = [f"{name}: {value}" for name, value in (self.environment | self.hardware).items()]
+        lines += ["", "median seconds", self.medians().to_string(float_format="{:.4g}".format, na_rep="")]
+        ratios = self.ratios()
+        if len(ratios):
+            lines += ["", "speedup", ratios.to_string(index=False, float_format="{:.2f}".format)]
+        if self.outputs_match:
+            lines += ["", f"same text in fp32: {self.outputs_match}"]
+        peaks = {backend: round(gigabytes, 2) for backend, gigabytes in self.peak_memory_gb.items()}
+        return "\n".join([*lines, "", f"peak memory in GB: {peaks}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a dictionary of JSON values."""
+        columns = {"workload": "what", "comparison": "speed", "median": "times", "min": "least", "max": "most"}
+        return {
+            "about": self.environment,
+            "seconds": self.timings_s,
+            "identical": self.outputs_match,
+            "limits": self.roofline_s,
+            "speeds": self.hardware,
+            "memory": self.peak_memory_gb,
+            "ratios": self.ratios().rename(columns=columns).to_dict("records"),
+        }
 
     def save(self, path: str | Path) -> Path:
-        """Writes all of it as JSON."""
+        """Write the report as JSON and return the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        ratios = self.ratios().to_dict("records")
-        path.write_text(json.dumps(vars(self) | {"ratios": ratios}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
         return path

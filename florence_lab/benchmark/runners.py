@@ -1,89 +1,123 @@
-"""TODO"""
+"""The two libraries behind one interface, `Runner`: florence_lab and, as the baseline, plain transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from PIL import Image
+from transformers import Florence2ForConditionalGeneration
 
 from ..inference.device import has_native_bf16
 from ..inference.generation import trim_at_eos
 from ..predictor import Predictor
-from ..tasks import TASKS
-from .models import build
-from .workloads import TOKENS
+from ..results import Result
+from ..tasks import TASKS, Task
+from ..template.prompts import Prompt
+from ..template.template import FlorenceTemplate
+from .models import build_model
+from .workloads import ALL_TASKS, TOKENS_PER_ANSWER, Runner
 
-INPUTS = {"none": "", "phrase": "a sheep", "region": "<loc_100><loc_100><loc_600><loc_600>"}
-
-_BATCH = {"transformers": 4, "florence_lab": 16}  # pictures decoded together
+_CAPTION = TASKS["<CAPTION>"]
+# images decoded together
+_LAB_BATCH_SIZE = 16
+_TRANSFORMERS_BATCH_SIZE = 4
 
 
 class FlorenceLabRunner:
-    """florence_lab, compiled."""
+    """florence_lab with a compiled image encoder."""
 
     def __init__(self, model_type: str, dtype: torch.dtype, device: torch.device) -> None:
-        model, processor = build(model_type)
-        self.predictor = Predictor(model.to(device, dtype), processor, model_type).compile()
+        model, self.processor = build_model(model_type)
+        self.model = _place(model, dtype, device)
+        self.predictor = Predictor(self.model, self.processor, model_type).compile()
 
-    def tower(self, pixels: torch.Tensor) -> torch.Tensor:
-        model = self.predictor.model
-        return self.predictor.image_encoder(pixels.to(model.device, model.dtype))
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens of pixel values."""
+        return self.predictor.image_encoder(pixel_values.to(self.model.device, self.model.dtype))
 
-    def answer(self, image: Image.Image, task: str, text: str, tokens: int, beams: int = 1) -> str:
-        return self.predictor.predict(image, task, text or None, num_beams=beams, max_new_tokens=tokens).raw
+    def generate_text(self, image: Image.Image, task: Task, num_tokens: int, num_beams: int = 1) -> str:
+        """Return the answer to a task, with its example as input."""
+        result = self.predictor.predict(image, task.token, task.example, num_beams=num_beams, max_new_tokens=num_tokens)
+        return result.raw
 
-    def many(self, image: Image.Image) -> list[str]:
-        asked = [(task.token, INPUTS[task.input] or None) for task in TASKS.values()]
-        return [result.raw for result in self.predictor.predict_tasks(image, asked, num_beams=1, max_new_tokens=TOKENS)]
+    def predict_all_tasks(self, image: Image.Image) -> list[str]:
+        """Return the answers to all tasks, decoded together."""
+        pairs = [(task.token, task.example) for task in ALL_TASKS]
+        results = self.predictor.predict_tasks(image, pairs, num_beams=1, max_new_tokens=TOKENS_PER_ANSWER)
+        return [result.raw for result in results]
 
-    def captions(self, images: Sequence[Image.Image]) -> list[str]:
-        settings = {"num_beams": 1, "max_new_tokens": TOKENS, "batch_size": _BATCH["florence_lab"]}
-        return [result.raw for result in self.predictor.predict_iter(images, "<CAPTION>", **settings)]
+    def caption_images(self, images: Sequence[Image.Image]) -> list[str]:
+        """Return a caption for each image, in batches of 16."""
+        results = self.predictor.predict_iter(
+            images, _CAPTION.token, batch_size=_LAB_BATCH_SIZE, num_beams=1, max_new_tokens=TOKENS_PER_ANSWER
+        )
+        return [result.raw for result in results if isinstance(result, Result)]
 
 
 class TransformersRunner:
-    """transformers as its documentation shows it: the processor, then `generate`."""
+    """Baseline: transformers' documented usage (the processor, then `generate`) with its own attention functions."""
 
     def __init__(self, model_type: str, dtype: torch.dtype, device: torch.device) -> None:
-        model, self.processor = build(model_type)
+        model, self.processor = build_model(model_type)
         model.set_attn_implementation("sdpa")
-        self.model = model.to(device, dtype)
-        self.predictor = Predictor(self.model, self.processor)  # for its words: prompts, and text from tokens
+        self.model = _place(model, dtype, device)
+        self._template = FlorenceTemplate(self.processor.tokenizer)
 
-    def tower(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.model.get_image_features(pixels.to(self.model.device, self.model.dtype)).pooler_output
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens of pixel values."""
+        output = self.model.get_image_features(pixel_values.to(self.model.device, self.model.dtype))
+        image_tokens: torch.Tensor = output.pooler_output
+        return image_tokens
 
-    def answer(self, image: Image.Image, task: str, text: str, tokens: int, beams: int = 1) -> str:
-        return self._generate([image], TASKS[task].prompt.replace("{input}", text), tokens, beams)[0]
+    def generate_text(self, image: Image.Image, task: Task, num_tokens: int, num_beams: int = 1) -> str:
+        """Return the answer to a task, with its example as input."""
+        return self._generate([image], task, num_tokens, num_beams)[0]
 
-    def many(self, image: Image.Image) -> list[str]:
-        return [self.answer(image, task.token, INPUTS[task.input], TOKENS) for task in TASKS.values()]
+    def predict_all_tasks(self, image: Image.Image) -> list[str]:
+        """Return the answers to all tasks, one after the other."""
+        return [self.generate_text(image, task, TOKENS_PER_ANSWER) for task in ALL_TASKS]
 
-    def captions(self, images: Sequence[Image.Image]) -> list[str]:
-        batch, prompt = _BATCH["transformers"], TASKS["<CAPTION>"].prompt
-        starts = range(0, len(images), batch)
-        return [text for start in starts for text in self._generate(images[start : start + batch], prompt, TOKENS, 1)]
+    def caption_images(self, images: Sequence[Image.Image]) -> list[str]:
+        """Return a caption for each image, in batches of 4."""
+        starts = range(0, len(images), _TRANSFORMERS_BATCH_SIZE)
+        batches = [images[start : start + _TRANSFORMERS_BATCH_SIZE] for start in starts]
+        return [text for batch in batches for text in self._generate(batch, _CAPTION, TOKENS_PER_ANSWER, 1)]
 
-    def _generate(self, images: Sequence[Image.Image], prompt: str, tokens: int, beams: int) -> list[str]:
+    def _generate(self, images: Sequence[Image.Image], task: Task, num_tokens: int, num_beams: int) -> list[str]:
+        prompt = Prompt.from_task(task, task.example or "").prompt
         inputs = self.processor(text=[prompt] * len(images), images=list(images), return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
-        sequences = self.model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=tokens)
-        return [
-            self.predictor.template.decode(trim_at_eos(self.predictor.model, ids[1:]).tolist()) for ids in sequences
-        ]
+        sequences = self.model.generate(**inputs, num_beams=num_beams, do_sample=False, max_new_tokens=num_tokens)
+        return [self._template.decode(trim_at_eos(self.model, ids[1:]).tolist()) for ids in sequences]
 
 
-BACKENDS: dict[str, tuple[type[FlorenceLabRunner] | type[TransformersRunner], str]] = {
-    "transformers fp32": (TransformersRunner, "fp32"),
-    "transformers bf16": (TransformersRunner, "bf16"),
-    "florence_lab fp32": (FlorenceLabRunner, "fp32"),
-    "florence_lab auto": (FlorenceLabRunner, "auto"),
+class Backend(NamedTuple):
+    """A library with the format of its weights; `auto` is bf16 if the device computes in it, else fp32."""
+
+    runner: type[FlorenceLabRunner] | type[TransformersRunner]
+    dtype: Literal["fp32", "bf16", "auto"]
+
+
+BACKENDS: dict[str, Backend] = {
+    "transformers fp32": Backend(TransformersRunner, "fp32"),
+    "transformers bf16": Backend(TransformersRunner, "bf16"),
+    "florence_lab fp32": Backend(FlorenceLabRunner, "fp32"),
+    "florence_lab auto": Backend(FlorenceLabRunner, "auto"),
 }
+"""Name in tables and files -> backend."""
 
 
-def make(way: str, model_type: str, device: torch.device) -> FlorenceLabRunner | TransformersRunner:
-    """One of `BACKENDS`, ready to answer."""
-    kind, dtype = BACKENDS[way]
-    low = dtype == "bf16" or (dtype == "auto" and has_native_bf16(device))
-    return kind(model_type, torch.bfloat16 if low else torch.float32, device)
+def build_runner(backend: str, model_type: str, device: torch.device) -> Runner:
+    """Load a model into one of `BACKENDS`."""
+    runner, dtype = BACKENDS[backend]
+    is_bf16 = dtype == "bf16" or (dtype == "auto" and has_native_bf16(device))
+    return runner(model_type, torch.bfloat16 if is_bf16 else torch.float32, device)
+
+
+def _place(
+    model: Florence2ForConditionalGeneration, dtype: torch.dtype, device: torch.device
+) -> Florence2ForConditionalGeneration:
+    model.to(device=device, dtype=dtype)  # type: ignore[call-arg]  # transformers' decorator hides `self`
+    return model

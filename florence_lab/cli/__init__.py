@@ -41,7 +41,3 @@ def _parser() -> argparse.ArgumentParser:
         add_arguments(command)
         command.set_defaults(run=run)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

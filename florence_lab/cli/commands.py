@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from ..finetuning.arguments import SftArguments
-from ..finetuning.launch import _start_processes
+from ..finetuning.launch import launch_processes
 from ..loading.registry import MODELS, available_models
 from ..pretraining.arguments import PretrainArguments
 from .arguments import GENERATION, _add_fields, _add_model_arguments, _add_which_model, _boolean, _fields_of, _load
@@ -120,25 +120,31 @@ def _add_eval_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run_eval(arguments: argparse.Namespace) -> None:
-    from ..evaluation.evaluator import evaluate
-    from ..evaluation.suites import held_out, scene_examples
+    from ..data.datasets import check_datasets, load_examples, parse_datasets
+    from ..data.readers.scenes import ScenesReader
+    from ..data.validation import RowValidator
+    from ..evaluation import evaluate, evaluate_scenes
+    from ..exceptions import DatasetError
     from ..tasks import get_task
 
     tasks = [get_task(name).token for name in arguments.tasks or ()] or None
-    if arguments.dataset.startswith("scenes"):
-        seeds = held_out(arguments.dataset)
-        predictor = _load(arguments)
-        questions = scene_examples(seeds, tasks)
-    else:
-        from ..data.datasets import check_datasets, read_questions
-
-        check_datasets([arguments.dataset])
-        predictor = _load(arguments)
-        questions = read_questions(arguments.dataset, predictor.processor.tokenizer, tasks)
+    check_datasets([arguments.dataset], split="held_out")
+    (spec,) = parse_datasets([arguments.dataset], split="held_out")
+    predictor = _load(arguments)
     generation = {"num_beams": arguments.num_beams} if arguments.num_beams is not None else {}
-    evaluation = evaluate(predictor, questions, arguments.batch_size, **generation)
-    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
-    print(f"\nfigures, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
+    if spec.kind == "scenes":
+        seeds = ScenesReader(spec).seeds
+        evaluation = evaluate_scenes(predictor, seeds, tasks, arguments.batch_size, **generation)
+    else:
+        loaded = load_examples([spec], RowValidator(predictor.template))
+        examples = [e for e in loaded.require_valid() if not tasks or e.prompt.task.token in tasks]
+        if not examples:
+            raise DatasetError(f"{arguments.dataset} has no examples of {', '.join(tasks or ['any task'])}")
+        evaluation = evaluate(predictor, examples, arguments.batch_size, **generation)
+    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    if evaluation.errors:
+        print(f"\n{len(evaluation.errors)} examples have no prediction, see answers.jsonl")
+    print(f"\nmetrics, answers, the worst of them: {evaluation.save(arguments.out).resolve()}")
 
 
 def _add_pretrain_arguments(command: argparse.ArgumentParser) -> None:
@@ -157,7 +163,7 @@ def _add_sft_arguments(command: argparse.ArgumentParser) -> None:
 
 def _run_sft(arguments: argparse.Namespace) -> None:
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
-        _start_processes()
+        launch_processes()
     from ..finetuning.run import sft
 
     print(sft(SftArguments(**_fields_of(arguments, SftArguments))))

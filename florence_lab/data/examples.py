@@ -1,12 +1,14 @@
-"""TODO"""
+"""`Example`: a prompt about an image together with its target text, the unit of fine-tuning and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from ..images import load_image
@@ -17,78 +19,76 @@ from ..template.template import FlorenceTemplate
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question with its right answer.
+class SceneReference:
+    """A cartoon scene by its seed. It is drawn each time it is loaded, which takes milliseconds, instead of being stored.
 
     Attributes:
-        image: the picture. Questions about one picture follow one another and share the object, so that it is encoded once.
-        task: a task token.
-        text: the phrase, or the region as location tokens, of a task that takes one.
-        truth: the right answer.
-        name: what to call the picture, its file or its seed.
+        seed: the seed of `draw_scene`.
+        size: width and height in pixels.
     """
-
-    image: Image.Image
-    task: str
-    text: str | None
-    truth: Result
-    name: str = ""
-
-
-class ScenePicture(NamedTuple):
-    """A picture that is drawn when it is needed."""
 
     seed: int
     size: int
 
 
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | SceneReference
+"""What `load_image` reads (a path, a URL, bytes, a PIL image, an array), or a `SceneReference`."""
+
+
 @dataclass(frozen=True)
 class Example:
-    """One question about one picture, ready to be trained on.
+    """A prompt about an image, with the target text if it is known.
 
     Attributes:
-        image: what `open_picture` takes.
-        task: the task token; empty for a free question.
-        text: the phrase, or the region as location tokens; empty where the task takes none.
-        prompt: the sentence that the model reads.
-        response: the answer, in Florence-2's own grammar.
-        source: where it stands, `train.jsonl, row 12`.
+        image: where the image comes from. `load_image` decodes it; the example does not keep the decoded image.
+        prompt: the task, its phrase or region, and the text that the model reads.
+        target: the text that the model should generate, in Florence-2's answer grammar; "" if it is unknown.
+        source: where the example comes from, for messages: `"train.jsonl, row 12"`, `"scene 1000003"`.
+        image_size: (width, height) of the image in pixels.
     """
 
-    image: Any
-    task: str
-    text: str
-    prompt: str
-    response: str
+    image: ImageSource
+    prompt: Prompt
+    target: str
     source: str
+    image_size: tuple[int, int]
+
+    def load_image(self) -> Image.Image:
+        """Return the image as upright RGB.
+
+        Raises:
+            ImageError: if the source cannot be read.
+        """
+        return load_image_source(self.image)
+
+    @cached_property
+    def image_key(self) -> Hashable:
+        """A key that is equal for examples about the same image: see `image_key`."""
+        return image_key(self.image)
+
+    @cached_property
+    def ground_truth(self) -> Result:
+        """The target, parsed into a typed result in pixels. It has no scores."""
+        return FlorenceTemplate().parse_text(self.target, self.prompt, self.image_size)
 
 
-def open_picture(image: Any) -> Image.Image:
-    """The picture of an example, upright RGB: drawn, or read as `load_image` does.
+def load_image_source(source: ImageSource) -> Image.Image:
+    """Return an image as upright RGB: draw a `SceneReference`, read anything else with `load_image`.
 
     Raises:
-        ImageError: if it can't be read.
+        ImageError: if the source cannot be read.
     """
-    return draw_scene(*image).image if isinstance(image, ScenePicture) else load_image(image)
+    return draw_scene(source.seed, source.size).image if isinstance(source, SceneReference) else load_image(source)
 
 
-def image_key(image: Any) -> Any:
-    """What is the same for the questions about one picture: its path or its seed; or the object, which the rows share."""
-    return image if isinstance(image, (str, Path, tuple, bytes)) else id(image)
+def image_key(source: ImageSource) -> Hashable:
+    """Return a key that identifies an image: its path, its URL, its scene, or a hash of its content.
 
-
-def as_questions(examples: Iterable[Example]) -> list[Question]:
-    """Examples as evaluation asks them, with their responses as the truth; free questions have no measure.
-
-    Each picture is opened once for the questions about it that follow one another, and kept in memory.
+    Images in memory with equal pixels have equal keys, whether or not they are the same object.
     """
-    questions: list[Question] = []
-    shown: Any = None
-    template = FlorenceTemplate()
-    for example in examples:
-        if example.task:
-            if not questions or image_key(example.image) != shown:
-                shown, picture = image_key(example.image), open_picture(example.image)
-            truth = template.parse_text(example.response, Prompt.from_task(example.task, example.text), picture.size)
-            questions.append(Question(picture, example.task, example.text or None, truth, example.source))
-    return questions
+    if isinstance(source, (str, Path, SceneReference)):
+        return source
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    image = load_image(source)
+    return image.size, hashlib.sha256(image.tobytes()).hexdigest()

@@ -1,44 +1,93 @@
-"""TODO"""
+"""Rows as readers find them in a file, before validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..template.locations import NUM_BINS
+from ..tasks import Task
+from .examples import ImageSource
 
 
 class RowError(NamedTuple):
-    """A row that can't be trained on: the dataset, the row's number from 1 on, and what is wrong with it."""
+    """A row, or an annotation of a row, that cannot be used.
 
-    dataset: str
-    row: int
-    reason: str
+    Attributes:
+        source: where it stands, as `"train.jsonl, row 12"`.
+        kind: the kind of fault, by which `summarize_row_errors` counts.
+        details: the particulars; "" if there are none.
+    """
+
+    source: str
+    kind: str
+    details: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The kind of fault and the particulars."""
+        return f"{self.kind}: {self.details}" if self.details else self.kind
 
     def __str__(self) -> str:
-        return f"{self.dataset}, row {self.row}: {self.reason}"
+        return f"{self.source}: {self.reason}"
 
 
 @dataclass(frozen=True)
-class Record:
-    """A row as it was found. A box is still in the units of its file, since only the picture tells its pixels."""
+class TextRow:
+    """A row whose target is written out, as in JSON lines.
 
-    image: Any
+    Attributes:
+        image: the image.
+        query: a task token with its input, or a free-form question. With `objects` it contains the placeholder `<bbox>` or
+            `<ref-object>`.
+        response: the target, with the other placeholder if there are objects.
+        source: where the row stands.
+        objects: ms-swift's objects, `{"caption", "bbox", "bbox_type", "image"}`. Their boxes are in the units of the file.
+    """
+
+    image: ImageSource | None
     query: str
     response: str
-    objects: list[dict] = field(default_factory=list)
+    source: str
+    objects: Sequence[Mapping[str, Any]] = ()
 
 
-class _Bad(ValueError):
-    """What is wrong with a row: what kind of fault, a colon, and the particulars."""
+@dataclass(frozen=True)
+class Annotation:
+    """An annotated object.
+
+    Attributes:
+        label: what the task calls it; "" if the task gives no label.
+        box: (x0, y0, x1, y1) in pixels.
+        source: where the annotation stands.
+        polygons: outlines, K x 2 pixels each; () if there are none.
+    """
+
+    label: str
+    box: np.ndarray
+    source: str
+    polygons: tuple[np.ndarray, ...] = ()
 
 
-BOX_UNITS: dict[str, Callable[[tuple[int, int]], np.ndarray]] = {
-    "real": lambda size: np.ones(4),
-    "norm_1000": lambda size: np.array(size * 2) / NUM_BINS,
-    "norm_1": lambda size: np.array(size * 2, float),
-}
-"""bbox_type -> what its coordinates are to be multiplied with to be pixels of a picture of (width, height)."""
+@dataclass(frozen=True)
+class AnnotatedRow:
+    """A row whose target is to be written from annotations: all objects of an image, or the object of a region.
+
+    Attributes:
+        image: the image.
+        task: the task. One that takes a region asks about the box of the only annotation.
+        annotations: the objects, in the order of the target.
+        source: where the row stands.
+        image_size: (width, height) that the file states; None if it states none.
+    """
+
+    image: ImageSource
+    task: Task
+    annotations: tuple[Annotation, ...]
+    source: str
+    image_size: tuple[int, int] | None = None
+
+
+RawRow = TextRow | AnnotatedRow

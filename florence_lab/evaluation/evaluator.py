@@ -1,130 +1,210 @@
-"""TODO"""
+"""`evaluate`: run a model on labelled examples; `Evaluation`: its predictions, metrics and worst results."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..data.examples import Example
+from ..exceptions import ImageError, PromptError
 from ..results import Result
-from .metrics import AGREEMENT, METRICS
+from ..tasks import Metric, Task
+from .metrics import METRIC_SUITES, MetricSuite, metric_suite
+from .predictions import ANSWERS_FILE, Prediction, check_batch_size, predict_examples, write_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from ..data.examples import Question
     from ..predictor import Predictor
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+FREE_QUESTION_NAME = "question"
+"""What stands for the empty token of a free-form question in tables and flat metric names."""
+
+
+class FailedExample(NamedTuple):
+    """An example without prediction: its image cannot be opened, or the model does not accept its prompt."""
+
+    example: Example
+    error: ImageError | PromptError
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Questions and answers, in the same order.
+    """Examples with their predictions.
 
     Attributes:
-        model: the name of the model that was asked.
-        questions: what was asked, with the right answers.
-        answers: what it answered.
+        model_name: the name of the model.
+        examples: N examples, in the order in which they were given.
+        predictions: their N results, without images.
+        errors: the examples that have no prediction. They do not count in any metric.
+        metric_suites: the metrics by `Task.metric`.
     """
 
-    model: str
-    questions: list[Question]
-    answers: list[Result]
+    model_name: str
+    examples: Sequence[Example]
+    predictions: Sequence[Result]
+    errors: Sequence[FailedExample] = ()
+    metric_suites: Mapping[Metric, MetricSuite] = field(default_factory=lambda: METRIC_SUITES, repr=False)
 
-    def pairs(self, task: str) -> tuple[list[Any], list[Any]]:
-        """The answers to a task, and the right ones."""
-        chosen = [i for i, question in enumerate(self.questions) if question.task == task]
-        return [self.answers[i] for i in chosen], [self.questions[i].truth for i in chosen]
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Task token -> task, in the order of their first example. The token of free-form questions is ""."""
+        return {example.prompt.task.token: example.prompt.task for example in self.examples}
 
+    def for_task(self, task: str) -> tuple[list[Any], list[Any]]:
+        """Return the predictions and the ground truths of a task token, both in the order of the examples."""
+        indices = [i for i, example in enumerate(self.examples) if example.prompt.task.token == task]
+        return [self.predictions[i] for i in indices], [self.examples[i].ground_truth for i in indices]
+
+    @cached_property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Task token -> metric -> value, see `METRICS`; tasks in the order in which they were first asked."""
-        tasks = dict.fromkeys(question.task for question in self.questions)
-        return {task: METRICS[task](*self.pairs(task)) for task in tasks}
+        """Task token -> metric -> value; nan where a metric is undefined. See `florence_lab.evaluation.metrics`."""
+        return {
+            token: metric_suite(task, self.metric_suites).aggregate(*self.for_task(token))
+            for token, task in self.tasks.items()
+        }
+
+    def flat_metrics(self) -> dict[str, float]:
+        """Return the metrics under the names that `--metric_for_best_model` takes: `"OD/mAP@0.5"` -> value."""
+        return {_flat(task, name): value for task, values in self.metrics.items() for name, value in values.items()}
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A row per metric: `task`, `metric`, `value`, `questions`."""
+        """Return a data frame with a row for each metric: `task`, `metric`, `value`, `examples` (their number)."""
         import pandas as pd
 
         rows = [
-            {"task": task, "metric": name, "value": value, "questions": len(self.pairs(task)[0])}
-            for task, values in self.metrics().items()
+            {
+                "task": task or FREE_QUESTION_NAME,
+                "metric": name,
+                "value": value,
+                "examples": len(self.for_task(task)[0]),
+            }
+            for task, values in self.metrics.items()
             for name, value in values.items()
         ]
-        return pd.DataFrame(rows, columns=["task", "metric", "value", "questions"])
+        return pd.DataFrame(rows, columns=["task", "metric", "value", "examples"])
 
-    def agreement(self) -> np.ndarray:
-        """How far each answer agrees with the right one, 0 to 1, see `AGREEMENT`."""
-        pairs = zip(self.questions, self.answers, strict=True)
-        return np.array([AGREEMENT[question.task](answer, question.truth) for question, answer in pairs])
+    @cached_property
+    def sample_scores(self) -> np.ndarray:
+        """N float64: how well each prediction agrees with its ground truth, 0..1 or nan, see `MetricSuite.per_sample`."""
+        pairs = zip(self.examples, self.predictions, strict=True)
+        scores = [metric_suite(e.prompt.task, self.metric_suites).per_sample(p, e.ground_truth) for e, p in pairs]
+        return np.array(scores, float)
 
-    def worst(self, tasks: int = 8, each: int = 3) -> Figure:
-        """A contact sheet of the worst answers: a row per task, those tasks first whose worst answers are the worst.
+    def plot_worst(self, num_tasks: int = 8, num_per_task: int = 3) -> Figure:
+        """Show the predictions with the lowest scores: one row for each task, the tasks with the lowest scores first.
 
         Args:
-            tasks: rows, at most.
-            each: answers per task.
+            num_tasks: maximum number of rows.
+            num_per_task: maximum number of predictions in a row.
         """
         from ..visualization.gallery import gallery
 
-        agreement = self.agreement()
-        of_task = defaultdict(list)
-        for i in np.argsort(agreement, kind="stable"):
-            of_task[self.questions[i].task].append(i)
-        rows = sorted((indices[:each] for indices in of_task.values()), key=lambda row: agreement[row].mean())
-        chosen = [i for row in rows[:tasks] for i in row]
-        return gallery([(self.questions[i].image, self.answers[i]) for i in chosen], columns=each)
+        by_task = defaultdict(list)
+        for i in np.argsort(self.sample_scores, kind="stable"):  # nan comes last
+            by_task[self.examples[i].prompt.task.token].append(int(i))
+        scores = np.nan_to_num(self.sample_scores, nan=1)
+        rows = sorted((indices[:num_per_task] for indices in by_task.values()), key=lambda row: scores[row].mean())
+        worst = [i for row in rows[:num_tasks] for i in row]
+        return gallery([(self.examples[i].load_image(), self.predictions[i]) for i in worst], columns=num_per_task)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `metrics.json`, `answers.jsonl` (each question, its answer, the truth, how far they agree), `worst.png`."""
+        """Write `metrics.json`, `answers.jsonl` (one `Prediction` a line, failed examples last) and `worst.png`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        summary = {"model": self.model, "questions": len(self.questions), "metrics": self.metrics()}
+        metrics = {
+            task: {name: _finite_or_none(value) for name, value in of.items()} for task, of in self.metrics.items()
+        }
+        summary = {
+            "model": self.model_name,
+            "questions": len(self.examples),
+            "errors": len(self.errors),
+            "metrics": metrics,
+        }
         (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
-            for question, answer, value in zip(self.questions, self.answers, self.agreement(), strict=True):
-                row = {"image": question.name, "task": question.task, "text": question.text}
-                row |= {"answer": answer.raw, "truth": question.truth.raw, "agreement": round(float(value), 4)}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.worst().savefig(folder / "worst.png")
+        (folder / ANSWERS_FILE).unlink(missing_ok=True)
+        write_predictions(folder / ANSWERS_FILE, self._rows())
+        self.plot_worst().savefig(folder / "worst.png")
         return folder
+
+    def _rows(self) -> Iterable[Prediction]:
+        for example, prediction, score in zip(self.examples, self.predictions, self.sample_scores, strict=True):
+            yield Prediction.from_outcome(example, prediction, _finite_or_none(round(float(score), 4)))
+        for example, error in self.errors:
+            yield Prediction.from_outcome(example, error)
 
 
 def evaluate(
     predictor: Predictor,
-    questions: Iterable[Question],
+    examples: Iterable[Example],
     batch_size: int = 16,
-    total: int | None = None,
-    **generation: Any,
+    metric_suites: Mapping[Metric, MetricSuite] | None = None,
+    **generate_kwargs: Any,
 ) -> Evaluation:
-    """Ask a model questions whose answers are known.
+    """Run a model on labelled examples and collect its predictions.
 
     Args:
         predictor: the model.
-        questions: of one picture after the other; see `scene_examples`.
-        batch_size: how many pictures are asked together.
-        total: how many questions there are, for the progress bar, where `questions` can't tell.
-        generation: settings for `generate`, as for `Predictor.predict`.
+        examples: examples with targets. Those about one image should be consecutive, so that it is encoded once.
+        batch_size: images in memory at a time, and prompts decoded together; at least 1.
+        metric_suites: the metrics by `Task.metric`; by default `METRIC_SUITES`.
+        generate_kwargs: as for `Predictor.predict`.
+
+    Returns:
+        The predictions in the order of the examples. Examples whose image cannot be opened, or whose prompt the model does
+        not accept, are in its `errors`.
+
+    Raises:
+        ValueError: for a batch size below 1, or an unknown argument in `generate_kwargs`.
     """
-    asked: list[Question] = []
-    answers: list[Result] = []
-    pictures = groupby(questions, key=lambda question: id(question.image))
-    with tqdm(total=total, desc=predictor.name, unit="question") as bar:
-        while batch := [list(group) for _, group in islice(pictures, batch_size)]:
-            encoded = {id(group[0].image): predictor.encode_image(group[0].image) for group in batch}
-            together = defaultdict(list)
-            for question in (question for group in batch for question in group):
-                together[question.task].append(question)
-            for task, same in together.items():
-                images = [encoded[id(question.image)] for question in same]
-                texts = [question.text for question in same]
-                answers += predictor.predict_batch(images, task, texts, batch_size=len(same), **generation)
-                asked += same
-                bar.update(len(same))
-    return Evaluation(predictor.name, asked, answers)
+    check_batch_size(batch_size)
+    evaluated: list[Example] = []
+    predictions: list[Result] = []
+    errors: list[FailedExample] = []
+    images = groupby(examples, key=lambda example: example.image_key)
+    total = len(examples) if isinstance(examples, Sized) else None
+    with tqdm(total=total, desc=predictor.name, unit="example") as bar:
+        # a group of groupby is empty once the next one is requested
+        while batch := [e for group in islice((list(group) for _, group in images), batch_size) for e in group]:
+            outcomes = predict_examples(predictor, batch, batch_size, **generate_kwargs)
+            for example, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Result):
+                    evaluated.append(example)
+                    predictions.append(outcome)
+                else:
+                    errors.append(FailedExample(example, outcome))
+            bar.update(len(batch))
+    if errors:
+        first = errors[0]
+        logger.warning(
+            "%d examples have no prediction; the first is %s: %s", len(errors), first.example.source, first.error
+        )
+    return Evaluation(predictor.name, evaluated, predictions, errors, metric_suites or METRIC_SUITES)
+
+
+def metric_names(tasks: Iterable[Task], metric_suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> list[str]:
+    """Return the names that `Evaluation.flat_metrics` gives for tasks, `"OD/mAP@0.5"` …, without evaluating anything."""
+    return [_flat(task.token, name) for task in tasks for name in metric_suite(task, metric_suites).aggregate([], [])]
+
+
+def _flat(task: str, metric: str) -> str:
+    return f"{task.strip('<>') or FREE_QUESTION_NAME}/{metric}"
+
+
+def _finite_or_none(value: float) -> float | None:
+    """JSON has no nan."""
+    return value if math.isfinite(value) else None

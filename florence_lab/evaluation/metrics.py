@@ -1,218 +1,239 @@
-"""TODO"""
+"""Metrics of predictions against ground truth, one suite for each kind of answer.
+
+mAP is torchmetrics' (pycocotools backend), ROUGE-L and the calibration error are torchmetrics', the word error rate is
+jiwer's. An undefined value is nan, such as the recall without ground truth: it is neither 0 nor 1, and averages leave it out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..results import Boxes, Polygons, Quads, Result, Text
-from ..scenes import caption_counts
+from ..results import Instances, Polygons, Text
+from ..tasks import Metric, ResultKind, Task
+from .matching import count_matches, mask_iou, scored_matches
 
-LEAST_IOU = 0.5
-"""From which intersection over union on a box counts as found: that of PASCAL VOC, and of COCO's mAP@0.5."""
+NUM_CALIBRATION_BINS = 15
+
+_WORD_RE = re.compile(r"[^\W_]+")
 
 
-def match_instances(answer: Result, truth: Result, by_label: bool = True) -> np.ndarray:
-    """Which instances of an answer are right: N booleans.
+@dataclass(frozen=True)
+class MetricSuite:
+    """The metrics of one kind of answer.
 
-    Right is what overlaps an instance of the truth by an IoU of 0.5 or more and, with `by_label`, has its very label. No
-    two instances share one of the truth; as many as can be are matched.
-
-    Args:
-        answer, truth: both `Boxes` or both `Quads`.
+    Attributes:
+        per_sample: (prediction, ground truth) -> a value in 0..1, the higher the better, or nan. It ranks predictions.
+        aggregate: (N predictions, N ground truths) -> metric name -> value in 0..1, or nan. For all metrics but `ECE`, higher
+            is better. The names are known without data: `aggregate([], [])` gives each of them as nan.
     """
-    from scipy.optimize import linear_sum_assignment
 
-    near = iou(answer, truth) >= LEAST_IOU
-    if by_label:
-        near &= np.array(answer.labels, object)[:, None] == np.array(truth.labels, object)[None, :]
-    right = np.zeros(len(answer), bool)
-    rows, columns = linear_sum_assignment(near, maximize=True)
-    right[rows] = near[rows, columns]
-    return right
+    per_sample: Callable[[Any, Any], float]
+    aggregate: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
-def iou(answer: Boxes | Quads, truth: Boxes | Quads) -> np.ndarray:
-    """N x M intersections over unions: of upright boxes, or of the pixels within quads."""
-    if isinstance(answer, Boxes):
-        import torch
-        from torchvision.ops import box_iou
-
-        # one that is turned inside out (x1 < x0) meets nothing
-        return np.nan_to_num(box_iou(torch.tensor(answer.boxes), torch.tensor(truth.boxes)).numpy())
-    ours, theirs = (_masks([(quad,) for quad in result.quads], result.image_size) for result in (answer, truth))
-    shared = ours @ theirs.T
-    return shared / np.maximum(1, ours.sum(1)[:, None] + theirs.sum(1)[None, :] - shared)
+def instance_f1(prediction: Instances, ground_truth: Instances) -> float:
+    """Return the F1 score of the instances of one image at an IoU of 0.5, labels included; nan if there are none at all."""
+    return instance_metrics([prediction], [ground_truth])["F1@0.5"]
 
 
-def _masks(outlines: Sequence[tuple[np.ndarray, ...]], image_size: tuple[int, int]) -> np.ndarray:
-    """N x pixels float32, 1 within."""
-    from ..geometry import polygons_to_mask
-
-    masks = [polygons_to_mask(outline, image_size).ravel() for outline in outlines]
-    return np.array(masks, np.float32).reshape(len(masks), image_size[0] * image_size[1])
-
-
-def _f1(answer: Result, truth: Result, by_label: bool = True) -> float:
-    said = len(answer) + len(truth)
-    return 2 * float(match_instances(answer, truth, by_label).sum()) / said if said else 1.0
+def instance_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
+    """Return precision, recall and F1 at an IoU of 0.5 over the instances of all images together (micro average)."""
+    matched = count_matches(predictions, ground_truths)
+    num_predicted, num_true = sum(map(len, predictions)), sum(map(len, ground_truths))
+    return {
+        "precision@0.5": _ratio(matched, num_predicted),
+        "recall@0.5": _ratio(matched, num_true),
+        "F1@0.5": _ratio(2 * matched, num_predicted + num_true),
+    }
 
 
-def _proposed(answer: Boxes, truth: Boxes) -> float:
-    """The share of the true boxes that are proposed, whatever they are called."""
-    return float(match_instances(answer, truth, by_label=False).sum()) / max(1, len(truth))
+def box_recall(prediction: Instances, ground_truth: Instances) -> float:
+    """Return the share of the true boxes that are found at an IoU of 0.5, with any label; nan without ground truth."""
+    return proposal_metrics([prediction], [ground_truth])["recall@0.5"]
 
 
-def _mask_iou(answer: Polygons, truth: Polygons) -> float:
-    """Of all that is outlined, several things together."""
-    ours, theirs = answer.masks.any(0), truth.masks.any(0)
-    return float((ours & theirs).sum() / max(1, (ours | theirs).sum()))
+def proposal_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
+    """Return the recall at an IoU of 0.5 of all images together, labels ignored."""
+    matched = count_matches(predictions, ground_truths, class_aware=False)
+    return {"recall@0.5": _ratio(matched, sum(map(len, ground_truths)))}
 
 
-def _same_text(answer: Text, truth: Text) -> float:
-    return float(answer.text == truth.text)
+def detection_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
+    """Return COCO's mAP, `instance_metrics` and the expected calibration error."""
+    return (
+        mean_average_precision(predictions, ground_truths)
+        | instance_metrics(predictions, ground_truths)
+        | {"ECE": expected_calibration_error(predictions, ground_truths)}
+    )
 
 
-def _same_things(answer: Text, truth: Text) -> float:
-    """Whether a caption names the same categories, each with the same number; for captions of scenes."""
-    return float(caption_counts(answer.text) == caption_counts(truth.text))
+def mean_average_precision(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
+    """Return COCO's mAP of boxes at an IoU of 0.5 (`mAP@0.5`) and averaged over 0.5 to 0.95 (`mAP@[.5:.95]`).
 
-
-def _words_right(answer: Text, truth: Text) -> float:
-    return max(0.0, 1 - _word_errors([answer.text], [truth.text]))
-
-
-def _word_errors(said: list[str], true: list[str]) -> float:
-    """Words that were replaced, left out or made up, for each word that is there (WER)."""
-    import jiwer
-
-    if not any(true):
-        return float(any(said))
-    return jiwer.wer(true, said)
-
-
-AGREEMENT: dict[str, Callable[[Any, Any], float]] = {
-    "<CAPTION>": _same_things,
-    "<DETAILED_CAPTION>": _same_things,
-    "<MORE_DETAILED_CAPTION>": _same_things,
-    "<OD>": _f1,
-    "<DENSE_REGION_CAPTION>": _f1,
-    "<REGION_PROPOSAL>": _proposed,
-    "<OCR>": _words_right,
-    "<OCR_WITH_REGION>": _f1,
-    "<CAPTION_TO_PHRASE_GROUNDING>": _f1,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": _mask_iou,
-    "<OPEN_VOCABULARY_DETECTION>": _f1,
-    "<REGION_TO_SEGMENTATION>": _mask_iou,
-    "<REGION_TO_CATEGORY>": _same_text,
-    "<REGION_TO_DESCRIPTION>": _same_text,
-    "<REGION_TO_OCR>": _words_right,
-}
-"""Task -> how far an answer agrees with the truth, 0 to 1. It ranks answers, the best first and the worst last."""
-
-Answers = Sequence[Any]
-"""Results of one task; the truths have the same length and order."""
-
-
-def mean_average_precision(answers: Answers, truths: Answers) -> dict[str, float]:
-    """COCO's mAP, at an IoU of 0.5 and averaged over 0.5 to 0.95.
-
-    Instances without a score count as certain. As in COCO, a label that occurs in no truth is left out.
+    As in COCO, classes without ground truth are ignored, and at most 100 instances of an image count. Instances without a
+    score count as certain. Both values are nan without ground truth.
     """
-    import torch
-    from torchmetrics.detection import MeanAveragePrecision
-
-    names = {name: i for i, name in enumerate(sorted({name for r in (*answers, *truths) for name in r.labels}))}
-
-    def as_tensors(result: Boxes) -> dict[str, torch.Tensor]:
-        scores = np.ones(len(result)) if result.scores is None else result.scores
-        return {
-            "boxes": torch.tensor(result.boxes, dtype=torch.float32).reshape(-1, 4),
-            "labels": torch.tensor([names[name] for name in result.labels], dtype=torch.long),
-            "scores": torch.tensor(scores, dtype=torch.float32),
-        }
-
-    metric = MeanAveragePrecision(backend="pycocotools")
-    metric.update([as_tensors(answer) for answer in answers], [as_tensors(truth) for truth in truths])
-    found = metric.compute()
-    return {"mAP@0.5": float(found["map_50"]), "mAP@[.5:.95]": float(found["map"])}
+    coco = _coco_evaluation(predictions, ground_truths)
+    return {"mAP@0.5": _undefined_to_nan(coco["map_50"]), "mAP@[.5:.95]": _undefined_to_nan(coco["map"])}
 
 
-def confidences(answers: Answers, truths: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """The confidence of every instance of all answers, N float64, and whether it is right, N booleans."""
-    pairs = [(a.scores, match_instances(a, t)) for a, t in zip(answers, truths, strict=True) if a.scores is not None]
-    scores, right = zip(*pairs, strict=True) if pairs else ((), ())
-    return np.concatenate([*scores, []]), np.concatenate([*right, []]).astype(bool)
+def precision_recall_curve(
+    predictions: Sequence[Instances], ground_truths: Sequence[Instances]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return COCO's precision-recall curve at an IoU of 0.5, averaged over classes. The mean precision is mAP@0.5.
 
-
-def calibration_error(answers: Answers, truths: Answers) -> float:
-    """Expected calibration error: how far confidence is from the share that is right, over 15 bins (Guo et al., 2017).
-
-    Raises:
-        ValueError: if no answer has an instance with a confidence.
+    Returns:
+        101 recalls, 0 to 1, and the interpolated precision at each; nan without ground truth.
     """
+    recalls = np.linspace(0, 1, 101)
+    # IoU thresholds x recalls x classes x areas x limits of instances; COCO marks classes without ground truth by -1
+    precision = np.asarray(_coco_evaluation(predictions, ground_truths)["precision"])
+    if precision.ndim != 5:
+        return recalls, np.full(len(recalls), np.nan)
+    by_class = precision[0, :, :, 0, -1]
+    by_class = by_class[:, (by_class >= 0).all(axis=0)]
+    return recalls, by_class.mean(axis=1) if by_class.size else np.full(len(recalls), np.nan)
+
+
+def expected_calibration_error(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> float:
+    """Return the mean distance between score and precision over 15 bins of scores (Guo et al., 2017); nan without scores."""
     import torch
     from torchmetrics.functional.classification import binary_calibration_error
 
-    scores, right = confidences(answers, truths)
+    scores, is_correct = scored_matches(predictions, ground_truths)
     if not len(scores):
-        raise ValueError("there is no instance with a confidence")
-    return float(binary_calibration_error(torch.tensor(scores), torch.tensor(right).long(), n_bins=15))
+        return float("nan")
+    labels = torch.from_numpy(is_correct).long()
+    return float(binary_calibration_error(torch.from_numpy(scores), labels, n_bins=NUM_CALIBRATION_BINS))
 
 
-def _detection(answers: Answers, truths: Answers) -> dict[str, float]:
-    found = mean_average_precision(answers, truths) | _instances(answers, truths)
-    scored = any(a.scores is not None and len(a) for a in answers)
-    return found | ({"ECE": calibration_error(answers, truths)} if scored else {})
+def union_mask_iou(prediction: Polygons, ground_truth: Polygons) -> float:
+    """Return the IoU of the pixels inside any predicted and any true polygon; nan if there are no such pixels."""
+    predicted, true = (np.any(result.masks, axis=0, keepdims=True) for result in (prediction, ground_truth))
+    if not predicted.any() and not true.any():
+        return float("nan")
+    return float(mask_iou(predicted, true)[0, 0])
 
 
-def _instances(answers: Answers, truths: Answers) -> dict[str, float]:
-    """Precision, recall and F1 at an IoU of 0.5, of all instances together."""
-    right = sum(int(match_instances(a, t).sum()) for a, t in zip(answers, truths, strict=True))
-    said, real = sum(map(len, answers)), sum(map(len, truths))
-    return {
-        "precision@0.5": right / max(1, said),
-        "recall@0.5": right / max(1, real),
-        "F1@0.5": 2 * right / max(1, said + real),
-    }
+def exact_match(prediction: Text, ground_truth: Text) -> float:
+    """Return 1 if the texts are equal, else 0."""
+    return float(prediction.text == ground_truth.text)
 
 
-def _proposals(answers: Answers, truths: Answers) -> dict[str, float]:
-    found = sum(int(match_instances(a, t, by_label=False).sum()) for a, t in zip(answers, truths, strict=True))
-    return {"recall@0.5": found / max(1, sum(map(len, truths)))}
+def word_accuracy(prediction: Text, ground_truth: Text) -> float:
+    """Return 1 - WER of one text, at least 0; nan if both texts are empty. See `ocr_metrics`."""
+    return ocr_metrics([prediction], [ground_truth])["word_accuracy"]
 
 
-def _words(answers: Answers, truths: Answers) -> dict[str, float]:
-    errors = _word_errors([a.text for a in answers], [t.text for t in truths])
-    return {"words right": max(0.0, 1 - errors)}
+def ocr_metrics(predictions: Sequence[Text], ground_truths: Sequence[Text]) -> dict[str, float]:
+    """Return `word_accuracy`: 1 - WER over all texts together, at least 0.
+
+    The word error rate is the number of substituted, missing and additional words, divided by the number of true words.
+    """
+    import jiwer
+
+    references = [_split_words(truth.text) for truth in ground_truths]
+    hypotheses = [_split_words(prediction.text) for prediction in predictions]
+    if not any(references):  # the rate is infinite if there are words, else undefined
+        return {"word_accuracy": 0.0 if any(hypotheses) else float("nan")}
+    return {"word_accuracy": max(0.0, 1 - float(jiwer.wer(references, hypotheses)))}
 
 
-def _mean_of(name: str, agreement: Callable[[Any, Any], float]) -> Callable[[Answers, Answers], dict[str, float]]:
-    return lambda answers, truths: {
-        name: float(np.mean([agreement(a, t) for a, t in zip(answers, truths, strict=True)]))
-    }
+def rouge_l(prediction: Text, ground_truth: Text) -> float:
+    """Return ROUGE-L, the F1 score of the longest common subsequence of words (Lin, 2004); nan if neither text has words.
+
+    Case and punctuation are ignored, and words are not stemmed. For English this is ROUGE-L of the package rouge_score, which
+    drops letters other than a to z; here they count.
+    """
+    from torchmetrics.functional.text.rouge import rouge_score
+
+    if not _WORD_RE.search(prediction.text + ground_truth.text):
+        return float("nan")
+    scores = rouge_score(
+        prediction.text,
+        ground_truth.text,
+        normalizer=str.lower,
+        tokenizer=_WORD_RE.findall,
+        rouge_keys="rougeL",
+    )
+    return float(scores["rougeL_fmeasure"])
 
 
-METRICS: dict[str, Callable[[Answers, Answers], dict[str, float]]] = {
-    "<CAPTION>": _mean_of("things right", _same_things),
-    "<DETAILED_CAPTION>": _mean_of("things right", _same_things),
-    "<MORE_DETAILED_CAPTION>": _mean_of("things right", _same_things),
-    "<OD>": _detection,
-    "<DENSE_REGION_CAPTION>": _instances,
-    "<REGION_PROPOSAL>": _proposals,
-    "<OCR>": _words,
-    "<OCR_WITH_REGION>": _instances,
-    "<CAPTION_TO_PHRASE_GROUNDING>": _instances,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": _mean_of("mask IoU", _mask_iou),
-    "<OPEN_VOCABULARY_DETECTION>": _instances,
-    "<REGION_TO_SEGMENTATION>": _mean_of("mask IoU", _mask_iou),
-    "<REGION_TO_CATEGORY>": _mean_of("right", _same_text),
-    "<REGION_TO_DESCRIPTION>": _mean_of("right", _same_text),
-    "<REGION_TO_OCR>": _words,
+def mean_suite(name: str, per_sample: Callable[[Any, Any], float]) -> MetricSuite:
+    """Return the suite of one metric that is averaged over samples, those where it is undefined left out."""
+
+    def aggregate(predictions: Sequence[Any], ground_truths: Sequence[Any]) -> dict[str, float]:
+        values = np.array([per_sample(p, t) for p, t in zip(predictions, ground_truths, strict=True)], float)
+        values = values[~np.isnan(values)]
+        return {name: float(values.mean()) if len(values) else float("nan")}
+
+    return MetricSuite(per_sample, aggregate)
+
+
+METRIC_SUITES: Mapping[Metric, MetricSuite] = {
+    "caption": mean_suite("rouge_l", rouge_l),
+    "detection": MetricSuite(instance_f1, detection_metrics),
+    "instances": MetricSuite(instance_f1, instance_metrics),
+    "proposals": MetricSuite(box_recall, proposal_metrics),
+    "masks": mean_suite("mask_iou", union_mask_iou),
+    "exact_match": mean_suite("accuracy", exact_match),
+    "ocr": MetricSuite(word_accuracy, ocr_metrics),
 }
-"""Task -> its metrics, by name. All are shares, 0 to 1; all but ECE are the better the higher.
+"""`Task.metric` -> its metrics."""
 
-`things right`: captions that name every category with its number. `words right`: 1 - WER, so that made-up words count too.
-"""
+DEFAULT_METRICS: Mapping[ResultKind, Metric] = {
+    "text": "exact_match",
+    "boxes": "detection",
+    "grounding": "instances",
+    "boxes_or_polygons": "instances",
+    "quads": "instances",
+    "polygons": "masks",
+}
+"""`Task.result` -> the suite of a task whose `metric` is None."""
+
+
+def metric_suite(task: Task, suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> MetricSuite:
+    """Return the metrics of a task."""
+    return suites[task.metric or DEFAULT_METRICS[task.result]]
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else float("nan")
+
+
+def _undefined_to_nan(value: Any) -> float:
+    return float(value) if value >= 0 else float("nan")  # COCO's -1
+
+
+def _split_words(text: str) -> str:
+    """The words separated by one space each: jiwer splits at spaces only."""
+    return " ".join(text.split())
+
+
+def _coco_evaluation(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, Any]:
+    """COCO's figures of boxes, as torchmetrics names them; -1 where undefined."""
+    from torchmetrics.detection import MeanAveragePrecision
+
+    if not sum(map(len, ground_truths)):
+        return {"map": -1.0, "map_50": -1.0, "precision": -1.0}
+    labels = sorted({label for r in (*predictions, *ground_truths) for label in r.labels.tolist()})
+    class_ids = {label: i for i, label in enumerate(labels)}
+    metric = MeanAveragePrecision(backend="pycocotools", extended_summary=True)
+    metric.update([_to_tensors(p, class_ids) for p in predictions], [_to_tensors(t, class_ids) for t in ground_truths])
+    return dict(metric.compute())
+
+
+def _to_tensors(result: Instances, class_ids: Mapping[str, int]) -> dict[str, Any]:
+    import torch
+
+    scores = np.ones(len(result)) if result.scores is None else result.scores
+    return {
+        "boxes": torch.from_numpy(result.xyxy).float(),
+        "labels": torch.tensor([class_ids[label] for label in result.labels.tolist()], dtype=torch.long),
+        "scores": torch.from_numpy(scores).float(),
+    }

@@ -1,39 +1,56 @@
-"""TODO"""
+"""Plots of scores against ground truth: the precision-recall curve and the reliability diagram."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .metrics import confidences
+from .matching import scored_matches
+from .metrics import precision_recall_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .metrics import Answers
+    from ..results import Instances
 
 
-def plot_precision_recall(answers: Answers, truths: Answers, ax: Axes) -> None:
-    """Precision over recall at an IoU of 0.5 as the least confidence goes from 1 to 0, labels counted."""
-    scores, right = confidences(answers, truths)
-    hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
-    said = np.arange(1, len(hits) + 1)
-    ax.step(hits / max(1, sum(map(len, truths))), hits / said, where="post", color="C0")
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="precision over recall")
+def plot_precision_recall(predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes) -> Axes:
+    """Plot COCO's precision-recall curve at an IoU of 0.5, averaged over classes. The area below it is mAP@0.5.
+
+    Args:
+        predictions, ground_truths: one result for each image.
+        ax: the axes to draw into; they are returned.
+    """
+    recalls, precisions = precision_recall_curve(predictions, ground_truths)
+    ax.plot(recalls, precisions, color="C0")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="precision-recall curve, IoU 0.5")
     ax.grid(alpha=0.3)
+    return ax
 
 
-def plot_reliability(answers: Answers, truths: Answers, ax: Axes, bins: int = 10) -> None:
-    """The share that is right over confidence; on the diagonal, confidence can be taken at its word."""
-    scores, right = confidences(answers, truths)
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.digitize(scores, edges) - 1, 0, bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    shares = np.bincount(which, weights=right, minlength=bins) / np.maximum(1, counts)
-    ax.bar(edges[:-1], shares, width=1 / bins, align="edge", color="C0", edgecolor="white", alpha=0.85)
+def plot_reliability(
+    predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes, num_bins: int = 10
+) -> Axes:
+    """Plot a reliability diagram: the precision of each bin of scores, with the number of instances above the bar.
+
+    On the diagonal, scores are calibrated.
+
+    Args:
+        predictions, ground_truths: one result for each image. Predictions without scores are left out.
+        ax: the axes to draw into; they are returned.
+        num_bins: bins of equal width.
+    """
+    scores, is_correct = scored_matches(predictions, ground_truths)
+    edges = np.linspace(0, 1, num_bins + 1)
+    bins = np.clip(np.digitize(scores, edges) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    precisions = np.bincount(bins, weights=is_correct, minlength=num_bins) / np.maximum(1, counts)
+    ax.bar(edges[:-1], precisions, width=1 / num_bins, align="edge", color="C0", edgecolor="white", alpha=0.85)
     ax.plot((0, 1), (0, 1), "--", color="0.4")
-    for left, share, count in zip(edges, shares, counts, strict=False):
+    for left, precision, count in zip(edges[:-1], precisions, counts, strict=True):
         if count:
-            ax.text(left + 0.5 / bins, share + 0.01, str(count), ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="confidence", ylabel="share that is right", title="calibration")
+            ax.text(left + 0.5 / num_bins, precision + 0.01, str(count), ha="center", va="bottom", fontsize=8)
+    ax.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="score", ylabel="precision", title="reliability diagram")
+    return ax

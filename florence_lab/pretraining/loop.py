@@ -36,7 +36,7 @@ from .curriculum import stage_at
 from .dataset import StepDataset, TrainingBatch
 from .losses import mean_loss_per_task, token_losses, token_weights
 from .model import build_for_training, forward_batch, load_initial_weights, resize_position_embeddings
-from .monitoring import evaluate_held_out, plot_predictions
+from .monitoring import evaluate_held_out, finite_metrics, plot_predictions
 from .tokenizer import load_or_build_tokenizer
 
 
@@ -79,7 +79,7 @@ def pretrain(arguments: PretrainArguments, on_log: Callable[[dict[str, Any]], No
         progress.set_postfix(loss=f"{entry['loss']:.3f}", images=f"{entry['images_per_s']:.0f}/s")
         if state.step % arguments.measure_every == 0:
             evaluation = evaluate_held_out(state.ema.module, tokenizer, state.image_size, arguments.measured)
-            append_log(out / "measures.jsonl", {"step": state.step} | evaluation.metrics())
+            append_log(out / "measures.jsonl", {"step": state.step} | finite_metrics(evaluation))
             entry["picture"] = str(out / f"answers-{state.step}.png")
             plot_predictions(evaluation).savefig(entry["picture"])
         if on_log:

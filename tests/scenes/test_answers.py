@@ -215,6 +215,6 @@ def test_a_task_without_ground_truth_is_skipped(count_task, scenes):
     scene = scenes[0]
     assert scene.sample_inputs("<COUNT>", random.Random(0)) == []
     assert not [row for row in scene_rows(scene, "a.png", tuple(TASKS)) if row["query"].startswith("<COUNT>")]
-    assert "<COUNT>" not in {example.task for example in scene_examples(range(2), size=64)}
+    assert "<COUNT>" not in {example.prompt.task.token for example in scene_examples(range(2), size=64)}
     with pytest.raises(ValueError, match="scenes have no ground truth for <COUNT>"):
         scene.answer("<COUNT>")

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from florence_lab import load
-from florence_lab.data.datasets import read_questions
-from florence_lab.evaluation.evaluator import evaluate
-from florence_lab.evaluation.metrics import mean_average_precision
-from florence_lab.evaluation.suites import scene_examples
+from florence_lab.data.datasets import load_examples
+from florence_lab.data.validation import RowValidator
+from florence_lab.evaluation import evaluate, evaluate_scenes, mean_average_precision
 from florence_lab.finetuning.arguments import SftArguments
 from florence_lab.finetuning.lora import merge_lora
 from florence_lab.finetuning.run import sft
@@ -55,9 +54,9 @@ def seeds_with_a_rocket(seeds, count: int) -> list[int]:
 
 def precision_of_rockets(predictor, folder) -> float:
     """mAP@0.5 of rockets alone, in scenes of every kind of thing."""
-    questions = read_questions(str(folder / "train.jsonl"), predictor.processor.tokenizer)
-    answers, truths = evaluate(predictor, questions).pairs("<OD>")
-    rockets = ([result.called("rocket") for result in results] for results in (answers, truths))
+    examples = load_examples([str(folder / "train.jsonl")], RowValidator(predictor.template)).require_valid()
+    predictions, ground_truths = evaluate(predictor, examples).for_task("<OD>")
+    rockets = ([r[r.labels == "rocket"] for r in results] for results in (predictions, ground_truths))
     return mean_average_precision(*rockets)["mAP@0.5"]
 
 
@@ -103,7 +102,7 @@ def test_it_learns_a_new_thing_in_ten_minutes_and_forgets_little(tmp_path):
     minutes = (time.perf_counter() - start) / 60
     before, after, merged = load(NANO), load(checkpoint), load(merge_lora(checkpoint))
     rockets = [precision_of_rockets(predictor, tmp_path / "test") for predictor in (before, after)]
-    tables = [evaluate(p, scene_examples()).to_dataframe().set_index(["task", "metric"]).value for p in (before, after)]
+    tables = [evaluate_scenes(p).to_dataframe().set_index(["task", "metric"]).value for p in (before, after)]
     table = pd.DataFrame({"before": tables[0], "after": tables[1], "change": tables[1] - tables[0]})
     print(
         f"\n{minutes:.1f} minutes; mAP@0.5 of rockets {rockets[0]:.3f} -> {rockets[1]:.3f}\n{table.round(3).to_string()}"

@@ -1,44 +1,42 @@
-"""TODO"""
+"""Dataset formats. A new format is one class with the interface of `Reader`, and one entry in `READERS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from ...exceptions import DatasetError, unknown_name
+from ..spec import DatasetSpec
+from .base import Reader
+from .coco import CocoReader
+from .files import JsonLinesReader, JsonReader
+from .hub import HuggingFaceReader, ModelScopeReader
+from .scenes import ScenesReader
 
-from ...exceptions import DatasetError
-from .coco import _read_coco
-from .files import _read_lines, _read_list
-from .hub import _modelscope_folder, _read_hub
-from .scenes import _read_scenes
-
-if TYPE_CHECKING:
-    from ..rows import Record
-
-
-def _records(dataset: str) -> Iterator[Record | str]:
-    """The rows of a dataset; a string is what is wrong with one."""
-    kind, colon, rest = dataset.partition(":")
-    if colon and kind in READERS:
-        place, _, options = rest.partition("?")
-        return READERS[kind](place, dict(parse_qsl(options)))
-    path = Path(dataset).expanduser()
-    if path.suffix not in FILES:
-        known = ", ".join([*FILES, *(f"{kind}:" for kind in READERS)])
-        raise DatasetError(f"unknown dataset {dataset!r}: it ends or begins with none of {known}")
-    if not path.is_file():
-        raise DatasetError(f"{path} can't be read: there is no such file")
-    return FILES[path.suffix](path)
-
-
-FILES: dict[str, Callable[[Path], Iterator[Record | str]]] = {".jsonl": _read_lines, ".json": _read_list}
-
-READERS: dict[str, Callable[[str, dict[str, str]], Iterator[Record | str]]] = {
-    "coco": _read_coco,
-    "scenes": _read_scenes,
-    "hf": partial(_read_hub, str),
-    "ms": partial(_read_hub, _modelscope_folder),
+READERS: dict[str, type[Reader]] = {
+    "jsonl": JsonLinesReader,
+    "json": JsonReader,
+    "coco": CocoReader,
+    "scenes": ScenesReader,
+    "hf": HuggingFaceReader,
+    "ms": ModelScopeReader,
 }
-"""What stands before the colon -> its reader, which gets what stands behind it and the options."""
+"""Kind of dataset -> its reader. The kind stands before the colon, or is the extension of a file."""
+
+
+def open_dataset(spec: DatasetSpec) -> Reader:
+    """Return the reader of a dataset, checked.
+
+    Raises:
+        DatasetError: for an unknown kind or option, and if the dataset is missing or has another format.
+    """
+    if spec.kind not in READERS:
+        files = "files that end in .jsonl or .json"
+        kinds = ", ".join(f"{kind}:" for kind in READERS if kind not in ("jsonl", "json"))
+        raise DatasetError(f"unknown dataset {str(spec)!r}: give {files}, or one of {kinds}")
+    reader_type = READERS[spec.kind]
+    for name in spec.options:
+        if name not in reader_type.options:
+            if not reader_type.options:
+                raise DatasetError(f"{spec.name}: {spec.kind} takes no options")
+            raise DatasetError(f"{spec.name}: {unknown_name('option', name, reader_type.options)}")
+    reader = reader_type(spec)
+    reader.check()
+    return reader

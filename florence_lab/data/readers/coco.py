@@ -1,86 +1,229 @@
-"""TODO"""
+"""COCO annotation files."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ...exceptions import DatasetError
-from ...tasks import get_task
-from ...template.locations import format_location_tokens
-from ..rows import Record, _Bad
-from ..validation import _box_tokens
-from .files import _json_of
+from ...exceptions import DatasetError, warn
+from ...tasks import TASKS, Task, get_task
+from ..rows import AnnotatedRow, Annotation, RowError
+from ..spec import DatasetSpec
+from .files import read_json
+
+_SECTIONS = ("images", "annotations", "categories")
 
 
-def _read_coco(place: str, options: dict[str, str]) -> Iterator[Record | str]:
-    path = Path(place).expanduser()
-    data = _json_of(path)
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
-        raise DatasetError(f"{path} is no COCO file: it has no images, annotations and categories")
-    folder = Path(options.get("images", path.parent)).expanduser()
-    tasks = [get_task(name).token for name in options.get("tasks", "OD").split(",")]
-    unknown = [task for task in tasks if task not in COCO_TASKS]
-    if unknown:
-        raise DatasetError(f"a COCO file has no answers to {', '.join(unknown)}; it has to {', '.join(COCO_TASKS)}")
-    names = {category["id"]: category["name"] for category in data["categories"]}
-    of_image = defaultdict(list)
-    for annotation in data["annotations"]:
-        of_image[annotation["image_id"]].append(annotation | {"name": names[annotation["category_id"]]})
-    for picture in data["images"]:
-        size = picture["width"], picture["height"]
-        things = of_image[picture["id"]]
-        for task in tasks if things else ():
-            try:
-                rows = list(COCO_TASKS[task](things, size))
-            except _Bad as bad:
-                rows = [str(bad)]
-            for row in rows:
-                yield row if isinstance(row, str) else Record(folder / picture["file_name"], task + row[0], row[1])
+class CocoReader:
+    """Rows for tasks that the annotations of a COCO file answer, such as `<OD>`: those with a `Task.coco_label`.
+
+    A task about the whole image has a row for each image, a task about a region has one for each annotation. Crowd regions
+    (`iscrowd`) stand for several objects and are no instances; they are skipped.
+    """
+
+    options: ClassVar[Mapping[str, str]] = {
+        "tasks": "task tokens, separated by commas (default: OD)",
+        "images": "folder of the images (default: the folder of the file)",
+    }
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.spec = spec
+        self.path = Path(spec.location).expanduser()
+        self.folder = Path(spec.options.get("images", self.path.parent)).expanduser()
+
+    def check(self) -> None:
+        """Read the file and verify its sections and the tasks. Warn of images without annotations."""
+        _ = self.tasks, self._rows
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the rows.
+
+        Raises:
+            DatasetError: for a task that is unknown or that the annotations do not answer.
+        """
+        try:
+            tasks = tuple(get_task(name) for name in self.spec.options.get("tasks", "OD").split(","))
+        except ValueError as error:
+            raise DatasetError(f"{self.spec.name}: {error}") from None
+        for task in tasks:
+            if not _is_supported(task):
+                supported = ", ".join(token for token, known in TASKS.items() if _is_supported(known))
+                raise DatasetError(
+                    f"{self.spec.name}: COCO files have no answers for {task.name}; supported: {supported}"
+                )
+        return tasks
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> AnnotatedRow | RowError:
+        row = self._rows[index]
+        return row if isinstance(row, RowError) else row()
+
+    @cached_property
+    def _rows(self) -> list[RowError | Callable[[], AnnotatedRow]]:
+        """Faulty entries, and functions that build the rows, since polygons of a large file take much memory."""
+        index = _CocoIndex(self.path, read_json(self.path))
+        rows: list[RowError | Callable[[], AnnotatedRow]] = list(index.errors)
+        empty = 0
+        for image, all_annotations in index:
+            instances = [annotation for annotation in all_annotations if not annotation.get("iscrowd")]
+            empty += not all_annotations
+            for task in self.tasks if instances else ():
+                for group in ROW_GROUPINGS[task.input, task.result](instances):
+                    rows.append(self._make_row(index, image, group, task))
+        if empty:
+            warn(f"{self.path}: {empty} of {len(index.images)} images have no annotations and give no rows")
+        return rows
+
+    def _make_row(
+        self, index: _CocoIndex, image: Mapping[str, Any], annotations: list[Mapping[str, Any]], task: Task
+    ) -> Callable[[], AnnotatedRow]:
+        def build() -> AnnotatedRow:
+            is_region = task.input == "region"
+            return AnnotatedRow(
+                self.folder / image["file_name"],
+                task,
+                tuple(index.to_annotation(annotation, image, task) for annotation in annotations),
+                index.source(image, annotations[0]) if is_region else index.source(image),
+                (image["width"], image["height"]) if {"width", "height"} <= image.keys() else None,
+            )
+
+        return build
 
 
-def _coco_box(thing: dict, size: tuple[int, int]) -> str:
-    x, y, width, height = thing["bbox"]
-    return _box_tokens(np.array([x, y, x + width, y + height]), size)
+def _one_row(annotations: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """All objects of an image in one target, from left to right."""
+    return [sorted(annotations, key=lambda annotation: annotation["bbox"][0])]
 
 
-def _coco_detection(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    by_name = defaultdict(str)
-    for thing in sorted(things, key=lambda thing: thing["bbox"][0]):
-        by_name[thing["name"]] += _coco_box(thing, size)
-    yield "", "".join(name + boxes for name, boxes in by_name.items())
+def _row_per_annotation(annotations: list[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    return [[annotation] for annotation in annotations]
 
 
-def _coco_dense(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    ordered = sorted(things, key=lambda thing: thing["bbox"][0])
-    yield "", "".join(str(thing.get("caption", thing["name"])) + _coco_box(thing, size) for thing in ordered)
-
-
-def _coco_category(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    for thing in things:
-        yield (box := _coco_box(thing, size)), thing["name"] + box
-
-
-def _coco_description(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    for thing in things:
-        yield (box := _coco_box(thing, size)), str(thing.get("caption", thing["name"])) + box
-
-
-def _coco_outline(things: list[dict], size: tuple[int, int]) -> Iterator[tuple[str, str]]:
-    for thing in things:
-        if isinstance(thing.get("segmentation"), list) and thing["segmentation"]:  # run lengths have no outline
-            outlines = (np.array(outline).reshape(-1, 2) for outline in thing["segmentation"])
-            yield _coco_box(thing, size), "<sep>".join(format_location_tokens(outline, size) for outline in outlines)
-
-
-COCO_TASKS: dict[str, Callable[[list[dict], tuple[int, int]], Iterable[tuple[str, str]]]] = {
-    "<OD>": _coco_detection,
-    "<DENSE_REGION_CAPTION>": _coco_dense,
-    "<REGION_TO_CATEGORY>": _coco_category,
-    "<REGION_TO_DESCRIPTION>": _coco_description,
-    "<REGION_TO_SEGMENTATION>": _coco_outline,
+ROW_GROUPINGS: dict[tuple[str, str], Callable[[list[Mapping[str, Any]]], list[list[Mapping[str, Any]]]]] = {
+    ("none", "boxes"): _one_row,
+    ("none", "polygons"): _one_row,
+    ("region", "text"): _row_per_annotation,
+    ("region", "polygons"): _row_per_annotation,
 }
-"""Task -> (input, answer) pairs from the annotations of one picture."""
+"""(`Task.input`, `Task.result`) -> the annotations of one image, grouped into rows."""
+
+
+def _is_supported(task: Task) -> bool:
+    return task.coco_label is not None and (task.input, task.result) in ROW_GROUPINGS
+
+
+class _CocoIndex:
+    """The valid images and annotations of a COCO file, and the faulty ones as errors. Iterates over images."""
+
+    def __init__(self, path: Path, data: Any) -> None:
+        from pycocotools.coco import COCO
+
+        if not isinstance(data, dict) or not all(isinstance(data.get(section), list) for section in _SECTIONS):
+            raise DatasetError(f"{path} is not a COCO file: it lacks a list of {', '.join(_SECTIONS)}")
+        self.path = path
+        self.errors: list[RowError] = []
+        self.images = [image for image in data["images"] if self._is_valid(image, ("id", "file_name"), "image")]
+        categories = [c for c in data["categories"] if self._is_valid(c, ("id", "name"), "category")]
+        image_ids, category_ids = {image["id"] for image in self.images}, {c["id"] for c in categories}
+        annotations = [a for a in data["annotations"] if self._is_valid_annotation(a, image_ids, category_ids)]
+        self.coco = COCO()
+        self.coco.dataset = {"images": self.images, "annotations": annotations, "categories": categories}
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            self.coco.createIndex()
+
+    def __iter__(self) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+        return ((image, self.coco.imgToAnns.get(image["id"], [])) for image in self.images)
+
+    def source(self, image: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> str:
+        """Return where an image or annotation stands, by its ids."""
+        suffix = "" if annotation is None else f", annotation {annotation['id']}"
+        return f"{self.path}, image {image['id']}{suffix}"
+
+    def to_annotation(self, annotation: Mapping[str, Any], image: Mapping[str, Any], task: Task) -> Annotation:
+        """Return an annotation as a task needs it."""
+        x, y, width, height = map(float, annotation["bbox"])
+        name = str(self.coco.cats[annotation["category_id"]]["name"])
+        label = {"category": name, "caption": str(annotation.get("caption", name)), "none": ""}[
+            task.coco_label or "none"
+        ]
+        polygons = _read_polygons(annotation.get("segmentation")) if task.result == "polygons" else ()
+        return Annotation(label, np.array([x, y, x + width, y + height]), self.source(image, annotation), polygons)
+
+    def _is_valid_annotation(self, annotation: Any, image_ids: set[Any], category_ids: set[Any]) -> bool:
+        if not self._is_valid(annotation, ("id", "image_id", "category_id", "bbox"), "annotation"):
+            return False
+        source = f"{self.path}, image {annotation['image_id']}, annotation {annotation['id']}"
+        known = {"image_id": image_ids, "category_id": category_ids}
+        for key, ids in known.items():
+            if annotation[key] not in ids:
+                self.errors.append(RowError(source, f"unknown {key}", repr(annotation[key])))
+                return False
+        try:
+            is_box = np.array(annotation["bbox"], float).shape == (4,) and np.isfinite(annotation["bbox"]).all()
+        except (TypeError, ValueError):
+            is_box = False
+        if not is_box:
+            self.errors.append(RowError(source, "invalid box", f"{annotation['bbox']!r}, expected x, y, width, height"))
+        return bool(is_box)
+
+    def _is_valid(self, entry: Any, keys: tuple[str, ...], kind: str) -> bool:
+        """Return whether an entry has some keys, and record an error if it does not."""
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            id_ = entry.get("id", "without an id") if isinstance(entry, dict) else "that is not an object"
+            self.errors.append(RowError(f"{self.path}, {kind} {id_}", "missing fields", ", ".join(missing)))
+        return not missing
+
+
+def _read_polygons(segmentation: Any) -> tuple[np.ndarray, ...]:
+    """Return the outlines of a segmentation, K x 2 pixels each; () if there is none or it is malformed.
+
+    A segmentation is a list of flat polygons, or a mask as run lengths (RLE), compressed or not.
+    """
+    try:
+        if isinstance(segmentation, dict):
+            return _trace_mask(_decode_rle(segmentation))
+        return tuple(np.array(flat, float).reshape(-1, 2) for flat in segmentation or ())
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """Return the H x W mask of run lengths."""
+    from pycocotools import mask
+
+    height, width = rle["size"]
+    return mask.decode(mask.frPyObjects(rle, height, width) if isinstance(rle["counts"], list) else rle)
+
+
+def _trace_mask(mask: np.ndarray, tolerance: float = 1.0) -> tuple[np.ndarray, ...]:
+    """Return the outlines of a mask without its holes, simplified to `tolerance` pixels.
+
+    Args:
+        mask: H x W.
+        tolerance: largest distance in pixels that the Douglas-Peucker algorithm may move an outline.
+
+    Returns:
+        The outlines of the connected parts, K x 2 pixels each.
+    """
+    from skimage.measure import approximate_polygon, find_contours
+
+    # a border of zeros closes the outlines at the edge of the image; a pixel's center lies at + 0.5
+    contours = find_contours(np.pad(mask.astype(float), 1), 0.5, positive_orientation="high")
+    outlines = [approximate_polygon(contour, tolerance)[:-1, ::-1] - 0.5 for contour in contours]
+    return tuple(outline for outline in outlines if len(outline) >= 3 and _signed_area(outline) < 0)
+
+
+def _signed_area(polygon: np.ndarray) -> float:
+    """Return the area by the shoelace formula; its sign tells outlines from holes."""
+    x, y = polygon.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
