@@ -7,9 +7,11 @@ import math
 from matplotlib.figure import Figure
 from transformers import BartTokenizer, Florence2ForConditionalGeneration
 
+from ..data.examples import Example
 from ..evaluation import Evaluation, evaluate_scenes
 from ..loading.checkpoint import build_processor
 from ..predictor import Predictor
+from ..results import Result
 from ..scenes import HELD_OUT_SEEDS
 from ..tasks import TASKS
 from ..visualization.gallery import gallery
@@ -36,7 +38,7 @@ def finite_metrics(evaluation: Evaluation) -> dict[str, dict[str, float | None]]
 
 def plot_predictions(evaluation: Evaluation) -> Figure:
     """Draw the first prediction of each task."""
-    first = {}
+    first: dict[str, tuple[Example, Result]] = {}
     for example, prediction in zip(evaluation.examples, evaluation.predictions, strict=True):
         first.setdefault(example.prompt.task.token, (example, prediction))
     panels = [(first[task][0].load_image(), first[task][1]) for task in TASKS if task in first]

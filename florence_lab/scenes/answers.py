@@ -15,6 +15,7 @@ import numpy as np
 from ..results import Result
 from ..tasks import get_task
 from ..template.locations import format_location_tokens, parse_location_tokens, pixels_to_bins
+from ..template.targets import Instance, format_target
 from ..template.template import FlorenceTemplate
 from . import captions, phrases
 
@@ -57,7 +58,8 @@ def answer(scene: SceneData, task: str, text: str | Sequence[float] | None = Non
         raise ValueError(f"scenes have no ground truth for {known.name}, only for {', '.join(SCENE_ANSWERS)}")
     template = FlorenceTemplate()
     prompt = template.build_prompt(known.token, text, scene.size)
-    raw = entry.write(AnswerContext(scene, known.token, prompt.text, phrasing))
+    instances = entry.instances(AnswerContext(scene, known.token, prompt.text, phrasing))
+    raw = format_target(known, instances, scene.size, prompt.text if known.input == "region" else "")
     result = template.parse_text(raw, prompt, scene.size)
     return replace(result, image=scene.image)
 
@@ -96,53 +98,43 @@ class AnswerContext(NamedTuple):
     phrasing: int
 
 
-# ---------------------------------------------------------------- target strings
+# ---------------------------------------------------------------- instances
 
 
-def _location_tokens(context: AnswerContext, coordinates: np.ndarray | Sequence[float]) -> str:
-    return format_location_tokens(coordinates, context.scene.size)
+def _instance(scene_object: SceneObject, label: str = "") -> Instance:
+    return Instance(label, scene_object.box)
 
 
-def _box_tokens(context: AnswerContext, objects: Sequence[SceneObject]) -> str:
-    return "".join(_location_tokens(context, scene_object.box) for scene_object in objects)
+def _outline(scene_object: SceneObject) -> Instance:
+    return Instance(polygons=tuple(scene_object.polygons))
 
 
-def _polygon_tokens(context: AnswerContext, objects: Sequence[SceneObject]) -> str:
-    """Write polygons: `<sep>` separates those of one object, `<and>` separates objects."""
-    return "<and>".join("<sep>".join(_location_tokens(context, p) for p in o.polygons) for o in objects)
+def _detection(context: AnswerContext) -> list[Instance]:
+    return [_instance(o, o.label) for o in phrases.sort_left_to_right(context.scene.objects)]
 
 
-def _write_detection(context: AnswerContext) -> str:
-    by_label: dict[str, list[SceneObject]] = {}
-    for scene_object in phrases.sort_left_to_right(context.scene.objects):
-        by_label.setdefault(scene_object.label, []).append(scene_object)
-    return "".join(label + _box_tokens(context, objects) for label, objects in by_label.items())
+def _dense_captions(context: AnswerContext) -> list[Instance]:
+    return [_instance(o, captions.description(o)) for o in phrases.sort_left_to_right(context.scene.objects)]
 
 
-def _write_dense_captions(context: AnswerContext) -> str:
-    objects = phrases.sort_left_to_right(context.scene.objects)
-    return "".join(captions.description(o) + _box_tokens(context, [o]) for o in objects)
+def _proposals(context: AnswerContext) -> list[Instance]:
+    return [_instance(o) for o in phrases.sort_left_to_right(context.scene.objects)]
 
 
-def _write_proposals(context: AnswerContext) -> str:
-    return _box_tokens(context, phrases.sort_left_to_right(context.scene.objects))
+def _caption(context: AnswerContext) -> list[Instance]:
+    return [Instance(captions.caption(context.scene, context.task, context.phrasing))]
 
 
-def _write_caption(context: AnswerContext) -> str:
-    return captions.caption(context.scene, context.task, context.phrasing)
+def _grounding(context: AnswerContext) -> list[Instance]:
+    found = phrases.phrases(context.text)
+    return [_instance(o, phrase.text) for phrase in found for o in phrase.matches(context.scene.objects)]
 
 
-def _write_grounding(context: AnswerContext) -> str:
-    found = [(phrase.text, phrase.matches(context.scene.objects)) for phrase in phrases.phrases(context.text)]
-    return "".join(text + _box_tokens(context, objects) for text, objects in found if objects)
-
-
-def _write_open_vocabulary_detection(context: AnswerContext) -> str:
+def _open_vocabulary_detection(context: AnswerContext) -> list[Instance]:
     found = phrases.phrases(context.text)
     if len(found) != 1:
-        return _write_grounding(context)
-    objects = found[0].matches(context.scene.objects)
-    return context.text + _box_tokens(context, objects) if objects else ""
+        return _grounding(context)
+    return [_instance(o, context.text) for o in found[0].matches(context.scene.objects)]
 
 
 def _find_named_objects(context: AnswerContext) -> list[SceneObject]:
@@ -153,33 +145,33 @@ def _find_named_objects(context: AnswerContext) -> list[SceneObject]:
     return list(found.values())
 
 
-def _write_referring_segmentation(context: AnswerContext) -> str:
-    return _polygon_tokens(context, _find_named_objects(context))
+def _referring_segmentation(context: AnswerContext) -> list[Instance]:
+    return [_outline(o) for o in _find_named_objects(context)]
 
 
-def _write_region_segmentation(context: AnswerContext) -> str:
-    return _polygon_tokens(context, [_object_in_region(context)])
+def _region_segmentation(context: AnswerContext) -> list[Instance]:
+    return [_outline(_object_in_region(context))]
 
 
-def _write_region_category(context: AnswerContext) -> str:
-    return _object_in_region(context).label + context.text
+def _region_category(context: AnswerContext) -> list[Instance]:
+    return [Instance(_object_in_region(context).label)]
 
 
-def _write_region_description(context: AnswerContext) -> str:
+def _region_description(context: AnswerContext) -> list[Instance]:
     scene_object = _object_in_region(context)
-    return f"{captions.description(scene_object)} {phrases.column_phrase(scene_object)}{context.text}"
+    return [Instance(f"{captions.description(scene_object)} {phrases.column_phrase(scene_object)}")]
 
 
-def _write_region_ocr(context: AnswerContext) -> str:
-    return (_object_in_region(context, with_text=True).text or "") + context.text
+def _region_ocr(context: AnswerContext) -> list[Instance]:
+    return [Instance(_object_in_region(context, with_text=True).text or "")]
 
 
-def _write_ocr(context: AnswerContext) -> str:
-    return " ".join(text for text, _ in _text_in_reading_order(context.scene))
+def _ocr(context: AnswerContext) -> list[Instance]:
+    return [Instance(" ".join(text for text, _ in _text_in_reading_order(context.scene)))]
 
 
-def _write_ocr_regions(context: AnswerContext) -> str:
-    return "".join(text + _location_tokens(context, quad) for text, quad in _text_in_reading_order(context.scene))
+def _ocr_regions(context: AnswerContext) -> list[Instance]:
+    return [Instance(text, polygons=(quad,)) for text, quad in _text_in_reading_order(context.scene)]
 
 
 def _text_in_reading_order(scene: SceneData) -> list[tuple[str, np.ndarray]]:
@@ -301,29 +293,30 @@ class SceneAnswer:
     """Ground truth of one task.
 
     Attributes:
-        write: returns the target string of an `AnswerContext`.
+        instances: returns the instances of the answer to an `AnswerContext`; for a task that answers with text, one instance
+            whose label is the text.
         sample_inputs: returns inputs of the task for a scene, see `Scene.sample_inputs`.
     """
 
-    write: Callable[[AnswerContext], str]
+    instances: Callable[[AnswerContext], list[Instance]]
     sample_inputs: Callable[[SceneData, SupportsRandom], Sequence[str | None]] = _no_input
 
 
 SCENE_ANSWERS: dict[str, SceneAnswer] = {
-    "<CAPTION>": SceneAnswer(_write_caption),
-    "<DETAILED_CAPTION>": SceneAnswer(_write_caption),
-    "<MORE_DETAILED_CAPTION>": SceneAnswer(_write_caption),
-    "<OD>": SceneAnswer(_write_detection),
-    "<DENSE_REGION_CAPTION>": SceneAnswer(_write_dense_captions),
-    "<REGION_PROPOSAL>": SceneAnswer(_write_proposals),
-    "<OCR>": SceneAnswer(_write_ocr),
-    "<OCR_WITH_REGION>": SceneAnswer(_write_ocr_regions),
-    "<CAPTION_TO_PHRASE_GROUNDING>": SceneAnswer(_write_grounding, _sample_captions),
-    "<REFERRING_EXPRESSION_SEGMENTATION>": SceneAnswer(_write_referring_segmentation, _sample_expressions),
-    "<OPEN_VOCABULARY_DETECTION>": SceneAnswer(_write_open_vocabulary_detection, _sample_phrases),
-    "<REGION_TO_SEGMENTATION>": SceneAnswer(_write_region_segmentation, _sample_regions),
-    "<REGION_TO_CATEGORY>": SceneAnswer(_write_region_category, _sample_regions),
-    "<REGION_TO_DESCRIPTION>": SceneAnswer(_write_region_description, _sample_regions),
-    "<REGION_TO_OCR>": SceneAnswer(_write_region_ocr, _sample_text_regions),
+    "<CAPTION>": SceneAnswer(_caption),
+    "<DETAILED_CAPTION>": SceneAnswer(_caption),
+    "<MORE_DETAILED_CAPTION>": SceneAnswer(_caption),
+    "<OD>": SceneAnswer(_detection),
+    "<DENSE_REGION_CAPTION>": SceneAnswer(_dense_captions),
+    "<REGION_PROPOSAL>": SceneAnswer(_proposals),
+    "<OCR>": SceneAnswer(_ocr),
+    "<OCR_WITH_REGION>": SceneAnswer(_ocr_regions),
+    "<CAPTION_TO_PHRASE_GROUNDING>": SceneAnswer(_grounding, _sample_captions),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": SceneAnswer(_referring_segmentation, _sample_expressions),
+    "<OPEN_VOCABULARY_DETECTION>": SceneAnswer(_open_vocabulary_detection, _sample_phrases),
+    "<REGION_TO_SEGMENTATION>": SceneAnswer(_region_segmentation, _sample_regions),
+    "<REGION_TO_CATEGORY>": SceneAnswer(_region_category, _sample_regions),
+    "<REGION_TO_DESCRIPTION>": SceneAnswer(_region_description, _sample_regions),
+    "<REGION_TO_OCR>": SceneAnswer(_region_ocr, _sample_text_regions),
 }
 """Task token -> its ground truth. A registered task without an entry is skipped wherever scenes supply examples."""
