@@ -45,7 +45,7 @@ DECODE_GROUP_SIZE = 16
 """Prompts that are decoded together. Answers differ in length by a factor of ten, so that larger groups are mostly padding."""
 
 EMPTY_ANSWER_PROBABILITY = 0.15
-"""Fraction of empty answers that are kept: most scenes have no text, and "" is learned quickly."""
+"""Fraction of empty answers that are used: most scenes have no text, and the empty answer is learned quickly."""
 
 
 class QAPair(NamedTuple):
@@ -101,7 +101,7 @@ class SceneSample(NamedTuple):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
         pairs = np.frombuffer(json.dumps(self.qa_pairs).encode(), np.uint8)
-        # the names of runs that florence_lab 0.1 began
+        # the keys are those of existing runs, which can be resumed
         with temporary.open("wb") as file:
             np.savez(
                 file,

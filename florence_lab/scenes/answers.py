@@ -221,7 +221,9 @@ def _object_in_region(context: AnswerContext, with_text: bool = False) -> SceneO
                 found, best_iou = scene_object, iou
     if found is None:
         kind = "text" if with_text else "object"
-        raise ValueError(f"no {kind} in region {context.text} of scene {context.scene.seed}")
+        raise ValueError(
+            f"no {kind} in region {context.text} of scene {context.scene.seed}; `sample_inputs` returns regions that have one"
+        )
     return found
 
 

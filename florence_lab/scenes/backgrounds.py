@@ -210,6 +210,7 @@ def jitter_color(color: Color, rng: RandomSource, by: float = 0.08) -> Color:
 
 @background("field", sky=(0.1, 0.3), ground=(0.58, 0.97))
 def paint_field(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint green hills before mountains."""
     high, low = rng.choice(SKIES)
     grass = jitter_color((150, 204, 96), rng)
     canvas.sky(((0, high), (0.5, low), (0.5, grass), (0.62, grass), (1, mix(grass, (70, 150, 70), 0.7))))
@@ -231,6 +232,7 @@ def paint_field(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("beach", sky=(0.09, 0.28), ground=(0.72, 0.97), water=(0.5, 0.62))
 def paint_beach(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint sand before the sea."""
     high, low = rng.choice(SKIES)
     sea, sand = jitter_color((44, 156, 196), rng), jitter_color((250, 222, 164), rng, 0.05)
     canvas.sky(
@@ -255,6 +257,7 @@ def paint_beach(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("street", sky=(0.08, 0.24), ground=(0.64, 0.97))
 def paint_street(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint a road before tall buildings."""
     high, low = rng.choice(SKIES)
     road, pave = jitter_color((138, 140, 152), rng, 0.05), jitter_color((214, 206, 196), rng, 0.05)
     canvas.sky(((0, high), (0.55, low), (0.55, pave), (0.68, pave), (0.68, road), (1, darker(road, 0.16))))
@@ -283,6 +286,7 @@ def paint_street(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("snow", sky=(0.09, 0.28), ground=(0.58, 0.97), light=(0.98, 0.99, 1.0))
 def paint_snow(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint snowy hills before mountains, with falling snow."""
     high, low = rng.choice(
         (
             ((150, 186, 222), (226, 236, 246)),
@@ -307,6 +311,7 @@ def paint_snow(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("night", sky=(0.09, 0.3), ground=(0.6, 0.97), light=(0.9, 0.92, 1.0))
 def paint_night(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint dark hills under a starry sky."""
     high, low = rng.choice(
         (((20, 24, 66), (70, 78, 146)), ((24, 20, 62), (104, 76, 140)), ((14, 30, 66), (52, 96, 142)))
     )
@@ -337,6 +342,7 @@ def paint_night(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("desert", sky=(0.09, 0.26), ground=(0.6, 0.97))
 def paint_desert(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint sand with red rocks."""
     high, low = rng.choice(
         (
             ((96, 178, 226), (250, 234, 200)),
@@ -393,6 +399,7 @@ def paint_desert(canvas: BackgroundCanvas, rng: RandomSource) -> None:
 
 @background("lake", sky=(0.09, 0.26), ground=(0.78, 0.97), water=(0.54, 0.68))
 def paint_lake(canvas: BackgroundCanvas, rng: RandomSource) -> None:
+    """Paint water before mountains."""
     high, low = rng.choice(SKIES)
     grass, water = jitter_color((132, 196, 100), rng), jitter_color((92, 158, 204), rng)
     canvas.sky(

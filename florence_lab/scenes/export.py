@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..tasks import TASKS
+from ..tasks import TASKS, get_task
 from .layout import CATEGORIES
 from .rendering import save_image
 from .scene import Scene, draw_scene
@@ -33,8 +33,8 @@ def write_dataset(
         folder: created if it does not exist.
         seeds: one scene each, from `TRAIN_SEEDS` or `HELD_OUT_SEEDS`.
         size: side of square images in pixels, or (width, height).
-        tasks: task tokens of the rows; all registered tasks by default.
-        max_objects: largest number of objects, 1 to 6.
+        tasks: tasks of the rows, `"<OD>"` or `"OD"`; all registered tasks by default.
+        max_objects: largest number of objects in a scene, see `draw_scene`.
         categories: categories to choose from, see `draw_scene`.
 
     Returns:
@@ -45,6 +45,7 @@ def write_dataset(
     """
     from tqdm.auto import tqdm
 
+    tokens = [get_task(task).token for task in tasks or TASKS]
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -59,7 +60,7 @@ def write_dataset(
             for scene_object in scene.objects:
                 ids = {"id": len(annotations) + 1, "image_id": image_id}
                 annotations.append(ids | coco_annotation(scene_object, categories))
-            for row in scene_rows(scene, name, tasks or tuple(TASKS)):
+            for row in scene_rows(scene, name, tokens):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     coco = {"images": images, "annotations": annotations, "categories": coco_categories(categories)}
     (folder / "annotations.json").write_text(json.dumps(coco), encoding="utf-8")

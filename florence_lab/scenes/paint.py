@@ -204,7 +204,7 @@ class Pen:
         text: str | None = None,
         floats: bool = False,
     ) -> None:
-        """Make a pen.
+        """Prepare to draw on a layer.
 
         Args:
             layer: the image to draw on, `RGBA`, or `L` for a silhouette.

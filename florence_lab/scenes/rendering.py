@@ -106,7 +106,7 @@ def _draw_shadow(image: Image.Image, planned: PlannedObject, image_size: tuple[i
 
 
 def _scene_objects(rendered: Sequence[_Rendered], image_size: tuple[int, int]) -> tuple[SceneObject, ...]:
-    """Return the objects with what is visible of each, given what each covers, back to front."""
+    """Return the objects of a scene, back to front, with the visible part of each."""
     covered = np.zeros((image_size[1], image_size[0]), bool)
     objects = []
     for depth, (planned, mask, (x, y), full_area, quad) in reversed(list(enumerate(rendered))):

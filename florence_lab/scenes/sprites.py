@@ -125,6 +125,7 @@ def sprite(
     group_weight=3.0,
 )
 def draw_sheep(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a sheep."""
     dark = color == PALETTE["black"]
     face = (226, 200, 176) if dark else (84, 72, 82)
     wool = lighter(color, 0.08) if dark else color
@@ -164,6 +165,7 @@ def draw_sheep(pen: Pen, rng: RandomSource, color: Color) -> None:
     group_weight=1.5,
 )
 def draw_cow(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a cow."""
     white = color == PALETTE["white"]
     spot = (70, 64, 76) if white else CREAM
     step = rng.uniform(-4, 4)
@@ -193,6 +195,7 @@ def draw_cow(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("dog", (116, 96), 0.22, {"brown": 3, "white": 2, "black": 2, "gray": 1.5}, group_weight=1.3)
 def draw_dog(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a dog."""
     shade, wag, step = darker(color, 0.2), rng.uniform(-8, 8), rng.uniform(-5, 5)
     pen.stroke([(100, 52), (108, 38), (106 + wag * 0.3, 20 + wag)], 7.5, color)
     for x, s, paint in ((54, -step, shade), (92, -step, shade), (46, step, color), (100, step, color)):
@@ -213,6 +216,7 @@ def draw_dog(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("cat", (86, 98), 0.22, {"orange": 3, "black": 2.5, "gray": 2, "white": 2}, group_weight=1.3)
 def draw_cat(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a cat."""
     dark, stripe = color == PALETTE["black"], darker(color, 0.28)
     curl = rng.uniform(-6, 6)
     pen.stroke([(58, 86), (74, 84), (79, 68), (75 + curl * 0.3, 52 + curl)], 8, color)
@@ -251,6 +255,7 @@ def draw_cat(pen: Pen, rng: RandomSource, color: Color) -> None:
     group_weight=2.0,
 )
 def draw_duck(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a duck."""
     bill, nod = (248, 146, 44), rng.uniform(-3, 3)
     for x in () if pen.floats else (50, 62):
         pen.stroke([(x, 74), (x, 79)], 4, bill)
@@ -265,6 +270,7 @@ def draw_duck(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("bird", (108, 84), 0.16, {"blue": 2, "red": 2, "yellow": 1, "white": 1, "black": 1}, "sky", group_weight=1.8)
 def draw_bird(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a bird."""
     lift = rng.uniform(-4, 12)
     pen.polygon([(82, 50), (105, 40), (101, 52), (106, 62)], darker(color, 0.25))
     pen.curve([(52, 48), (44, 16 + lift), (58, 3 + lift), (74, 16 + lift), (76, 46)], darker(color, 0.3))
@@ -280,6 +286,7 @@ def draw_bird(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("person", (70, 136), 0.36, VIVID_COLORS, group_weight=1.4, aspect_jitter=0.1)
 def draw_person(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a person."""
     skin, hair = rng.choice(SKIN_COLORS), rng.choice(HAIR_COLORS)
     trousers = rng.choice(((70, 86, 140), (88, 80, 92), (120, 100, 84)))
     long_hair, skirt, stance = rng.chance(0.45), rng.chance(0.35), rng.uniform(0, 5)
@@ -309,6 +316,7 @@ def draw_person(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("snowman", (98, 134), 0.31, NO_COLOR, backgrounds="snow", group_weight=0.7)
 def draw_snowman(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a snowman."""
     snow, scarf = (250, 252, 255), rng.choice((PALETTE["red"], PALETTE["blue"], PALETTE["green"]))
     raise_left, raise_right = rng.uniform(-14, 4), rng.uniform(-14, 4)
     pen.stroke([(26, 70), (5, 62 + raise_left)], 3, WOOD)
@@ -341,6 +349,7 @@ def draw_snowman(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.14,
 )
 def draw_tree(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a tree."""
     if color == PALETTE["green"] and rng.chance(0.45):
         draw_pine(pen, rng, color)
         return
@@ -355,6 +364,7 @@ def draw_tree(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 
 def draw_pine(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a pine."""
     base = mix(color, (30, 120, 96), rng.uniform(0.2, 0.6))
     pen.box(43, 112, 57, 134, WOOD)
     for i, (top, bottom, half) in enumerate(((62, 118, 44), (34, 90, 36), (5, 60, 27))):
@@ -377,6 +387,7 @@ def draw_pine(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.1,
 )
 def draw_flower(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a flower."""
     lean, petals = rng.uniform(-4, 4), rng.integer(5, 7)
     pen.stroke([(33 + lean, 36), (33 + lean * 0.4, 74), (33, 108)], 5, LEAF)
     pen.curve([(33, 98), (44, 80), (60, 76), (54, 92)], LEAF)
@@ -401,6 +412,7 @@ def draw_flower(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.12,
 )
 def draw_mushroom(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a mushroom."""
     pen.curve([(36, 46), (58, 46), (60, 66), (66, 84), (47, 90), (28, 84), (34, 66)], CREAM)
     pen.ellipse(47, 51, 30, 7, (236, 220, 196))
     top = rng.uniform(3, 12)
@@ -411,6 +423,7 @@ def draw_mushroom(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("cactus", (88, 124), 0.31, NO_COLOR, backgrounds="desert beach", group_weight=1.6, aspect_jitter=0.12)
 def draw_cactus(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a cactus."""
     green = mix((70, 160, 92), (120, 180, 80), rng.random())
     left, right = rng.uniform(-10, 10), rng.uniform(-10, 10)
     pen.stroke([(44, 78 + left), (17, 76 + left), (15, 48 + left)], 16, green)
@@ -424,7 +437,7 @@ def draw_cactus(pen: Pen, rng: RandomSource, color: Color) -> None:
         pen.blob([(38, 10, 5), (50, 10, 5), (44, 6.5, 5)], (246, 120, 160))
 
 
-# ---------------------------------------------------------------- things that move
+# ---------------------------------------------------------------- vehicles
 
 
 def wheel(pen: Pen, cx: float, cy: float, radius: float) -> None:
@@ -442,6 +455,7 @@ def wheel(pen: Pen, cx: float, cy: float, radius: float) -> None:
     group_weight=1.6,
 )
 def draw_car(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a car."""
     back = rng.uniform(-6, 8)
     pen.polygon([(38, 36), (56 + back * 0.4, 7), (100, 6), (126 + back * 0.5, 36)], color)
     pen.polygon([(48, 35), (60 + back * 0.4, 13), (78, 12), (78, 35)], GLASS, outline=False)
@@ -466,6 +480,7 @@ def draw_car(pen: Pen, rng: RandomSource, color: Color) -> None:
     group_weight=0.9,
 )
 def draw_bus(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a bus."""
     pen.box(5, 6, 167, 82, color, 11)
     pen.box(8, 56, 164, 63, lighter(color, 0.55), outline=False)
     pen.box(8, 70, 164, 80, darker(color, 0.2), 4, outline=False)
@@ -497,6 +512,7 @@ def draw_bus(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.05,
 )
 def draw_bicycle(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a bicycle."""
     for x in (28, 104):
         pen.circle(x, 60, 25, (232, 238, 244))
         for points in (
@@ -530,6 +546,7 @@ def draw_bicycle(pen: Pen, rng: RandomSource, color: Color) -> None:
     group_weight=1.2,
 )
 def draw_boat(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a boat."""
     height, sail = rng.uniform(4, 16), (255, 250, 240)
     pen.stroke([(56, 92), (56, height)], 4, WOOD)
     pen.curve([(62, height + 6), (84, 44), (106, 82), (84, 84), (62, 83)], sail, steps=4)
@@ -551,6 +568,7 @@ def draw_boat(pen: Pen, rng: RandomSource, color: Color) -> None:
     group_weight=1.0,
 )
 def draw_airplane(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw an airplane."""
     trim = rng.choice([c for c in (PALETTE["red"], PALETTE["blue"], PALETTE["orange"]) if c != color])
     pen.polygon([(78, 34), (98, 9), (110, 9), (102, 36)], darker(color, 0.18))
     pen.polygon([(124, 38), (142, 8), (155, 8), (150, 44)], trim)
@@ -573,6 +591,7 @@ def draw_airplane(pen: Pen, rng: RandomSource, color: Color) -> None:
     can_flip=False,
 )
 def draw_balloon(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a balloon."""
     for x0, x1 in ((30, 38), (64, 56)):
         pen.stroke([(x0, 88), (x1, 114)], 1.8, (110, 84, 70))
     pen.box(35, 110, 59, 129, WOOD, 3)
@@ -592,7 +611,7 @@ def draw_balloon(pen: Pen, rng: RandomSource, color: Color) -> None:
     pen.ellipse(22, 32, 4, 10, lighter(color, 0.6), outline=False)
 
 
-# ---------------------------------------------------------------- buildings and things
+# ---------------------------------------------------------------- buildings and objects
 
 
 @sprite(
@@ -605,6 +624,7 @@ def draw_balloon(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.12,
 )
 def draw_house(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a house."""
     roof = rng.choice(((128, 78, 74), (92, 92, 116), (112, 86, 66)))
     wall, left = lighter(color, 0.12), rng.chance(0.5)
     chimney = rng.choice((28, 86))
@@ -634,6 +654,8 @@ def draw_house(pen: Pen, rng: RandomSource, color: Color) -> None:
     can_flip=False,
 )
 def draw_lighthouse(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a lighthouse."""
+
     def edge(y: float) -> float:
         return 13 + (y - 44) * 0.13
 
@@ -657,6 +679,7 @@ def draw_lighthouse(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("umbrella", (124, 118), 0.27, VIVID_COLORS, backgrounds="beach street lake desert", group_weight=1.3)
 def draw_umbrella(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw an umbrella."""
     pen.stroke([(62, 40), (62, 113)], 4.5, (226, 220, 210))
     top = arc(62, 60, 57, 54, 180, 360, 20)
     scallops = [(119 - 19 * i - 9.5, 55) if half else (119 - 19 * i, 60) for i in range(6) for half in (0, 1)]
@@ -670,6 +693,7 @@ def draw_umbrella(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("ball", (84, 84), 0.15, VIVID_COLORS, group_weight=1.8, aspect_jitter=0.0)
 def draw_ball(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a ball."""
     pen.circle(42, 42, 38, color)
     light = (255, 252, 244)
     if rng.chance(0.5):
@@ -696,6 +720,7 @@ def draw_ball(pen: Pen, rng: RandomSource, color: Color) -> None:
     aspect_jitter=0.0,
 )
 def draw_sun(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw the sun."""
     rays, tilt, gold = rng.integer(9, 12), rng.uniform(0, 40), (255, 205, 60)
     for i in range(rays):
         a = tilt + i * 360 / rays
@@ -715,6 +740,7 @@ def draw_sun(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("moon", (84, 96), 0.2, NO_COLOR, "top", backgrounds="night", group_weight=0.0, aspect_jitter=0.0)
 def draw_moon(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw the moon."""
     pale, thin = (255, 232, 130), rng.uniform(0, 14)
     inner = arc(62 + thin * 0.4, 42, 38 - thin * 0.2, 38, 112, 250, 14)
     outer = arc(44, 48, 41, 44, 270, 55, 18)
@@ -725,6 +751,7 @@ def draw_moon(pen: Pen, rng: RandomSource, color: Color) -> None:
 
 @sprite("cloud", (148, 82), 0.15, NO_COLOR, "sky", group_weight=1.4, aspect_jitter=0.15)
 def draw_cloud(pen: Pen, rng: RandomSource, color: Color) -> None:
+    """Draw a cloud."""
     circles = [
         (30, 54, 23),
         (58, 36, 27),
@@ -793,6 +820,7 @@ def sign_layout(word: str, font: str, rng: RandomSource) -> SignLayout:
 
 
 def draw_sign(pen: Pen, rng: RandomSource, color: Color, layout: SignLayout) -> None:
+    """Draw a sign."""
     (board_width, board_height), (width, height) = layout.board, layout.size
     cx, cy = width / 2, _rotated_half_height(layout) + 2
     post = darker(WOOD, 0.1) if color == PALETTE["brown"] or layout.posts == 2 else (150, 152, 164)

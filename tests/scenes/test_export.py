@@ -64,6 +64,17 @@ def test_rows_without_an_answer_are_omitted(many_scenes):
     assert list(scene_rows(plain, "a.png", ["<OCR>", "<REGION_TO_OCR>"])) == []
 
 
+def test_tasks_may_be_named_without_brackets(tmp_path):
+    write_dataset(tmp_path, [3], size=64, tasks=["open_vocabulary_detection"])
+    assert (tmp_path / "train.jsonl").read_text().startswith('{"query": "<OPEN_VOCABULARY_DETECTION>')
+
+
+def test_an_unknown_task_is_rejected_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="unknown task"):
+        write_dataset(tmp_path / "new", [3], size=64, tasks=["<ODD>"])
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_dataset_is_reproducible(tmp_path):
     first = write_dataset(tmp_path / "a", [3, 4], size=64, tasks=["<OD>"])
     second = write_dataset(tmp_path / "b", [3, 4], size=64, tasks=["<OD>"])
