@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ..data.examples import Example, SceneReference
 from ..results import Text
 from ..scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
-from ..scenes.answers import WRITERS
 from ..tasks import TASKS, Metric
 from ..template.prompts import build_prompt
 from .evaluator import Evaluation, evaluate
@@ -72,7 +71,7 @@ def scene_examples(
         scene = draw_scene(seed, size)
         rng = random.Random(seed)
         for task in tasks or TASKS:
-            for text in scene.queries(task, rng)[:1] if task in WRITERS else ():
+            for text in scene.sample_inputs(task, rng)[:1]:
                 prompt = build_prompt(task, text, scene.image.size)
                 target = scene.answer(task, text).raw
                 yield Example(SceneReference(seed, size), prompt, target, f"scene {seed}", scene.image.size)
