@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .finetuning.run import sft as sft
     from .images import load_image as load_image
     from .inference.generation import EncodedImage as EncodedImage
-    from .interpret.trace import Trace as Trace
-    from .interpret.trace import trace as trace
+    from .interpret.tracing import Trace as Trace
+    from .interpret.tracing import trace as trace
     from .loading.registry import available_models as available_models
     from .predictor import Predictor as Predictor
     from .predictor import load as load
@@ -73,7 +73,7 @@ _PUBLIC = {
     "finetuning.run": ("sft",),
     "images": ("load_image",),
     "inference.generation": ("EncodedImage",),
-    "interpret.trace": ("Trace", "trace"),
+    "interpret.tracing": ("Trace", "trace"),
     "loading.registry": ("available_models",),
     "predictor": ("Predictor", "load"),
     "results": ("Boxes", "Instances", "Polygons", "Quads", "Result", "Text", "to_coco"),

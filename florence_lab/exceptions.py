@@ -46,14 +46,17 @@ _captured: ContextVar[list[str] | None] = ContextVar("florence_lab_captured_warn
 
 
 def warn(message: str) -> None:
-    """Issue a `FlorenceLabWarning` at the first caller outside the package; within `capture_warnings`, collect it instead."""
+    """Issue a `FlorenceLabWarning` that points at the first caller outside the package.
+
+    Within `capture_warnings` the message is collected instead.
+    """
     captured = _captured.get()
     if captured is not None:
         captured.append(message)
         return
-    package, level = __name__.rpartition(".")[0], 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}."):
+    skipped = ("torch", __name__.partition(".")[0])  # torch: the wrapper of a function under inference_mode
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in skipped:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, FlorenceLabWarning, stacklevel=level)
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""From any source to an upright, 8-bit RGB image."""
 
 from __future__ import annotations
 
@@ -20,36 +20,39 @@ from .network import run_with_timeout
 CHANNELS = (1, 3, 4)
 
 GENERATOR_TAG = "florence_lab scene"
-"""How `info["Source"]` of a picture begins that florence_lab drew: in memory, and in its PNG files."""
+"""How `info["Source"]` starts for images that florence_lab drew, in memory and in PNG files."""
 
-# What is white in grey images of more than 8 bits: the first level that no pixel exceeds, since "I" and "F"
-# do not say. Pillow's own conversion to 8 bits would clip.
-WHITE_LEVELS = {"I;16": (65535,), "I;16L": (65535,), "I;16B": (65535,), "I;16N": (65535,)}
-
-WHITE_LEVELS |= {"I": (255, 65535), "F": (1, 255, 65535)}
+# The white level of grayscale images of more than 8 bits: the first that no pixel exceeds, as the modes "I" and "F" do not
+# define one. Pillow's own conversion to 8 bits clips.
+WHITE_LEVELS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), (65535,)),
+    "I": (255, 65535),
+    "F": (1, 255, 65535),
+}
 
 
 def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) -> Image.Image:
-    """Read `source` as an upright, 8-bit RGB image; `source` itself is left as it was.
+    """Read an image as upright, 8-bit RGB. The source is not modified.
 
-    Transparent parts are laid over white, the camera's orientation (EXIF) is applied, grey of more than 8
-    bits is scaled to 8, and of an animation the first frame is taken.
+    Transparent pixels are composited over white, the orientation of the camera (EXIF) is applied, grayscale of more than 8
+    bits is scaled to 8, and the first frame of an animation is used.
 
     Args:
-        source: a path (`~` works), an http or https URL, `bytes`, a binary file object, a PIL image, a NumPy
-            array (H x W, or H x W x C with 1, 3 or 4 channels; `uint8`, or floats in [0, 1]), or a torch
-            tensor of the same kind, which may also be C x H x W (and is taken as that where both orders fit).
-        timeout: seconds that fetching a URL may take in all.
-        max_bytes: the most that is read from a URL.
+        source: a path (`~` is expanded), an http or https URL, `bytes`, a binary file object, a PIL image, a NumPy array
+            (H x W, or H x W x C with 1, 3 or 4 channels; `uint8`, or floats in 0..1), or a torch tensor of the same kind,
+            which may also be C x H x W (the order that is chosen if both fit).
+        timeout: seconds that reading a URL may take in total.
+        max_bytes: maximum size of what a URL returns.
 
     Raises:
-        ImageError: for anything else. A file of more than `PIL.Image.MAX_IMAGE_PIXELS` pixels is refused.
+        ImageError: for anything else, for a source that cannot be read, and for a file of more than
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
     if isinstance(source, Image.Image):
-        with _naming(f"the PIL image given ({source.mode}, {source.width} x {source.height})"):
+        with _image_errors(f"the given PIL image ({source.mode}, {source.width} x {source.height})"):
             return _upright_rgb(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), "the bytes given")
+        return _decode(bytes(source), "the byte string")
     if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][\w+.-]+)://", source)):
         return _load_url(source, scheme[1].lower(), timeout, max_bytes)
     if isinstance(source, (str, os.PathLike)):
@@ -57,18 +60,18 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
     if hasattr(source, "read"):
         return _load_file(source)
     if hasattr(source, "detach"):
-        return _from_array(_tensor_to_array(source), "the tensor given")
+        return _from_array(_tensor_to_array(source), "the given tensor")
     if isinstance(source, np.ndarray):
-        return _from_array(source, "the array given")
+        return _from_array(source, "the given array")
     raise ImageError(
-        f"cannot read an image from {type(source).__name__}: give a path, URL, bytes, file object, PIL image "
-        "or NumPy array, or a torch tensor"
+        f"cannot read an image from {type(source).__name__}; pass a path, URL, bytes, file object, PIL image, NumPy array or "
+        "torch tensor"
     )
 
 
 def _load_path(path: Path) -> Image.Image:
     name = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
-    with _naming(name):
+    with _image_errors(name):
         path = path.expanduser()
         if not path.exists():
             raise ImageError(f"{name} does not exist")
@@ -81,50 +84,50 @@ def _load_path(path: Path) -> Image.Image:
 
 
 def _load_file(file: BinaryIO) -> Image.Image:
-    name = str(getattr(file, "name", "the file object given"))
-    with _naming(name):
+    name = str(getattr(file, "name", "the given file object"))
+    with _image_errors(name):
         rewinds = hasattr(file, "seekable") and file.seekable()
         position = file.tell() if rewinds else 0
         if rewinds:
-            file.seek(0)  # from the start, as Pillow does: a buffer just written to stands at its end
+            file.seek(0)  # as Pillow does: the position of a buffer is at its end after writing
         data = file.read()
         if rewinds:
             file.seek(position)
     if isinstance(data, str):
-        raise ImageError(f"{name} was opened as text; open it in binary mode, 'rb'")
+        raise ImageError(f"{name} was opened in text mode; open it in binary mode, 'rb'")
     return _decode(data, name)
 
 
 def _load_url(url: str, scheme: str, timeout: float, max_bytes: int) -> Image.Image:
     if scheme not in ("http", "https"):
-        raise ImageError(f"{url} is not read: only http and https URLs are, not {scheme}")
+        raise ImageError(f"unsupported URL scheme {scheme!r} in {url}; use http or https")
     try:
         data, content_type = run_with_timeout(timeout, lambda: _fetch(url, timeout, max_bytes))
     except TimeoutError:
         raise ImageError(f"{url} could not be read within {timeout:g} s") from None
-    return _decode(data, f"{url} (which is {content_type})")
+    return _decode(data, f"{url} (content type {content_type})")
 
 
 def _fetch(url: str, timeout: float, max_bytes: int) -> tuple[bytes, str]:
-    """The body behind `url` and its content type. The caller sees to it that all takes at most `timeout`."""
+    """The body of a URL and its content type. The caller limits the total time."""
     import requests
 
-    too_much = f"{url} is larger than the {max_bytes} bytes allowed (max_bytes)"
+    too_large = f"{url} is larger than max_bytes = {max_bytes}"
     deadline = time.monotonic() + timeout
     data = bytearray()
     try:
         with requests.get(url, stream=True, timeout=timeout, headers={"User-Agent": "florence_lab"}) as response:
             if not response.ok:
-                raise ImageError(f"{url} answered {response.status_code} {response.reason}")
+                raise ImageError(f"{url} returned HTTP status {response.status_code} {response.reason}")
             if int(response.headers.get("Content-Length", 0)) > max_bytes:
-                raise ImageError(too_much)
+                raise ImageError(too_large)
             for chunk in response.iter_content(2**14):
                 data += chunk
                 if len(data) > max_bytes:
-                    raise ImageError(too_much)
-                if time.monotonic() > deadline:  # nobody waits any more: leave, lest the thread stays
+                    raise ImageError(too_large)
+                if time.monotonic() > deadline:  # the caller has given up: end the thread
                     raise TimeoutError
-            return bytes(data), response.headers.get("Content-Type", "of no stated type")
+            return bytes(data), response.headers.get("Content-Type", "unknown")
     except ImageError:
         raise
     except (requests.RequestException, ValueError) as error:
@@ -142,46 +145,46 @@ def _tensor_to_array(tensor: Any) -> np.ndarray:
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or pixels.shape[2] not in CHANNELS or pixels.size == 0:
-        raise ImageError(f"{name} has shape {array.shape}; an image has H x W, H x W x 1, H x W x 3 or H x W x 4")
+        raise ImageError(f"{name} has shape {array.shape}; expected H x W, H x W x 1, H x W x 3 or H x W x 4")
     if np.issubdtype(pixels.dtype, np.floating):
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # said this way round, it refuses NaN too
-            raise ImageError(f"{name} has floats from {low:g} to {high:g}; they must be in [0, 1]")
+        if not (low >= 0 and high <= 1):  # also refuses NaN
+            raise ImageError(f"{name} has floats from {low:g} to {high:g}; expected 0 to 1")
         pixels = (pixels * 255 + 0.5).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise ImageError(f"{name} is {array.dtype}; it must be uint8, or floats in [0, 1]")
+        raise ImageError(f"{name} has dtype {array.dtype}; expected uint8, or floats from 0 to 1")
     return _upright_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty")
-    with _naming(name):
+    with _image_errors(name):
         return _open(io.BytesIO(data), name)
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
     with Image.open(file) as image:
         limit = Image.MAX_IMAGE_PIXELS
-        # Pillow itself only warns up to twice its limit. Nothing is decoded before this line.
+        # Pillow only warns up to twice its limit. Nothing has been decoded yet.
         if limit and image.width * image.height > limit:
             raise Image.DecompressionBombError
         return _upright_rgb(image)
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into an `ImageError` about `name`."""
+def _image_errors(name: str) -> Iterator[None]:
+    """Turn all errors within the block into an `ImageError` about `name`."""
     try:
         yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = f"PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS}"
-        raise ImageError(f"{name} has more pixels than are safe to open: the limit is {limit}") from None
+        raise ImageError(f"{name} has too many pixels to be opened safely: the limit is {limit}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image, or of a kind that Pillow cannot read") from None
-    except Exception as error:  # broken files make Pillow's decoders raise nearly anything
+        raise ImageError(f"{name} is not an image in a format that Pillow reads") from None
+    except Exception as error:  # invalid files make Pillow's decoders raise many types
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name} cannot be read: {reason}") from error
 
@@ -189,19 +192,19 @@ def _naming(name: str) -> Iterator[None]:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)  # always a copy
     if image.mode in WHITE_LEVELS:
-        return _grey_to_8_bits(image).convert("RGB")
+        return _gray_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+def _gray_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float32)
     values = np.where(np.isfinite(values), values, 0)
     low, high = values.min(), values.max()
     white = next((level for level in WHITE_LEVELS[image.mode] if low >= 0 and high <= level), None)
-    if white is None:  # no convention fits, so darkest to lightest
+    if white is None:  # no convention fits: stretch from the darkest to the lightest pixel
         values, white = values - low, high - low or 1
     return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))
 

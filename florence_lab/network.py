@@ -1,4 +1,4 @@
-"""TODO"""
+"""Calls with a time limit."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def run_with_timeout(seconds: float, call: Callable[[], T]) -> T:
-    """Return `call()`, or raise `TimeoutError` after `seconds` in all, whatever `call` is stuck in.
+def run_with_timeout(seconds: float, function: Callable[[], T]) -> T:
+    """Return `function()`, or raise a `TimeoutError` after a number of seconds.
 
-    Sockets' own timeouts start again with each address tried and each byte read. The abandoned call goes on
-    in a daemon thread, which keeps no program from ending.
+    The limit covers the whole call, unlike the timeouts of sockets, which restart with each address tried and each byte read.
+    An abandoned call continues in a daemon thread, which does not keep the program from exiting.
     """
     outcome: Future[T] = Future()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            outcome.set_result(call())
-        except BaseException as error:  # handed to the caller's thread, which raises it
+            outcome.set_result(function())
+        except BaseException as error:  # raised in the caller's thread
             outcome.set_exception(error)
 
-    thread = Thread(target=work, daemon=True)
+    thread = Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if not outcome.done():

@@ -77,7 +77,7 @@ def load(
     torch_device = select_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
     model, processor = load_model(resolve(model_type_or_path, hub), torch_dtype, hub)
-    model.to(torch_device)
+    model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
     predictor = Predictor(model, processor, str(model_type_or_path))
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
@@ -260,9 +260,12 @@ class Predictor:
         texts = _list_texts(text)
         if texts is not None and total is not None and len(texts) != total:
             raise ValueError(f"{total} images, but {len(texts)} texts: give one text for all images, or one for each")
-        for item in [text] if texts is None else dict.fromkeys(map(_hashable, texts)):
-            self._check_length(build_prompt(task, item))  # type: ignore[arg-type]  # a text is not a list of texts here
-        pairs = ((source, text) for source in sources) if texts is None else zip(sources, texts, strict=True)
+        distinct: Iterable[Any] = [text] if texts is None else {repr(item): item for item in texts}.values()
+        for item in distinct:
+            self._check_length(build_prompt(task, item))
+        pairs: Iterable[tuple[Any, Any]] = ((source, text) for source in sources)
+        if texts is not None:
+            pairs = zip(sources, texts, strict=True)
         results = self._predict_iter(pairs, task, kwargs, batch_size, total)
         return results if keep_images else map(_without_image, results)
 
@@ -298,7 +301,7 @@ class Predictor:
     @torch.inference_mode()
     def _encode(self, image: _PreprocessedImage | EncodedImage) -> EncodedImage:
         if isinstance(image, EncodedImage):
-            expected = (1, self.processor.num_image_tokens, self.model.config.text_config.d_model)
+            expected = (1, self.processor.num_image_tokens, generation.text_config(self.model).d_model)
             if tuple(image.tokens.shape) != expected:
                 raise ValueError(
                     f"{self.name} expects image tokens of shape {expected}, got {tuple(image.tokens.shape)}; the image was "
@@ -422,14 +425,10 @@ def _list_sources(images: str | Path | Iterable[Any]) -> Iterable[Any]:
     return images
 
 
-def _list_texts(text: Any) -> Sequence[str | Region] | None:
+def _list_texts(text: Any) -> list[Any] | None:
     """The texts if there is one for each image; None if there is one for all."""
     is_region = isinstance(text, list) and len(text) == 4 and all(isinstance(value, Real) for value in text)
     return text if isinstance(text, list) and not is_region else None
-
-
-def _hashable(text: str | Region) -> str | tuple[float, ...] | None:
-    return text if isinstance(text, (str, type(None))) else tuple(text)
 
 
 def _prefetch_map(executor: Executor, function: Callable[[T], U], items: Iterable[T], max_pending: int) -> Iterator[U]:

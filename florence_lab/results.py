@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ Index = int | slice | Sequence[int] | Sequence[bool] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+class Result(ABC):
     """The fields that all results share.
 
     Attributes:
@@ -69,17 +70,17 @@ class Result:
         """Return `supervision.Detections`; empty for a text."""
         return _import_supervision().Detections.empty()
 
+    @abstractmethod
     def to_dataframe(self) -> pd.DataFrame:
         """Return a data frame with a row for each instance, or one row for a text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _to_florence(self) -> Any:
         """The answer in the form of the published `post_process_generation`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _coco_annotations(self) -> list[dict[str, Any]]:
         """COCO annotations without ids; `label` stands for the category."""
-        raise NotImplementedError
 
     def _repr_png_(self) -> bytes | None:
         """The overlay, which Jupyter displays for the last expression of a cell."""
@@ -152,7 +153,7 @@ class Instances(Result):
             IndexError: for an index out of range, or a mask of another length.
         """
         chosen = self._resolve_index(index)
-        picked = {
+        picked: dict[str, Any] = {
             name: value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
             for name, value in self._per_instance().items()
         }
@@ -174,14 +175,14 @@ class Instances(Result):
         return replace(self, labels=np.array(labels, dtype=str))
 
     @property
+    @abstractmethod
     def xyxy(self) -> np.ndarray:
         """N x 4 float64: the bounding box (x0, y0, x1, y1) of each instance in pixels."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def contours(self) -> tuple[tuple[Polygon, ...], ...]:
         """The outlines of each instance, K x 2 pixels each; () for an instance that is a box only."""
-        raise NotImplementedError
 
     @property
     def class_names(self) -> np.ndarray:
@@ -227,12 +228,9 @@ class Instances(Result):
     def _per_instance(self) -> dict[str, Any]:
         """The fields that have one value for each instance."""
         values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
-        # the polygons of `Boxes` are optional
-        return {
-            n: v
-            for n, v in values.items()
-            if v is not None and not (n == "polygons" and v == () and "boxes" in vars(self))
-        }
+        if isinstance(self, Boxes) and not self.polygons:
+            del values["polygons"]  # they are optional
+        return {name: value for name, value in values.items() if value is not None}
 
     def _resolve_index(self, index: Index) -> np.ndarray:
         """Indices of the selected instances."""

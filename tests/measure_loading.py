@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import torch
-from support import TINY, copy_of_tiny
 from safetensors.torch import save_file
+from support import TINY, copy_of_tiny
 from transformers import BartConfig, Florence2Config, Florence2ForConditionalGeneration
 
 from florence_lab.loading.checkpoint import load_checkpoint

@@ -10,7 +10,7 @@ import pytest
 import skimage
 import torch
 
-from florence_lab.benchmark.models import build
+from florence_lab.benchmark.models import build_model
 from florence_lab.finetuning.arguments import SftArguments
 from florence_lab.finetuning.feature_cache import FeatureCache
 from florence_lab.finetuning.run import sft
@@ -28,7 +28,7 @@ INPUTS = {"none": None, "phrase": "a cat", "region": (100, 50, 300, 250)}
 def base_size() -> Predictor:
     """A predictor of florence-2-base's size; weights are random, so the answers mean nothing."""
     torch.set_num_threads(os.cpu_count())  # conftest.py asks for one
-    return Predictor(*build("florence-2-base"))
+    return Predictor(*build_model("florence-2-base"))
 
 
 def test_asking_15_tasks_of_an_encoded_image(base_size):
@@ -55,8 +55,8 @@ def test_asking_15_tasks_of_an_encoded_image(base_size):
 
 STEP = """
 import resource, sys
-from florence_lab.training.arguments import SftArguments
-from florence_lab.training.sft import sft
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.run import sft
 
 folder, sft_type = sys.argv[1:]
 sft(SftArguments(
@@ -97,7 +97,7 @@ def test_epochs_an_hour_with_and_without_image_tokens_on_disk(training_folder):
     made = time.perf_counter()
     model, processor = load_checkpoint(training_folder / "base")
     cache = FeatureCache(model, processor, torch.bfloat16, training_folder / "features")
-    cache.compute([training_folder / "rows" / "images" / f"scene_{seed:08d}.png" for seed in TRAIN_SEEDS[:12]])
+    cache.encode_images([training_folder / "rows" / "images" / f"scene_{seed:08d}.png" for seed in TRAIN_SEEDS[:12]])
     made = time.perf_counter() - made
     without, with_ = epochs(False, 3), epochs(True, 5)
     print(

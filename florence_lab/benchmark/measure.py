@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration
 
+from ..exceptions import unknown_name
 from ..inference.device import select_device
 from ..loading.hub import find_cached
 from ..scenes import HELD_OUT_SEEDS, draw_scene
@@ -48,10 +49,12 @@ def benchmark(
         workloads: names in `WORKLOADS`.
 
     Raises:
-        ValueError: for fewer than one repetition, or a model that is neither on this machine nor of a published size.
+        ValueError: for fewer than one repetition, an unknown workload, or a model that is neither on this machine nor of a
+            published size.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be 1 or more, got {repeats}")
+    chosen = {name: _get_workload(name) for name in workloads}
     torch_device = select_device(device)
     names = [name for name in BACKENDS if against == "transformers" or not name.startswith("transformers")]
     with torch.inference_mode():
@@ -60,9 +63,8 @@ def benchmark(
         }
         first = next(iter(runners.values()))
         inputs = BenchmarkInputs.create(first.processor)
-        chosen = {name: WORKLOADS[name] for name in workloads}
         timings, outputs = _measure(runners, chosen, inputs, repeats)
-        hardware = _measure_hardware(torch_device)
+        hardware = measure_hardware(torch_device)
         roofline = _roofline(first.model, inputs.pixel_values, hardware)
     del runners, first
     return BenchmarkReport(
@@ -72,9 +74,15 @@ def benchmark(
         roofline_s={name: seconds for name, seconds in roofline.items() if name in (*chosen, NEXT_TOKEN)},
         hardware=hardware,
         peak_memory_gb={
-            name: _peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
+            name: peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
         },
     )
+
+
+def _get_workload(name: str) -> Workload:
+    if name not in WORKLOADS:
+        raise ValueError(unknown_name("workload", name, WORKLOADS))
+    return WORKLOADS[name]
 
 
 def _measure(
@@ -109,8 +117,8 @@ def _compare_outputs(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, bool
     return {name: texts[0] == texts[1] for name, texts in both.items() if len(texts) == 2}
 
 
-def _measure_hardware(device: torch.device) -> dict[str, float]:
-    """Peak GFLOP/s of matrix products of the image encoder's size, and the bandwidth of reading more than caches hold."""
+def measure_hardware(device: torch.device) -> dict[str, float]:
+    """Return peak GFLOP/s of matrix products of the image encoder's size, and GB/s of reading more than caches hold."""
     hardware = {}
     for name, dtype in _DTYPES.items():
         a = torch.ones((2304, 768), dtype=dtype, device=device)
@@ -182,8 +190,8 @@ def _describe_environment(model_type: str, device: torch.device, repeats: int) -
     }
 
 
-def _peak_memory_gb(backend: str, model_type: str, device: str) -> float:
-    """Peak memory in GB of a new process, from loading the model to its first answer."""
+def peak_memory_gb(backend: str, model_type: str, device: str) -> float:
+    """Return the peak memory in GB of a new process that loads a model and answers once; on CUDA, that of the device."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(answer_once, backend, model_type, device).result()

@@ -20,8 +20,9 @@ from .models import build_model
 from .workloads import ALL_TASKS, TOKENS_PER_ANSWER, Runner
 
 _CAPTION = TASKS["<CAPTION>"]
+# images decoded together
 _LAB_BATCH_SIZE = 16
-_TRANSFORMERS_BATCH_SIZE = 4  # larger batches are slower per image on a CPU
+_TRANSFORMERS_BATCH_SIZE = 4
 
 
 class FlorenceLabRunner:

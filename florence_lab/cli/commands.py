@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..finetuning.arguments import SftArguments
+from ..finetuning.launch import launch_processes
 from ..loading.registry import MODELS, available_models
 from ..pretraining.arguments import PretrainArguments
 from .arguments import (
@@ -96,7 +97,7 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     from ..data.datasets import check_datasets
     from ..evaluation.predictions import predict_dataset
 
-    check_datasets(arguments.val_dataset)
+    check_datasets(arguments.val_dataset, split="held_out")
     predictor = load_predictor(arguments)
     print(predict_dataset(predictor, arguments.val_dataset, arguments.result_dir, **generate_kwargs(arguments)))
 
@@ -180,7 +181,7 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         arguments.batch_size,
         **generate_kwargs(arguments, ["num_beams"]),
     )
-    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format))
+    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     print(f"\nmetrics, predictions and the worst examples: {evaluation.save(arguments.out).resolve()}")
 
 
@@ -200,9 +201,7 @@ def _add_sft_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_sft(arguments: argparse.Namespace) -> None:
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
-        from ..finetuning.launch import _start_processes
-
-        _start_processes()
+        launch_processes()
     from ..finetuning.run import sft
 
     print(sft(to_dataclass(arguments, SftArguments)))

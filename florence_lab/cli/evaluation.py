@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..data.datasets import check_datasets, load_examples
-from ..data.spec import DatasetSpec
+from ..data.datasets import check_datasets, load_examples, parse_datasets
+from ..data.readers.scenes import ScenesReader
 from ..data.validation import RowValidator
 from ..evaluation.evaluator import Evaluation, evaluate
-from ..evaluation.suites import SCENE_METRIC_SUITES, parse_scene_suite, scene_examples
+from ..evaluation.suites import evaluate_scenes
 from ..exceptions import DatasetError
 from ..predictor import Predictor
-from ..template.template import FlorenceTemplate
 
 
 def evaluate_dataset(
@@ -32,17 +31,13 @@ def evaluate_dataset(
 
     Raises:
         DatasetError: for a dataset that cannot be read or contains invalid rows, or without an example of `tasks`.
-        ValueError: for another number of scenes than there are.
     """
-    if DatasetSpec.parse(dataset).kind == "scenes":
-        seeds = parse_scene_suite(dataset)
-        return evaluate(
-            load(), scene_examples(seeds, tasks), batch_size, metric_suites=SCENE_METRIC_SUITES, **generate_kwargs
-        )
-    check_datasets([dataset], split="held_out")
+    (spec,) = parse_datasets([dataset], split="held_out")
+    check_datasets([spec])
     predictor = load()
-    validator = RowValidator(FlorenceTemplate(predictor.processor.tokenizer))
-    examples = load_examples([dataset], validator, split="held_out").require_valid()
+    if spec.kind == "scenes":
+        return evaluate_scenes(predictor, ScenesReader(spec).seeds, tasks, batch_size, **generate_kwargs)
+    examples = load_examples([spec], RowValidator(predictor.template)).require_valid()
     selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]
     if not selected:
         raise DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")

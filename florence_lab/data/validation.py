@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..exceptions import ImageError, PromptError
 from ..results import Instances, Text
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from ..template.locations import LOCATION_RE, NUM_BINS, format_location_tokens
 from ..template.prompts import Prompt
 from ..template.targets import Instance, format_target, to_instances
@@ -72,7 +73,7 @@ class RowValidator:
     template: FlorenceTemplate
     max_target_tokens: int = 1024
     require_target: bool = True
-    _image_sizes: dict[ImageSource, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    _image_sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, row: RawRow | RowError) -> ValidatedRow:
         """Return the examples of a row and its faults. Threads may call this at the same time."""
@@ -97,14 +98,13 @@ class RowValidator:
             raise InvalidRow("unreadable image", "the row names no image")
         if isinstance(image, SceneReference):
             return image.size, image.size
-        is_path = not isinstance(image, (bytes, np.ndarray)) and hasattr(image, "__fspath__")
-        if is_path and image in self._image_sizes:  # rows about one image often follow one another
+        if isinstance(image, Path) and image in self._image_sizes:  # often several rows are about one image
             return self._image_sizes[image]
         try:
             size = load_image_source(image).size
         except ImageError as error:
             raise InvalidRow("unreadable image", str(error)) from error
-        if is_path:
+        if isinstance(image, Path):
             self._image_sizes[image] = size
         return size
 
@@ -123,10 +123,7 @@ class RowValidator:
         if not instances:
             return ValidatedRow([], errors)
         region = _format_region(instances[0], size) if row.task.input == "region" else ""
-        try:
-            target = format_target(row.task, instances, size, region)
-        except ValueError as error:
-            raise InvalidRow("annotations do not fit the task", str(error)) from error
+        target = _write_target(row.task, instances, size, region)
         return ValidatedRow([self._to_example(row, row.task.token + region, target, size)], errors)
 
     def _to_example(self, row: RawRow, query: str, target: str, size: tuple[int, int]) -> Example:
@@ -169,7 +166,7 @@ def check_target(target: str, prompt: Prompt, image_size: tuple[int, int]) -> No
             )
         return
     assert isinstance(result, Instances)
-    parsed = format_target(task, to_instances(result), image_size) if len(result) else ""
+    parsed = _write_target(task, to_instances(result), image_size) if len(result) else ""
     labels = {span.text.strip() for span in split_text(target)[1] if span.is_text} - {""}
     lost = sorted(labels - set(result.labels.tolist()))
     if not len(result) or lost or len(LOCATION_RE.findall(parsed)) != len(locations):
@@ -190,14 +187,26 @@ def expand_objects(row: TextRow, image_size: tuple[int, int]) -> list[tuple[str,
         task = get_task("<REGION_TO_DESCRIPTION>")
         regions = [_format_region(instance, image_size) for instance in instances]
         return [
-            (task.token + region, format_target(task, [instance], image_size, region))
+            (task.token + region, _write_target(task, [instance], image_size, region))
             for region, instance in zip(regions, instances, strict=True)
         ]
     if "<ref-object>" in row.query and "<bbox>" in row.response:
         task = get_task("<OPEN_VOCABULARY_DETECTION>")
         phrases = " and ".join(dict.fromkeys(instance.label for instance in instances))
-        return [(task.token + phrases, format_target(task, instances, image_size))]
+        return [(task.token + phrases, _write_target(task, instances, image_size))]
     raise InvalidRow("objects without placeholders", _MIXED_PLACEHOLDERS)
+
+
+def _write_target(task: Task, instances: Sequence[Instance], image_size: tuple[int, int], region: str = "") -> str:
+    """Write instances as a target text, see `format_target`.
+
+    Raises:
+        InvalidRow: if the format of the task cannot express them.
+    """
+    try:
+        return format_target(task, instances, image_size, region)
+    except ValueError as error:
+        raise InvalidRow("target does not fit the task", str(error)) from error
 
 
 def _format_region(instance: Instance, image_size: tuple[int, int]) -> str:

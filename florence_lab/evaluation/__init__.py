@@ -11,7 +11,7 @@ from .metrics import (
 )
 from .plots import plot_precision_recall, plot_reliability
 from .predictions import Prediction, predict_dataset, read_predictions
-from .suites import SCENE_METRIC_SUITES, scene_examples
+from .suites import SCENE_METRIC_SUITES, evaluate_scenes, scene_examples
 
 __all__ = [
     "METRIC_SUITES",
@@ -21,6 +21,7 @@ __all__ = [
     "MetricSuite",
     "Prediction",
     "evaluate",
+    "evaluate_scenes",
     "expected_calibration_error",
     "match_instances",
     "mean_average_precision",

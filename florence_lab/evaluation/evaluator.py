@@ -21,7 +21,7 @@ from ..exceptions import ImageError, PromptError
 from ..results import Result
 from ..tasks import Metric, Task
 from .metrics import METRIC_SUITES, MetricSuite, metric_suite
-from .predictions import ANSWERS_FILE, Prediction, predict_examples, write_predictions
+from .predictions import ANSWERS_FILE, Prediction, check_batch_size, predict_examples, write_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,8 +171,7 @@ def evaluate(
     Raises:
         ValueError: for a batch size below 1, or an unknown argument in `generate_kwargs`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    check_batch_size(batch_size)
     evaluated: list[Example] = []
     predictions: list[Result] = []
     errors: list[FailedExample] = []

@@ -49,8 +49,7 @@ def match_instances(prediction: Instances, ground_truth: Instances, class_aware:
     """Match predictions with ground truth one to one.
 
     A pair can be matched if its IoU is at least `IOU_THRESHOLD` and, with `class_aware`, its labels are equal. The number of
-    matches is maximal, and among such matchings the sum of the IoUs. Scores are not used: unlike COCO's greedy matching, the
-    result does not depend on them.
+    matches is maximal. Scores are not used: unlike COCO's greedy matching, the result does not depend on them.
 
     Args:
         prediction, ground_truth: N and M instances of the same result type, for the same image size.
@@ -61,13 +60,10 @@ def match_instances(prediction: Instances, ground_truth: Instances, class_aware:
     """
     from scipy.optimize import linear_sum_assignment
 
-    iou = pairwise_iou(prediction, ground_truth)
-    candidates = iou >= IOU_THRESHOLD
+    candidates = pairwise_iou(prediction, ground_truth) >= IOU_THRESHOLD
     if class_aware:
         candidates &= prediction.labels[:, None] == ground_truth.labels[None, :]
-    # the IoUs of all matches together weigh less than one more match
-    weights = candidates * (1 + iou / (1 + min(iou.shape)))
-    rows, columns = linear_sum_assignment(weights, maximize=True)
+    rows, columns = linear_sum_assignment(candidates, maximize=True)
     matches = np.full(len(prediction), -1)
     matches[rows] = np.where(candidates[rows, columns], columns, -1)
     return matches

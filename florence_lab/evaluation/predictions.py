@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from ..data.datasets import load_examples
 from ..data.examples import Example, SceneReference
-from ..exceptions import DatasetError, ImageError, PromptError
+from ..data.validation import RowValidator
+from ..exceptions import ImageError, PromptError
 from ..results import Result
 from ..tasks import split_query
 
@@ -102,7 +104,7 @@ class Prediction:
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read a file that `predict_dataset`, `Evaluation.save` or `florence-lab infer` wrote."""
     with Path(path).open(encoding="utf-8") as file:
-        return [Prediction.from_json(json.loads(line)) for line in file]
+        return [Prediction.from_json(json.loads(line)) for line in file if line.strip()]
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
@@ -121,7 +123,7 @@ def predict_dataset(
 
     Args:
         predictor: the model.
-        datasets: as for fine-tuning; the rows need no response.
+        datasets: as for fine-tuning; the rows need no response, and scenes are held-out ones by default.
         folder: where `answers.jsonl` is written, one `Prediction` a line.
         batch_size: examples predicted and written together.
         generate_kwargs: as for `Predictor.predict`.
@@ -131,13 +133,11 @@ def predict_dataset(
 
     Raises:
         DatasetError: for a dataset that cannot be read or contains invalid rows; before the model runs.
+        ValueError: for a batch size below 1.
     """
-    from ..data.datasets import load_examples
-    from ..data.validation import summarize_row_errors
-
-    examples, row_errors = load_examples(datasets, predictor.processor.tokenizer, answered=False)
-    if row_errors:
-        raise DatasetError(f"{len(row_errors)} invalid rows: {summarize_row_errors(row_errors)}")
+    check_batch_size(batch_size)
+    validator = RowValidator(predictor.template, require_target=False)
+    examples = load_examples(datasets, validator, split="held_out").require_valid()
     path = Path(folder) / ANSWERS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     completed = _completed_rows(path)
@@ -189,6 +189,12 @@ def predict_examples(
         )
         outcomes |= dict(zip(indices, results, strict=True))
     return [outcomes[i] for i in range(len(examples))]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a ValueError for a batch size below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
 
 
 def _encode(predictor: Predictor, example: Example) -> EncodedImage | ImageError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..data.examples import Example, SceneReference
 from ..results import Text
 from ..scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
-from ..scenes.answers import WRITERS
 from ..tasks import TASKS, Metric
 from ..template.prompts import build_prompt
+from .evaluator import Evaluation, evaluate
 from .metrics import METRIC_SUITES, MetricSuite, mean_suite
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 DEFAULT_NUM_SCENES = 500
 
@@ -32,19 +36,22 @@ SCENE_METRIC_SUITES: Mapping[Metric, MetricSuite] = {
 """`METRIC_SUITES` for examples about scenes. Captions are measured by the objects that they name."""
 
 
-def parse_scene_suite(dataset: str) -> range:
-    """Return the seeds of `"scenes"` (500 scenes) or `"scenes:COUNT"`, from those that are held out of training.
+def evaluate_scenes(
+    predictor: Predictor,
+    seeds: Iterable[int] = HELD_OUT_SEEDS[:DEFAULT_NUM_SCENES],
+    tasks: Sequence[str] | None = None,
+    batch_size: int = 16,
+    **generate_kwargs: Any,
+) -> Evaluation:
+    """Run a model on `scene_examples` and measure it with `SCENE_METRIC_SUITES`.
 
-    Raises:
-        ValueError: for anything else.
+    Args:
+        predictor: the model.
+        seeds, tasks: as for `scene_examples`.
+        batch_size, generate_kwargs: as for `evaluate`.
     """
-    name, colon, count = dataset.partition(":")
-    num_scenes = int(count) if count.isdecimal() else 0 if colon else DEFAULT_NUM_SCENES
-    if name != "scenes" or not 0 < num_scenes <= len(HELD_OUT_SEEDS):
-        raise ValueError(
-            f"unknown dataset {dataset!r}: expected scenes or scenes:COUNT with COUNT from 1 to {len(HELD_OUT_SEEDS)}"
-        )
-    return HELD_OUT_SEEDS[:num_scenes]
+    examples = scene_examples(seeds, tasks)
+    return evaluate(predictor, examples, batch_size, SCENE_METRIC_SUITES, **generate_kwargs)
 
 
 def scene_examples(
@@ -64,7 +71,7 @@ def scene_examples(
         scene = draw_scene(seed, size)
         rng = random.Random(seed)
         for task in tasks or TASKS:
-            for text in scene.queries(task, rng)[:1] if task in WRITERS else ():
+            for text in scene.sample_inputs(task, rng)[:1]:
                 prompt = build_prompt(task, text, scene.image.size)
                 target = scene.answer(task, text).raw
                 yield Example(SceneReference(seed, size), prompt, target, f"scene {seed}", scene.image.size)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Fine-tuning with LoRA or of all weights."""

@@ -1,62 +1,116 @@
-"""TODO"""
+"""`SftArguments`: the options of fine-tuning. Importing this module needs neither torch nor transformers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with its line for `--help`, and the values that it may have."""
+def _option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """Return a dataclass field with its line for `--help` and the values that it accepts."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
-DTYPES = ("auto", "fp32", "fp16", "bf16")
+DTYPES = ("auto", "fp32", "fp16", "bf16", "float32", "float16", "bfloat16")
+_SHORT_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True)
 class SftArguments:
-    """Fine-tuning. The names are those of ms-swift and of transformers' `TrainingArguments`."""
+    """Options of fine-tuning. Their names follow ms-swift 2 and, where it has none, transformers' `TrainingArguments`.
 
-    model_type: str = option("florence-2-nano", "what to start from, one of available_models()")
-    model_id_or_path: str = option("", "what to start from instead: a folder or the id of a model on a hub")
-    hub: str = option("", "modelscope or hf; empty is $FLORENCE_LAB_HUB, else modelscope")
-    dataset: tuple[str, ...] = option((), "files, coco:FILE, scenes:COUNT, hf:ID, ms:ID; #500 behind takes a sample")
-    val_dataset: tuple[str, ...] = option((), "the same, to measure on; with one, the best checkpoint is kept")
-    skip_bad_rows: bool = option(False, "train without the rows that are faulty, instead of stopping")
-    max_length: int = option(1024, "the longest answer in tokens; a row with a longer one is faulty")
-    sft_type: str = option(
-        "lora", "what is trained: small matrices beside the weights, or all weights", ("lora", "full")
+    Raises:
+        ValueError: for a value that does not exist, or options that contradict each other.
+    """
+
+    model_type: str = _option("florence-2-nano", "model to start from, one of available_models()")
+    model_id_or_path: str = _option("", "checkpoint folder or hub id to start from, instead of model_type")
+    hub: str = _option("", "modelscope or hf; empty: $FLORENCE_LAB_HUB, else modelscope")
+    dataset: tuple[str, ...] = _option(
+        (), "files, coco:FILE, scenes:COUNT, hf:ID or ms:ID; #500 appended takes a sample"
     )
-    lora_target_modules: tuple[str, ...] = option(
-        ("DEFAULT",), "linear layers with LoRA: DEFAULT is attention, ALL every one, or names, as in q_proj v_proj"
+    val_dataset: tuple[str, ...] = _option(
+        (), "datasets to validate on (scenes are held out); with one, the best checkpoint is kept"
     )
-    lora_rank: int = option(8, "rank of LoRA's matrices")
-    lora_alpha: int = option(32, "scale of what they add, over the rank")
-    lora_dropout: float = option(0.05, "dropout before them")
-    freeze_vision: bool | None = option(
-        None, "whether picture to tokens stays as it is; by default with lora, not full"
+    skip_bad_rows: bool = _option(False, "skip invalid rows instead of aborting")
+    max_length: int = _option(1024, "maximum target length in tokens; longer rows are invalid")
+    sft_type: str = _option("lora", "lora: train low-rank adapters; full: train all weights", ("lora", "full"))
+    lora_target_modules: tuple[str, ...] = _option(
+        ("DEFAULT",), "linear layers with LoRA: DEFAULT (attention), ALL, or names such as q_proj v_proj"
     )
-    cache_image_features: bool = option(False, "keep each picture's tokens on disk, with a frozen vision tower")
-    feature_dir: str = option("", "where these are kept; empty is ~/.cache/florence_lab/features")
-    output_dir: str = option("output", "a run goes to output_dir/model_type/v<N>-<time>")
-    resume_from_checkpoint: str = option("false", "true continues the latest run there; or its folder, or a checkpoint")
-    num_train_epochs: float = option(1.0, "how often each row is met")
-    max_steps: int = option(-1, "how many steps instead")
-    batch_size: int = option(4, "rows a step on each device")
-    gradient_accumulation_steps: int = option(1, "batches of which a step is made")
-    learning_rate: float | None = option(None, "the highest; by default 1e-4 with lora, 1e-5 with full")
-    warmup_ratio: float = option(0.05, "share of the steps in which it rises; then it falls as a cosine")
-    weight_decay: float = option(0.01, "of AdamW")
-    max_grad_norm: float = option(1.0, "longest gradient")
-    gradient_checkpointing: bool = option(False, "less memory for more time")
-    dtype: str = option("auto", "what is computed in; auto: bf16 where the machine is good at it, else fp32", DTYPES)
-    device: str = option("auto", "auto or cpu")
-    dataloader_num_workers: int = option(1, "processes that read pictures")
-    logging_steps: int = option(5, "steps between lines of the log")
-    eval_steps: int = option(100, "steps between checkpoints, each measured on val_dataset")
-    save_total_limit: int = option(2, "how many checkpoints are kept; the best is always one of them")
-    predict_with_generate: bool = option(False, "measure answers too, not the loss alone")
-    metric_for_best_model: str = option("loss", "loss, or a task's metric, as in OD/mAP@0.5")
-    early_stopping_patience: int = option(0, "end after so many measurements without a better one; 0 never does")
-    seed: int = option(42, "of everything random")
+    lora_rank: int = _option(8, "rank of the LoRA matrices")
+    lora_alpha: int = _option(32, "LoRA scaling: the update is multiplied by lora_alpha / lora_rank")
+    lora_dropout: float = _option(0.05, "dropout before the LoRA matrices")
+    freeze_vision: bool | None = _option(
+        None, "freeze the image encoder and its projector (default: true for lora, false for full)"
+    )
+    cache_image_features: bool = _option(False, "cache image features on disk (requires a frozen image encoder)")
+    feature_dir: str = _option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
+    output_dir: str = _option("output", "runs are written to output_dir/model_type/v<N>-<time>")
+    resume_from_checkpoint: str = _option(
+        "false", "true: resume the latest run in output_dir; or the path of a run or checkpoint"
+    )
+    num_train_epochs: float = _option(1.0, "number of training epochs")
+    max_steps: int = _option(-1, "number of optimizer steps; overrides num_train_epochs if positive")
+    batch_size: int = _option(4, "batch size of each device, in training and validation")
+    gradient_accumulation_steps: int = _option(1, "micro-batches accumulated before each optimizer step")
+    learning_rate: float | None = _option(None, "peak learning rate (default: 1e-4 for lora, 1e-5 for full)")
+    warmup_ratio: float = _option(0.05, "share of the steps with linear warm-up; a cosine decay follows")
+    weight_decay: float = _option(0.01, "weight decay of AdamW")
+    max_grad_norm: float = _option(1.0, "maximum gradient norm (clipping)")
+    gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass to save memory")
+    dtype: str = _option(
+        "auto", "number format of computation; auto: bf16 if the device computes in it, else fp32", DTYPES
+    )
+    device: str = _option("auto", "auto or cpu")
+    dataloader_num_workers: int = _option(1, "processes that load images")
+    logging_steps: int = _option(5, "steps between log lines")
+    eval_steps: int = _option(100, "steps between checkpoints; each is evaluated on val_dataset")
+    save_total_limit: int = _option(2, "number of checkpoints to keep; the best is always kept")
+    predict_with_generate: bool = _option(False, "also compute task metrics of generated answers, not the loss alone")
+    metric_for_best_model: str = _option("loss", "loss, or a task metric such as OD/mAP@0.5")
+    early_stopping_patience: int = _option(0, "stop after this many evaluations without improvement; 0 disables it")
+    seed: int = _option(42, "random seed")
+
+    def __post_init__(self) -> None:
+        normalized: dict[str, Any] = {
+            item.name: (getattr(self, item.name),)
+            for item in fields(self)
+            if isinstance(item.default, tuple) and isinstance(getattr(self, item.name), str)
+        }
+        normalized["dtype"] = _SHORT_DTYPES.get(self.dtype, self.dtype)
+        if isinstance(self.resume_from_checkpoint, bool):
+            normalized["resume_from_checkpoint"] = str(self.resume_from_checkpoint).lower()
+        for name, value in normalized.items():
+            object.__setattr__(self, name, value)
+        self._validate()
+
+    def _validate(self) -> None:
+        """Raise `ValueError` for the first value that does not exist or contradicts another."""
+        for item in fields(self):
+            choices, value = item.metadata["choices"], getattr(self, item.name)
+            if choices and value not in choices:
+                raise ValueError(f"--{item.name} {value}: must be one of {', '.join(choices)}")
+        if self.cache_image_features and not self.is_vision_frozen:
+            raise ValueError("--cache_image_features true requires a frozen image encoder: --freeze_vision true")
+        if self.early_stopping_patience > 0 and not self.val_dataset:
+            raise ValueError(f"--early_stopping_patience {self.early_stopping_patience} requires a --val_dataset")
+        if self.metric_for_best_model != "loss" and not self.val_dataset:
+            raise ValueError(f"--metric_for_best_model {self.metric_for_best_model} requires a --val_dataset")
+
+    @property
+    def is_vision_frozen(self) -> bool:
+        """Whether the image encoder and its projector keep their weights."""
+        return self.sft_type == "lora" if self.freeze_vision is None else self.freeze_vision
+
+    @property
+    def needs_generation(self) -> bool:
+        """Whether validation generates answers."""
+        return self.predict_with_generate or self.metric_for_best_model != "loss"
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """The peak learning rate: `learning_rate`, or the default of `sft_type`."""
+        if self.learning_rate is None:
+            return {"lora": 1e-4, "full": 1e-5}[self.sft_type]
+        return self.learning_rate

@@ -1,50 +1,54 @@
-"""TODO"""
+"""From examples to a batch of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from transformers import Florence2Processor
 
-from ..data.examples import Example, open_picture
-from .feature_cache import read_features
+from ..data.examples import Example
+from .feature_cache import load_image_features
 
-IGNORED = -100
-"""The label of padding, which is no part of the loss."""
+IGNORE_INDEX = -100
+"""The label of padding, which cross-entropy ignores."""
 
 
-class Row(NamedTuple):
-    """What is trained on at once: an example, and the file of its picture's tokens where there is one."""
+@dataclass(frozen=True)
+class TrainingRow:
+    """An example, and the file of its cached image features if there is one."""
 
     example: Example
-    features: Path | None = None
+    features_path: Path | None = None
 
 
 class Florence2DataCollator:
-    """Rows -> a batch, in the published convention: the decoder reads the labels shifted by one, padding doesn't count."""
+    """Collates rows into a batch. As in the published training, the loss covers the target, `<s>` and `</s>` included."""
 
-    def __init__(self, processor: Florence2Processor):
+    def __init__(self, processor: Florence2Processor) -> None:
         self.processor = processor
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """
+    def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
+        """Return the batch of B rows.
+
         Returns:
-            `input_ids` and `attention_mask`, B x (n + P): n `<image>`, then `<s> prompt </s>`; `labels`, B x T:
-            `<s> answer </s>`, -100 behind; and `pixel_values`, B x 3 x H x W, or `image_tokens`, B x n x d_model.
+            `input_ids` and `attention_mask`, B x (n + P): n `<image>` tokens, then `<s> prompt </s>`, padded; `labels`, B x T:
+            `<s> target </s>`, padded with -100; and either `pixel_values`, B x 3 x H x W, or `image_features`,
+            B x n x d_model, if all rows have a features file. The model shifts the labels to obtain the decoder's inputs.
         """
         tokenizer, examples = self.processor.tokenizer, [row.example for row in rows]
-        prompts = tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
-        answers = tokenizer([example.response for example in examples], padding=True, return_tensors="pt")
-        here = torch.ones(len(rows), self.processor.num_image_tokens, dtype=torch.long)
+        prompts = tokenizer([example.prompt.prompt for example in examples], padding=True, return_tensors="pt")
+        targets = tokenizer([example.target for example in examples], padding=True, return_tensors="pt")
+        image_mask = torch.ones(len(rows), self.processor.num_image_tokens, dtype=torch.long)
         batch = {
-            "input_ids": torch.cat([here * self.processor.image_token_id, prompts["input_ids"]], dim=1),
-            "attention_mask": torch.cat([here, prompts["attention_mask"]], dim=1),
-            "labels": answers["input_ids"].masked_fill(answers["attention_mask"] == 0, IGNORED),
+            "input_ids": torch.cat([image_mask * self.processor.image_token_id, prompts["input_ids"]], dim=1),
+            "attention_mask": torch.cat([image_mask, prompts["attention_mask"]], dim=1),
+            "labels": targets["input_ids"].masked_fill(targets["attention_mask"] == 0, IGNORE_INDEX),
         }
-        if all(row.features for row in rows):
-            return batch | {"image_tokens": read_features([row.features for row in rows])}
-        pictures = [open_picture(example.image) for example in examples]
-        return batch | self.processor.image_processor(pictures, return_tensors="pt")
+        paths = [row.features_path for row in rows if row.features_path is not None]
+        if len(paths) == len(rows):
+            return batch | {"image_features": load_image_features(paths)}
+        images = [example.load_image() for example in examples]
+        return batch | dict(self.processor.image_processor(images, return_tensors="pt"))

@@ -1,7 +1,7 @@
-"""The image tokens of a frozen vision tower, kept on disk: computed once, whatever is trained on them and how often.
+"""Cache of image features on disk: the image tokens of a frozen image encoder are computed once.
 
-What makes the tokens names the file: the weights of tower and projector, the settings of the preprocessing, the number format,
-and the pixels. So a file is never out of date; other weights or another picture have files of their own.
+The cache key covers everything that the features depend on: the weights of the image encoder and projector, the settings of
+the preprocessing, the number format, and the pixels. Entries never become stale.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -19,22 +18,18 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from ..data.examples import open_picture
+from ..data.examples import ImageSource, load_image_source
 from ..inference.davit import image_encoder_fingerprint
+from ..loading.files import cache_dir
 
-_AT_ONCE = 4  # pictures; more are no faster on a CPU, and want memory
-
-
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/florence_lab/features`, or the same in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "florence_lab", "features")
+_BATCH_SIZE = 4  # larger batches are no faster on a CPU and take more memory
 
 
 class FeatureCache:
-    """Pictures -> files with their image tokens.
+    """Computes and caches the image features of one image encoder.
 
     Attributes:
-        folder: of these weights, this preprocessing and this number format.
+        directory: the folder of the features of this encoder, preprocessing and number format.
     """
 
     def __init__(
@@ -43,60 +38,60 @@ class FeatureCache:
         processor: Florence2Processor,
         dtype: torch.dtype = torch.float32,
         root: str | Path | None = None,
-    ):
-        """
+    ) -> None:
+        """Prepare the cache of a model.
+
         Args:
-            model: its tower and projector make the tokens, where it is.
-            processor: makes pixels of pictures.
-            dtype: what is computed in, `torch.bfloat16` under autocast, as in training.
-            root: where all folders of tokens are; by default `default_folder()`.
+            model: its image encoder and projector compute the features, on the model's device.
+            processor: preprocesses the images.
+            dtype: number format of computation; other than float32 under autocast, as in training.
+            root: folder with the caches of all encoders; by default `~/.cache/florence_lab/features`.
         """
         self.model, self.processor, self.dtype = model, processor, dtype
-        self.folder = Path(root or default_folder()) / self._fingerprint()
+        settings = json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
+        self.directory = Path(root or cache_dir("features")) / image_encoder_fingerprint(model, dtype, settings)
 
-    def _fingerprint(self) -> str:
-        settings = json.dumps(self.processor.image_processor.to_dict(), sort_keys=True, default=str)
-        return image_encoder_fingerprint(self.model, self.dtype, settings)
+    def path_for(self, image: Image.Image) -> Path:
+        """Return the file of an image, which need not exist."""
+        digest = hashlib.sha256(f"{image.size}".encode())
+        digest.update(image.tobytes())
+        return self.directory / f"{digest.hexdigest()[:32]}.safetensors"
 
-    def path(self, picture: Image.Image) -> Path:
-        """The file of a picture, be it there or not."""
-        digest = hashlib.sha256(f"{picture.size}".encode())
-        digest.update(picture.tobytes())
-        return self.folder / f"{digest.hexdigest()[:32]}.safetensors"
-
-    def compute(self, images: Iterable[Any]) -> list[Path]:
-        """The files of pictures, N of them; those that are missing are made.
+    def encode_images(self, images: Iterable[ImageSource]) -> list[Path]:
+        """Compute the missing features of images and return N files.
 
         Args:
-            images: what `open_picture` takes.
+            images: N images.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        paths, missing = [], {}
-        for image in tqdm(images, desc="image tokens", unit="picture"):
-            picture = open_picture(image)
-            paths.append(self.path(picture))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        paths: list[Path] = []
+        missing: dict[Path, Image.Image] = {}
+        for source in tqdm(images, desc="encoding images", unit="image"):
+            image = load_image_source(source)
+            paths.append(self.path_for(image))
             if not paths[-1].exists():
-                missing[paths[-1]] = picture
-            if len(missing) == _AT_ONCE:
+                missing[paths[-1]] = image
+            if len(missing) == _BATCH_SIZE:
                 self._write(missing)
                 missing = {}
         self._write(missing)
         return paths
 
     @torch.no_grad()
-    def _write(self, pictures: dict[Path, Image.Image]) -> None:
-        if not pictures:
+    def _write(self, images: dict[Path, Image.Image]) -> None:
+        if not images:
             return
-        pixels = self.processor.image_processor(list(pictures.values()), return_tensors="pt")["pixel_values"]
+        pixels = self.processor.image_processor(list(images.values()), return_tensors="pt")["pixel_values"]
         device = self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            tokens = self.model.get_image_features(pixels.to(device)).pooler_output
-        for path, one in zip(pictures, tokens.cpu(), strict=True):
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")  # whoever reads finds a whole file or none
-            save_file({"tokens": one.contiguous()}, temporary)
+            features = self.model.get_image_features(pixels.to(device)).pooler_output
+        for path, image_features in zip(images, features.cpu(), strict=True):
+            # another process reads a complete file or none
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            save_file({"tokens": image_features.contiguous()}, temporary)
             os.replace(temporary, path)
 
 
-def read_features(paths: Sequence[Path]) -> torch.Tensor:
-    """B x n x d_model, the image tokens of B pictures."""
+def load_image_features(paths: Sequence[Path]) -> torch.Tensor:
+    """Return the features of B images, B x n x d_model."""
     return torch.stack([load_file(path)["tokens"] for path in paths])

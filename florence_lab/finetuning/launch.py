@@ -1,4 +1,4 @@
-"""TODO"""
+"""Fine-tuning in several processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import os
 import sys
 
 
-def _start_processes() -> None:
-    """Become torchrun, which starts this very command once per device, as ms-swift does for NPROC_PER_NODE."""
+def launch_processes() -> None:
+    """Replace this process by `torchrun`, which starts the same command once for each device.
+
+    `NPROC_PER_NODE` gives the number of devices, `NNODES`, `NODE_RANK`, `MASTER_ADDR` and `MASTER_PORT` the rest, as in
+    ms-swift.
+    """
     launcher = [sys.executable, "-m", "torch.distributed.run"]
-    for option in ("nproc_per_node", "nnodes", "node_rank", "master_addr", "master_port"):
-        if os.environ.get(option.upper()):
-            launcher += [f"--{option}", os.environ[option.upper()]]
+    for name in ("nproc_per_node", "nnodes", "node_rank", "master_addr", "master_port"):
+        if value := os.environ.get(name.upper()):
+            launcher += [f"--{name}", value]
     os.execv(sys.executable, [*launcher, "-m", "florence_lab.cli", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""TODO"""
+"""`Florence2Trainer`: transformers' trainer with cached image features, task metrics and complete checkpoints."""
 
 from __future__ import annotations
 
@@ -10,110 +10,162 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, Seq2SeqTrainer, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
-from ..data.examples import Question
+from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
-from ..exceptions import TrainingError
+from ..exceptions import TrainingError, summarize_error
 from ..loading.adapters import ADAPTER_CONFIG
 from ..predictor import Predictor
 from ..visualization.curves import plot_run
-from .run_directory import COMPLETE, LOG, last_checkpoint
+from .run_directory import COMPLETE_MARKER, LOG_FILE, RunDirectory
 
 
 class Florence2Trainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` with image tokens as input, our metrics, and checkpoints that are whole or don't count."""
+    """`Seq2SeqTrainer` that also trains on image features, and computes the metrics of generated answers.
 
-    def __init__(self, *args: Any, questions: Sequence[Question] = (), base: str = "", keep: int = 2, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.questions, self.base, self.keep = questions, base, keep
+    A checkpoint gets a marker when it is complete. Older checkpoints are removed only after that, by this class instead of by
+    `Seq2SeqTrainer`, so that at any moment there is a complete one.
+    """
+
+    def __init__(
+        self,
+        *,
+        processor: Florence2Processor,
+        run: RunDirectory,
+        eval_examples: Sequence[Example] = (),
+        base_model_name: str = "",
+        max_checkpoints: int = 2,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Create a trainer.
+
+        Args:
+            processor: saved in each checkpoint.
+            run: the directory for checkpoints, the `output_dir` of the training arguments.
+            eval_examples: examples to answer at each evaluation; none computes the loss only.
+            base_model_name: model_type or folder that an adapter names as its base model.
+            max_checkpoints: number of checkpoints to keep; the best is always kept.
+            trainer_kwargs: arguments of `Seq2SeqTrainer`.
+        """
+        super().__init__(processing_class=processor, **trainer_kwargs)
+        self.processor, self.run = processor, run
+        self.eval_examples, self.base_model_name = eval_examples, base_model_name
+        self.max_checkpoints = max_checkpoints
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if "image_tokens" in inputs:
+        """Compute the cross-entropy of a batch, whose images are pixels or image features."""
+        if "image_features" in inputs:
             inputs = dict(inputs)
-            ids, images = inputs.pop("input_ids"), inputs.pop("image_tokens")
-            words = self.accelerator.unwrap_model(model).get_input_embeddings()(ids[:, images.shape[1] :])
-            inputs["inputs_embeds"] = torch.cat([images.to(words.dtype), words], dim=1)
+            ids, features = inputs.pop("input_ids"), inputs.pop("image_features")
+            embeddings = self.accelerator.unwrap_model(model).get_input_embeddings()(ids[:, features.shape[1] :])
+            inputs["inputs_embeds"] = torch.cat([features.to(embeddings.dtype), embeddings], dim=1)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.questions:
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self._measured().items()})
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Compute the validation loss and, with `eval_examples`, the metrics of generated answers."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.eval_examples and output.metrics is not None:
+            metrics = self.compute_generation_metrics()
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
-    def _measured(self) -> dict[str, float]:
-        """Metrics of generated answers. The first process asks, the others wait for what comes out."""
-        found: list[Any] = [None]
+    def compute_generation_metrics(self) -> dict[str, float]:
+        """Answer `eval_examples` in the first process and return the metrics, `"OD/mAP@0.5"` -> value, to all of them."""
+        shared: list[dict[str, float]] = [{}]
         if self.is_world_process_zero():
-            predictor = predictor_from_training_model(
-                self.accelerator.unwrap_model(self.model), self.processing_class, "validation"
-            )
-            found = [metrics_of(evaluate(predictor, self.questions, total=len(self.questions)).metrics())]
-        return broadcast_object_list(found)[0]
+            model = self.accelerator.unwrap_model(self.model)
+            predictor = predictor_from_training_model(model, self.processor, "validation")
+            shared = [evaluate(predictor, self.eval_examples).flat_metrics()]
+        return dict(broadcast_object_list(shared)[0])
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        """Save a checkpoint, or remove the incomplete one and raise `TrainingError`."""
+        checkpoint = self.run.path / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(*args, **kwargs)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
-                _name_base(folder, self.base)
-                (folder / COMPLETE).touch()
-        except Exception as error:  # a full disk makes torch, safetensors and Python raise errors of their own each
-            shutil.rmtree(folder, ignore_errors=True)
-            free = shutil.disk_usage(self.args.output_dir).free / 1e6
-            last = last_checkpoint(Path(self.args.output_dir))
-            raise TrainingError(
-                f"{folder} can't be written ({str(error).splitlines()[0][:200]}; {free:,.0f} MB are free there). "
-                + (f"The last whole one is {last.name}" if last else "There is no earlier one")
-                + "; with room for it, --resume_from_checkpoint true goes on from there"
-            ) from error
-        if self.is_world_process_zero():  # only now, so that there is a whole one at any moment
+                write_base_model_name(checkpoint, self.base_model_name)
+                (checkpoint / COMPLETE_MARKER).touch()
+        except Exception as error:  # a full disk makes torch, safetensors and Python raise different types
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise TrainingError(_describe_failed_save(self.run, checkpoint, error)) from error
+        if self.is_world_process_zero():
             rotate_checkpoints(
-                output_dir=self.args.output_dir,
-                save_total_limit=self.keep,
+                output_dir=str(self.run.path),
+                save_total_limit=self.max_checkpoints,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
 
 
-def _name_base(folder: Path, base: str) -> None:
-    """Write into an adapter's folder to which model it belongs. PEFT would look that name up on a hub while it saves."""
-    path = folder / ADAPTER_CONFIG
+def _describe_failed_save(run: RunDirectory, checkpoint: Path, error: Exception) -> str:
+    free = shutil.disk_usage(run.path).free / 1e6
+    last = run.last_checkpoint()
+    return (
+        f"{checkpoint} cannot be written: {summarize_error(error)} ({free:,.0f} MB of disk space are free). "
+        f"{f'The last complete checkpoint is {last.name}' if last else 'There is no earlier checkpoint'}; "
+        "--resume_from_checkpoint true resumes from there"
+    )
+
+
+def write_base_model_name(checkpoint: Path, base_model_name: str) -> None:
+    """Write the base model into the configuration of an adapter; other checkpoints stay as they are.
+
+    It is written after saving, because PEFT looks the name up on the Hugging Face hub while it saves.
+    """
+    path = checkpoint / ADAPTER_CONFIG
     if path.exists():
-        config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+        config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_model_name}
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def predictor_from_training_model(model: torch.nn.Module, processor: Florence2Processor, name: str) -> Predictor:
-    """A predictor for a model in training, LoRA or not; it shares the weights."""
-    base = model if isinstance(model, Florence2ForConditionalGeneration) else model.get_base_model()
+    """Return a predictor that shares the weights of a model in training, which is put into evaluation mode.
+
+    Args:
+        model: a `Florence2ForConditionalGeneration`, or a `PeftModel` of one.
+        processor: its processor.
+        name: the name of the predictor.
+    """
+    base: Any = model if isinstance(model, Florence2ForConditionalGeneration) else model.get_base_model()  # type: ignore[operator]  # PeftModel
     return Predictor(base.eval(), processor, name)
 
 
-def metrics_of(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    """`{"<OD>": {"mAP@0.5": …}}` -> `{"OD/mAP@0.5": …}`."""
-    return {f"{task.strip('<>')}/{name}": value for task, values in metrics.items() for name, value in values.items()}
+class RunLogger(TrainerCallback):
+    """Writes the log of a run as JSON lines, and plots it at each checkpoint."""
 
+    def __init__(self, folder: Path, on_log: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Create the callback.
 
-class Record(TrainerCallback):
-    """The run's log as JSON lines and as pictures; `watch` gets every line."""
-
-    def __init__(self, folder: Path, watch: Callable[[dict[str, Any]], None] | None):
-        self.folder, self.watch = folder, watch
+        Args:
+            folder: the run directory.
+            on_log: called with each line that contains a training loss.
+        """
+        self.folder, self.on_log_line = folder, on_log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append a line to the log."""
         if not state.is_world_process_zero:
             return
         line = {"step": state.global_step} | (logs or {})
         if "learning_rate" in line:
             line["lr"] = line.pop("learning_rate")
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self.watch and "loss" in line:
-            self.watch(line)
+        if self.on_log_line and "loss" in line:
+            self.on_log_line(line)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Plot the log into the folder `images` of the run."""
         if state.is_world_process_zero:
-            plot_run(self.folder / LOG, self.folder / "images")
+            plot_run(self.folder / LOG_FILE, self.folder / "images")

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Running a model: encoding images and prompts, generation, streaming, compilation, devices."""

@@ -1,119 +1,121 @@
-"""A model that answers faster on this machine, for a wait when it is loaded and some more memory.
+"""Compilation of a model for faster inference.
 
-Two things are done to it. The vision tower is compiled ahead of time by torch's inductor, its weights frozen into it, and kept
-on disk for the next process. And the language model's linear layers get a second copy of their weights, in the order in which
-oneDNN reads them: a decoder asks for each of them once per token, and plain matrix products reach half the memory's speed.
+Two things are done. The image encoder is compiled ahead of time by torch's inductor with its weights frozen into it, and cached
+on disk. On a CPU, the linear layers of the language model get a second copy of their weights in the layout of oneDNN: a decoder
+reads each of them once per token, and plain matrix products reach half of the memory bandwidth.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
-from ..exceptions import summarize_error
+from ..exceptions import summarize_error, warn
+from ..loading.files import cache_dir
 from .davit import image_encoder_fingerprint
 
-_ROWS = 8  # for which weights are ordered: good for the few rows of decoding, and as good for the many of reading
+logger = logging.getLogger(__name__)
+
+# Number of rows that the weights are laid out for: fast for the few rows of decoding, and as fast for the many of encoding.
+_NUM_ROWS = 8
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/florence_lab/compiled`, or the same in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "florence_lab", "compiled")
-
-
-class Tower(nn.Module):
-    """Pixels to image tokens: B x 3 x H x W -> B x n x d_model."""
+class ImageEncoderModule(nn.Module):
+    """The image encoder as a module: pixel values (B x 3 x H x W) -> image tokens (B x N x d_model)."""
 
     def __init__(self, model: Florence2ForConditionalGeneration) -> None:
         super().__init__()
-        self.vision = model.model.vision_tower
+        self.vision_tower = model.model.vision_tower
         self.projector = model.model.multi_modal_projector
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.projector(self.vision(pixels).last_hidden_state)
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.projector(self.vision_tower(pixel_values).last_hidden_state)
+        return tokens
 
 
 def compile_model(
     model: Florence2ForConditionalGeneration, size: tuple[int, int], folder: Path | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Makes a model fast in place, and gives its tower: B x 3 x H x W pixels -> B x n x d_model image tokens.
+    """Prepare a model for fast inference, in place, and return its compiled image encoder.
 
-    Where the tower can't be compiled (no C++ compiler, no room on the disk …) one warning says why, and the tower that is
-    given works as it is, in the memory format that suits it best.
+    If the encoder cannot be compiled (no C++ compiler, a full disk …), a warning gives the reason, and the returned encoder
+    runs uncompiled in the memory format that suits it best.
 
     Args:
-        model: to be used for inference alone from now on.
-        size: (height, width) of the pixels.
-        folder: for compiled towers; by default `default_folder()`. Each takes as much as the tower's weights.
+        model: used for inference only from now on.
+        size: (height, width) of the pixel values.
+        folder: cache of compiled encoders, by default `~/.cache/florence_lab/compiled`. Each takes the size of the encoder's
+            weights.
+
+    Returns:
+        Pixel values (B x 3 x H x W) -> image tokens (B x N x d_model).
     """
     if model.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        order_weights(model)
+        reorder_weights(model)
     try:
-        return _compiled_tower(model, size, Path(folder or default_folder()))
-    except Exception as error:  # inductor, the compiler and the disk raise whatever they like
-        warnings.warn(
-            f"the vision tower could not be compiled and works uncompiled: {_reason(error)}",
-            UserWarning,
-            stacklevel=3,
-        )
-        # the weights' order in memory alone: shapes, names and values stay
-        return Tower(model).to(memory_format=torch.channels_last)
+        return _load_or_compile(model, size, folder or cache_dir("compiled"))
+    except Exception as error:  # inductor, the compiler and the disk raise many types
+        warn(f"the image encoder could not be compiled and runs uncompiled: {summarize_error(error)}")
+        # changes the layout in memory only
+        return ImageEncoderModule(model).to(memory_format=torch.channels_last)
 
 
-def order_weights(model: Florence2ForConditionalGeneration) -> None:
-    """Has the linear layers of the language model compute with a copy of their weights that is ordered for oneDNN.
+def reorder_weights(model: Florence2ForConditionalGeneration) -> None:
+    """Let the linear layers of the language model compute with a copy of their weights in the layout of oneDNN.
 
-    The weights stay what they were, and are what is saved; there is no gradient through these layers any more.
+    The original weights stay and are what is saved. These layers have no gradient any more.
     """
     for layer in [*model.model.language_model.modules(), model.lm_head]:
         if isinstance(layer, nn.Linear):
-            layer.forward = _ordered(layer.weight.detach(), layer.bias)
+            setattr(layer, "forward", _reordered_linear(layer.weight.detach(), layer.bias))  # noqa: B010
 
 
-def _ordered(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    ordered = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+def _reordered_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    # the functions that inductor itself uses; tested with torch 2.6 to 2.14
+    reordered = torch.ops.mkldnn._reorder_linear_weight(weight, _NUM_ROWS)
     bias = None if bias is None else bias.detach()
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, bias, "none", [], "")
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, reordered, bias, "none", [], "")
 
 
-def _compiled_tower(
+def _load_or_compile(
     model: Florence2ForConditionalGeneration, size: tuple[int, int], folder: Path
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    path = folder / f"{_key(model, size)}.pt2"
+    path = folder / f"{_cache_key(model, size)}.pt2"
     if not path.exists():
-        _compile(Tower(model), torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device), path)
-    run = torch._inductor.aoti_load_package(str(path))
-    # compiled for one picture: a CPU is busy with one, and several take as long as one after the other
-    return lambda pixels: torch.cat([run(one) for one in pixels.split(1)])
+        example = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
+        _compile(ImageEncoderModule(model), example, path)
+    run: Any = torch._inductor.aoti_load_package(str(path))
+    # compiled for one image: it occupies a CPU, and a batch takes as long as its images one by one
+    return lambda pixel_values: torch.cat([run(image) for image in pixel_values.split(1)])
 
 
-def _key(model: Florence2ForConditionalGeneration, size: tuple[int, int]) -> str:
-    """Whatever the compiled code depends on: weights, sizes, releases, the processor, and how many threads it starts."""
+def _cache_key(model: Florence2ForConditionalGeneration, size: tuple[int, int]) -> str:
+    """Everything the compiled code depends on: weights, sizes, releases, the processor, and the number of threads."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), device)
     return image_encoder_fingerprint(model, size, torch.__version__, transformers.__version__, *machine)
 
 
 @torch.no_grad()
-def _compile(tower: Tower, pixels: torch.Tensor, path: Path) -> None:
+def _compile(encoder: ImageEncoderModule, example: torch.Tensor, path: Path) -> None:
     import torch._inductor
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    print("compiling the vision tower for this machine, once: about a minute …", file=sys.stderr, flush=True)
+    logger.warning("compiling the image encoder for this machine, which takes about a minute the first time")
     start = time.perf_counter()
-    program = torch.export.export(tower, (pixels,), strict=False)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.pt2")  # whoever reads finds a whole file or none
+    program = torch.export.export(encoder, (example,), strict=False)
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.pt2")  # other processes see a complete file or none
     try:
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(temporary), inductor_configs={"freezing": True}
@@ -122,9 +124,4 @@ def _compile(tower: Tower, pixels: torch.Tensor, path: Path) -> None:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-    print(f"compiled in {time.perf_counter() - start:.0f} s, kept as {path}", file=sys.stderr, flush=True)
-
-
-def _reason(error: BaseException) -> str:
-    lines = (summarize_error(error) or type(error).__name__).strip().splitlines()
-    return next((line for line in lines if line.strip()), type(error).__name__)[:300]
+    logger.info("compiled in %.0f s, cached in %s", time.perf_counter() - start, path)

@@ -197,7 +197,7 @@ def greedy_search(
     Returns:
         B x T token ids, padded after the end of each sequence.
     """
-    ids = input_ids
+    ids: Any = input_ids  # transformers' processors are typed for LongTensor
     decoder = IncrementalDecoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])
     rows = torch.arange(len(ids), device=ids.device)
     sequences: list[torch.Tensor] = [ids[0]] * len(ids)
@@ -233,7 +233,7 @@ def stream_search(
     Yields each generated token with a flag for the last one. The random numbers of sampling are drawn as transformers draws
     them. See `greedy_search` for the arguments.
     """
-    ids = input_ids
+    ids: Any = input_ids  # transformers' processors are typed for LongTensor
     row = torch.zeros(1, dtype=torch.long, device=ids.device)
     with torch.inference_mode():
         decoder = IncrementalDecoder(model, inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerBase
-from transformers.generation import GenerationMode
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..template.confidence import TokenProbabilities
@@ -107,7 +107,7 @@ def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Ten
 
 def max_prompt_tokens(model: Florence2ForConditionalGeneration, num_image_tokens: int) -> int:
     """Return how many prompt tokens fit beside the image tokens."""
-    return int(model.config.text_config.max_position_embeddings) - num_image_tokens
+    return int(text_config(model).max_position_embeddings) - num_image_tokens
 
 
 @torch.inference_mode()
@@ -159,7 +159,7 @@ def resolve_generation_kwargs(model: Florence2ForConditionalGeneration, override
     if kwargs.get("max_new_tokens") is None:
         max_length = kwargs.pop("max_length", None)  # counts the start token too
         kwargs["max_new_tokens"] = max_length - 1 if max_length else config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    limit = model.config.text_config.max_position_embeddings
+    limit = text_config(model).max_position_embeddings
     # transformers warns if max_length of the checkpoint's configuration stands beside max_new_tokens
     return kwargs | {"max_new_tokens": min(kwargs["max_new_tokens"], limit), "max_length": None}
 
@@ -210,7 +210,7 @@ def trim_at_eos(model: Florence2ForConditionalGeneration, token_ids: torch.Tenso
     """Cut a generated sequence, without its start token, after its first `</s>`."""
     eos = model.generation_config.eos_token_id
     if eos is None:
-        eos = model.config.text_config.eos_token_id
+        eos = text_config(model).eos_token_id
     ends = torch.isin(token_ids, torch.as_tensor(eos, device=token_ids.device)).nonzero()
     return token_ids[: int(ends[0]) + 1] if len(ends) else token_ids
 
@@ -236,7 +236,7 @@ def run_decoder(
         or None.
     """
     start_id = model.generation_config.decoder_start_token_id
-    start = token_ids.new_tensor([model.config.text_config.decoder_start_token_id if start_id is None else start_id])
+    start = token_ids.new_tensor([text_config(model).decoder_start_token_id if start_id is None else start_id])
     output = model.model.language_model.decoder(
         input_ids=torch.cat([start, token_ids[:-1]])[None],
         encoder_hidden_states=encoded.hidden_states,
@@ -324,6 +324,11 @@ def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callabl
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def text_config(model: Florence2ForConditionalGeneration) -> Any:
+    """Return the configuration of the language model, which transformers types as a union."""
+    return model.config.text_config
 
 
 def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:

@@ -1,102 +1,125 @@
-"""TODO"""
+"""The words, boxes and polygons of an answer, with the positions of their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from ..results import Result
-from ..tasks import get_task
+from ..geometry import box_corners
 from ..template.locations import bins_to_pixels
+from ..template.parsing import RESULT_FORMATS
+from ..template.prompts import Prompt
 from ..template.vocabulary import TokenSpan
 
-if TYPE_CHECKING:
-    from ..predictor import Predictor
+SpanKind = Literal["word", "box", "quad", "polygon", "token"]
 
-_SENTENCE_MARKS = ".,;:!?"
+_PUNCTUATION = ".,;:!?"
 
 
 class AnswerSpan(NamedTuple):
-    """A piece of an answer that means something to people: a word, or a box, quad box or outline.
+    """A word, box, quad box, polygon or single token of an answer.
 
     Attributes:
-        name: the word; or `"box 1"`, `"quad 1"`, `"outline 1"` … in the order of the answer.
-        positions: the places of its tokens in the answer.
-        outline: K x 2 float64 pixels for a box (its four corners) or an outline, and for a token of one; None for a word.
+        kind: what it is.
+        text: the word, the token, or `"box 1"`, `"quad 1"`, `"polygon 1"` …, numbered in the order of the answer.
+        positions: indices of its tokens in the generated sequence.
+        points: K x 2 float64 pixels: the corners of a box or quad box, the vertices of a polygon; None for a word.
     """
 
-    name: str
+    kind: SpanKind
+    text: str
     positions: tuple[int, ...]
-    outline: np.ndarray | None = None
+    points: np.ndarray | None = None
 
 
-_COORDINATES = {"quads": ("quad", 8), "polygons": ("outline", None)}
-"""What a run of location tokens is in the answers of a kind, and how many make one; in all others four are a box."""
+def split_spans(
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: Sequence[int],
+    token_spans: Sequence[TokenSpan],
+    prompt: Prompt,
+    image_size: tuple[int, int],
+) -> Iterator[AnswerSpan]:
+    """Split a generated sequence into words and shapes. Start and end tokens and separators belong to neither.
 
-
-def _parts(predictor: Predictor, ids: list[int], result: Result) -> Iterator[AnswerSpan]:
-    """The words of an answer, and its boxes, numbered; start and end tokens are no part of either."""
-
-    kind = get_task(result.task).result
-    outlined = kind == "boxes_or_polygons" and ("<poly>" in result.raw or "<sep>" in result.raw)
-    name, length = _COORDINATES.get("polygons" if outlined else kind, ("box", 4))
+    Args:
+        tokenizer: decodes words.
+        token_ids: the T generated ids.
+        token_spans: the same, as `FlorenceTemplate.split_tokens` gives it.
+        prompt: what was asked; its task determines the shapes.
+        image_size: (width, height) in pixels.
+    """
+    kind, length = _shape(prompt, token_spans)
     number = 0
-    for run in _runs(predictor.template.split_tokens(ids)):
+    for run in _group_locations(token_spans):
         if run[0].bin is None:
-            yield from _split_into_words(predictor, ids, run[0].positions)
+            yield from _split_words(tokenizer, token_ids, run[0].positions)
             continue
-        for some in _in_lots(run, length or len(run)):
+        for start in range(0, len(run), length or len(run)):
+            shape = run[start : start + (length or len(run))]
             number += 1
-            positions = tuple(position for piece in some for position in piece.positions)
-            yield AnswerSpan(f"{name} {number}", positions, _outline([p.bin for p in some], result.image_size, name))
+            positions = tuple(position for span in shape for position in span.positions)
+            bins = [span.bin for span in shape if span.bin is not None]
+            yield AnswerSpan(kind, f"{kind} {number}", positions, _to_points(kind, bins, image_size))
 
 
-def _runs(pieces: Sequence[TokenSpan]) -> Iterator[list[TokenSpan]]:
-    """Location tokens that follow each other are one run, words are one each; separators only part them."""
+def decode_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> list[str]:
+    """Return the text of each token, with its leading space if it has one."""
+    return [str(tokenizer.decode([int(i)], clean_up_tokenization_spaces=False)) for i in token_ids]
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without punctuation."""
+    return [word for word in (w.strip(_PUNCTUATION) for w in text.casefold().split()) if word]
+
+
+def _shape(prompt: Prompt, token_spans: Sequence[TokenSpan]) -> tuple[SpanKind, int | None]:
+    """The kind of shape in an answer, and its number of location tokens; None if all consecutive ones form one shape."""
+    kind = prompt.task.result
+    has_polygons = any(span.text in ("<poly>", "<sep>") for span in token_spans)
+    if kind == "polygons" or (kind == "boxes_or_polygons" and has_polygons):
+        return "polygon", None
+    if kind in RESULT_FORMATS and RESULT_FORMATS[kind].coordinates == 8:
+        return "quad", 8
+    return "box", 4
+
+
+def _group_locations(spans: Sequence[TokenSpan]) -> Iterator[list[TokenSpan]]:
+    """Group consecutive location tokens. Words form groups of their own; separators are dropped."""
     run: list[TokenSpan] = []
-    for piece in pieces:
-        if piece.bin is not None:
-            run.append(piece)
+    for span in spans:
+        if span.bin is not None:
+            run.append(span)
             continue
         if run:
             yield run
             run = []
-        if not piece.text.startswith("<"):
-            yield [piece]
+        if span.is_text:
+            yield [span]
     if run:
         yield run
 
 
-def _in_lots(run: list[TokenSpan], length: int) -> Iterator[list[TokenSpan]]:
-    return (run[start : start + length] for start in range(0, len(run), length))
-
-
-def _outline(bins: list[int], image_size: tuple[int, int], name: str) -> np.ndarray:
+def _to_points(kind: SpanKind, bins: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
     points = bins_to_pixels(bins[: len(bins) // 2 * 2], image_size).reshape(-1, 2)
-    if name == "box" and len(points) == 2:
-        (x0, y0), (x1, y1) = points
-        return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    return points
+    return box_corners(points.ravel()) if kind == "box" and len(points) == 2 else points
 
 
-def _split_into_words(predictor: Predictor, ids: list[int], positions: Sequence[int]) -> Iterator[AnswerSpan]:
-    """BPE tokens -> words: a token that begins with a space begins a word."""
+def _split_words(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], positions: Sequence[int]
+) -> Iterator[AnswerSpan]:
+    """Group tokens into words: a token that starts with a space starts a word."""
     words: list[list[int]] = []
-    texts = dict(zip(positions, token_texts(predictor, [ids[i] for i in positions]), strict=True))
+    texts = dict(zip(positions, decode_tokens(tokenizer, [token_ids[i] for i in positions]), strict=True))
     for position, text in texts.items():
         if text.startswith(" ") or not words:
             words.append([])
         words[-1].append(position)
     for word in words:
-        while word and texts[word[-1]] in _SENTENCE_MARKS:
-            word.pop()  # a comma looks elsewhere than the word that it follows
-        text = predictor.processor.tokenizer.decode([ids[i] for i in word], clean_up_tokenization_spaces=False)
-        if text.strip():
-            yield AnswerSpan(text.strip(), tuple(word))
-
-
-def token_texts(predictor: Predictor, ids: Iterable[int]) -> list[str]:
-    tokenizer = predictor.processor.tokenizer
-    return [tokenizer.decode([int(i)], clean_up_tokenization_spaces=False) for i in ids]
+        while word and texts[word[-1]] in _PUNCTUATION:
+            word.pop()  # the attention of a comma differs from that of the word before it
+        text = str(tokenizer.decode([token_ids[i] for i in word], clean_up_tokenization_spaces=False)).strip()
+        if text:
+            yield AnswerSpan("word", text, tuple(word))

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Loading checkpoints: names, hubs and caches, the published layout, adapters."""

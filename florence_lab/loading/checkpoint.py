@@ -1,4 +1,4 @@
-"""TODO"""
+"""From a checkpoint folder to a model and its processor."""
 
 from __future__ import annotations
 
@@ -8,75 +8,91 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
-from transformers import BartTokenizer, Florence2ForConditionalGeneration, Florence2Processor
+from transformers import BartTokenizer, Florence2ForConditionalGeneration, Florence2Processor, PreTrainedTokenizerBase
 from transformers.models.clip import CLIPImageProcessorPil
 from transformers.utils import logging
 
 from ..exceptions import CheckpointError, summarize_error
 from ..template.vocabulary import ADDED_TOKENS
-from .conversion import LACKS, NO_PLACE, OTHER_SHAPE, _load_published, _refuse_names, is_published_layout
-from .files import JSON_FILES, _read_json, weight_files
+from .conversion import (
+    MISMATCHED_SHAPES,
+    MISSING_KEYS,
+    UNEXPECTED_KEYS,
+    check_names,
+    is_published_layout,
+    load_published,
+)
+from .files import JSON_FILES, find_weight_files, read_json
 from .published import POST_PROCESSOR_CONFIG
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-IMAGE_SETTINGS = (
+_IMAGE_SETTINGS = (
     *("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
     *("do_center_crop", "crop_size", "image_seq_length"),
 )
+
+# Mean and standard deviation of ImageNet, used by the published processor.
+_IMAGE_MEAN, _IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def load_checkpoint(
     folder: str | Path, dtype: torch.dtype = torch.float32
 ) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    """The model (in eval mode, on the CPU) and the processor of a checkpoint folder in either layout, or of an adapter.
+    """Load a checkpoint folder in the published or in transformers' layout.
 
-    The published layout gives what its authors' code gives: the same pixels, the same logits, the same tokens. Weights
-    are read from `model.safetensors` (sharded too), or from `pytorch_model.bin` with `torch.load(weights_only=True)`.
-    An adapter of fine-tuning works beside the weights of the model that it belongs to, which `hub` is asked for.
+    The published layout gives what the published code gives: the same pixel values, logits and tokens. Weights are read from
+    `model.safetensors`, or from `pytorch_model.bin` with `torch.load(weights_only=True)`, sharded or not.
+
+    Args:
+        folder: the checkpoint. See `load_model` for adapters.
+        dtype: of the weights.
+
+    Returns:
+        The model (in eval mode, on the CPU) and its processor.
 
     Raises:
-        CheckpointError: if the folder lacks something, holds half a download or another model, or a pickle with code.
-        HubError: if the model of an adapter can't be had.
+        CheckpointError: if a file is missing, incomplete, of another model, or a pickle that contains code.
     """
     folder = Path(folder)
     config = read_config(folder)
-    weights = weight_files(folder)
+    weights = find_weight_files(folder)
     for name in JSON_FILES:
         if (folder / name).is_file():
-            _read_json(folder / name)  # transformers passes over some that are broken
+            read_json(folder / name)  # transformers ignores some files that are invalid
     try:
         processor = _load_processor(folder)
         if is_published_layout(config):
-            model = _load_published(folder, config, weights, processor.image_token_id, dtype)
+            model = load_published(folder, config, weights, processor.image_token_id, dtype)
         else:
             model = _load_transformers(folder, dtype)
     except (CheckpointError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
-        asked_for = re.search(r"GLOBAL (\S+)", str(error))  # the rest of the message tells how to run it all the same
+        found = re.search(r"GLOBAL (\S+)", str(error))  # the rest of the message explains how to run it nevertheless
         raise CheckpointError(
-            f"{folder} holds a pickle with more in it than weights{f' ({asked_for[1]})' if asked_for else ''}, which "
-            "could run code when loaded; it was refused (torch.load with weights_only=True)"
+            f"{folder} contains a pickle with more than weights{f' ({found[1]})' if found else ''}, which could run code when "
+            "loaded; it was refused (torch.load with weights_only=True)"
         ) from error
-    except Exception as error:  # broken files make the libraries below raise nearly anything
-        raise CheckpointError(f"{folder} can't be read as Florence-2: {summarize_error(error)}") from error
+    except Exception as error:  # invalid files make the libraries raise nearly anything
+        raise CheckpointError(f"cannot read {folder} as Florence-2: {summarize_error(error)}") from error
     return model.eval(), processor
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`, known to be that of a Florence-2."""
+    """Return the `config.json` of a Florence-2 checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or if it belongs to another model.
+    """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json, so it is no checkpoint folder")
-    config = _read_json(path)
+        raise CheckpointError(f"{folder} is not a checkpoint folder: it has no config.json")
+    config = read_json(path)
     if config.get("model_type") != "florence2":
         raise CheckpointError(
-            f"{folder} holds a model of type {config.get('model_type')!r}; only 'florence2' can be loaded"
+            f"{folder} contains a model of type {config.get('model_type')!r}; only 'florence2' is supported"
         )
     for part in ("vision_config", "text_config"):
         if not isinstance(config.get(part), dict):
@@ -84,56 +100,34 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_processor(folder: Path) -> Florence2Processor:
-    """Built from data by named classes: transformers' automatic ones offer to run a folder's own code."""
-    if not (folder / "tokenizer.json").is_file() and not all(
-        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-    ):
-        raise CheckpointError(f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
-    tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
-    add_florence_tokens(tokenizer)
-    return Florence2Processor(
-        # the Pillow backend resizes as the published code does, transformers' default one differs a little
-        image_processor=CLIPImageProcessorPil(**_image_settings(folder)),
-        tokenizer=tokenizer,
-        post_processor_config=POST_PROCESSOR_CONFIG,
-    )
-
-
-def _image_settings(folder: Path) -> dict[str, Any]:
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        path = folder / name
-        stored = _read_json(path) if path.is_file() else {}
-        stored = stored.get("image_processor", stored)  # where newer releases of transformers keep it
-        if "image_seq_length" in stored:
-            return {"do_center_crop": False} | {name: stored[name] for name in IMAGE_SETTINGS if name in stored}
-    raise CheckpointError(
-        f"{folder} has no settings for images (with image_seq_length): no preprocessor_config.json, "
-        "nor a processor_config.json that holds them"
-    )
-
-
 def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives a BART tokenizer the 1,024 tokens of Florence-2 and `<image>`, in place, where it lacks them."""
+    """Add the 1,024 tokens of Florence-2 and `<image>` to a BART tokenizer, in place, unless it has them."""
     tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
-    # The public way to name an image token adds it in front of the others. This names the one that is there.
+    # The public way to set an image token adds it before the others; this one uses the token that exists.
     tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
 
 
-def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    with suppress_library_output():
-        model, report = Florence2ForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    _refuse_names(folder, LACKS, report["missing_keys"])
-    _refuse_names(folder, NO_PLACE, report["unexpected_keys"])
-    _refuse_names(folder, OTHER_SHAPE, [row[0] for row in report["mismatched_keys"]])
-    return model
+def build_processor(tokenizer: BartTokenizer, image_size: int) -> Florence2Processor:
+    """Return a processor for square images, with the published resampling (bicubic, Pillow) and normalization.
+
+    Args:
+        tokenizer: with the tokens of Florence-2.
+        image_size: width and height in pixels of the model's input, a multiple of 16.
+    """
+    side = {"height": image_size, "width": image_size}
+    image_processor: Any = CLIPImageProcessorPil(
+        size=side, crop_size=side, do_center_crop=False, image_mean=_IMAGE_MEAN, image_std=_IMAGE_STD
+    )
+    # one token for 16 x 16 pixels (transformers' example processors assume 32), and one for their mean
+    image_processor.image_seq_length = (image_size // 16) ** 2 + 1
+    return Florence2Processor(
+        image_processor, tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
+    )
 
 
 @contextmanager
 def suppress_library_output() -> Iterator[None]:
-    """transformers' own report and progress bar say what our errors say, in many lines; what PEFT uses of it is renamed."""
+    """Suppress the reports, progress bars and FutureWarnings of transformers; errors of this package state the same."""
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -147,17 +141,41 @@ def suppress_library_output() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def build_processor(tokenizer: BartTokenizer, image_size: int) -> Florence2Processor:
-    """transformers' own processor, with Pillow's bicubic resize and the published mean and deviation of the pixels."""
-    side = {"height": image_size, "width": image_size}
-    images = CLIPImageProcessorPil(
-        size=side,
-        crop_size=side,
-        do_center_crop=False,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    )
-    images.image_seq_length = (image_size // 16) ** 2 + 1
+def _load_processor(folder: Path) -> Florence2Processor:
+    """Build the processor from data with named classes. transformers' automatic classes can run a folder's own code."""
+    has_vocabulary = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not (folder / "tokenizer.json").is_file() and not has_vocabulary:
+        raise CheckpointError(f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json and merges.txt")
+    tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
+    add_florence_tokens(tokenizer)
     return Florence2Processor(
-        images, tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
+        # Pillow resizes as the published code does; transformers' default backend differs slightly
+        image_processor=CLIPImageProcessorPil(**_image_settings(folder)),
+        tokenizer=tokenizer,
+        post_processor_config=POST_PROCESSOR_CONFIG,
     )
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        path = folder / name
+        stored = read_json(path) if path.is_file() else {}
+        stored = stored.get("image_processor", stored)  # newer releases of transformers nest it
+        if "image_seq_length" in stored:
+            return {"do_center_crop": False} | {name: stored[name] for name in _IMAGE_SETTINGS if name in stored}
+    raise CheckpointError(
+        f"{folder} has no image settings with image_seq_length: neither in preprocessor_config.json nor in "
+        "processor_config.json"
+    )
+
+
+def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
+    with suppress_library_output():
+        loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    model, report = loaded
+    check_names(folder, MISSING_KEYS, report["missing_keys"])
+    check_names(folder, UNEXPECTED_KEYS, report["unexpected_keys"])
+    check_names(folder, MISMATCHED_SHAPES, [row[0] for row in report["mismatched_keys"]])
+    return cast(Florence2ForConditionalGeneration, model)

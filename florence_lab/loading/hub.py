@@ -1,93 +1,170 @@
-"""TODO"""
+"""Finding models on this machine and downloading them from ModelScope and Hugging Face."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..exceptions import HubError, summarize_error, unknown_name
 from ..network import run_with_timeout
-from .files import _is_complete
+from .files import is_complete
 from .registry import MODELS
 
 PROBE_SECONDS = 4.0
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-# Folders below ModelScope's cache root in which its releases have kept a model, today's first. The plain one
-# is also where a person puts files by hand: ModelScope itself looks there too.
-BY_HAND = "models/{owner}/{safe_name}"
-
-MODELSCOPE_LAYOUTS = (
+# Folders below ModelScope's cache in which its releases have stored models, the current one first. The second is also where
+# files can be placed by hand: ModelScope looks there too.
+_MANUAL_LAYOUT = "models/{owner}/{safe_name}"
+_MODELSCOPE_LAYOUTS = (
     "models/{owner}--{name}/snapshots/master",
-    BY_HAND,
+    _MANUAL_LAYOUT,
     "models/{owner}--{name}/snapshots/*",
     "hub/models/{owner}/{safe_name}",
     "hub/{owner}/{safe_name}",
     "{owner}/{safe_name}",
 )
 
-REFUSALS = {
-    401: "it does not exist, or needs a login ({token})",
-    403: "access was refused; accept its terms on the hub, or log in ({token})",
-    404: "there is no such model on this hub",
+_HTTP_ERRORS = {
+    401: "the model does not exist, or requires a login ({token})",
+    403: "access was denied; accept the model's terms on the hub, or log in ({token})",
+    404: "the hub has no such model",
 }
 
 
-@dataclass(frozen=True)
-class _Hub:
+class _Hub(ABC):
+    """A hub with its cache on this machine.
+
+    Attributes:
+        title: its name in messages.
+        token: the environment variable of its access token.
+    """
+
     title: str
     token: str
-    endpoint: Callable[[], str]
-    cached_folders: Callable[[str], Iterator[Path]]
-    download: Callable[[str, list[str]], str]
+
+    @abstractmethod
+    def endpoint(self) -> str:
+        """Return the URL of the hub. Raises a HubError if the environment forbids the network."""
+
+    @abstractmethod
+    def cached_dirs(self, repo_id: str) -> Iterator[Path]:
+        """Yield the folders of the cache that may contain a model, the most recent layout or revision first."""
+
+    @abstractmethod
+    def download(self, repo_id: str, patterns: list[str]) -> str:
+        """Download the files that match the patterns and return their folder."""
 
 
-def resolve(model_id_or_path: str | Path, hub: str | None = None) -> Path:
-    """Give the folder on this machine that holds a model, downloading it only when no cache has it.
+class _ModelScope(_Hub):
+    title = "ModelScope"
+    token = "MODELSCOPE_API_TOKEN"
+
+    def endpoint(self) -> str:
+        endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
+        return endpoint if "://" in endpoint else f"https://{endpoint}"
+
+    def cached_dirs(self, repo_id: str) -> Iterator[Path]:
+        # The layouts are listed here because importing modelscope takes seconds.
+        for layout in _MODELSCOPE_LAYOUTS:
+            yield from sorted(self.cache().glob(self.format_layout(layout, repo_id)))
+
+    def download(self, repo_id: str, patterns: list[str]) -> str:
+        from modelscope import snapshot_download
+
+        with _suppress_logs("modelscope", "modelscope_hub"):
+            # Given explicitly, as the library keeps the cache and endpoint of its first use.
+            folder = snapshot_download(
+                repo_id, allow_patterns=patterns, cache_dir=str(self.cache()), endpoint=self.endpoint()
+            )
+        return str(folder)
+
+    @staticmethod
+    def cache() -> Path:
+        return Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser()
+
+    @staticmethod
+    def format_layout(layout: str, repo_id: str) -> str:
+        owner, name = repo_id.split("/")
+        return layout.format(owner=owner, name=name, safe_name=name.replace(".", "___"))
+
+
+class _HuggingFace(_Hub):
+    title = "Hugging Face"
+    token = "HF_TOKEN"
+
+    def endpoint(self) -> str:
+        from huggingface_hub import constants, is_offline_mode
+
+        if is_offline_mode():
+            raise HubError("HF_HUB_OFFLINE is set, which forbids network access")
+        return str(constants.ENDPOINT)
+
+    def cached_dirs(self, repo_id: str) -> Iterator[Path]:
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        main = try_to_load_from_cache(repo_id, "config.json", cache_dir=constants.HF_HUB_CACHE)
+        if isinstance(main, str):
+            yield Path(main).parent
+        repo = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
+        yield from sorted(repo.glob("snapshots/*"))
+
+    def download(self, repo_id: str, patterns: list[str]) -> str:
+        from huggingface_hub import snapshot_download
+
+        with _suppress_logs("huggingface_hub"):
+            return str(snapshot_download(repo_id, allow_patterns=patterns))
+
+
+HUBS: dict[str, _Hub] = {"modelscope": _ModelScope(), "hf": _HuggingFace()}
+"""Name of a hub -> the hub."""
+
+
+def resolve(model_type_or_path: str | Path, hub: str | None = None) -> Path:
+    """Return the folder of a model on this machine. It is downloaded only if neither hub's cache contains it.
 
     Args:
-        model_id_or_path: a `model_type` of the catalogue, a folder, or a hub id such as
-            `"microsoft/Florence-2-base"`. A `Path` is always a folder.
-        hub: `"modelscope"` or `"hf"`, where to look and download first; `None` means the environment variable
-            `FLORENCE_LAB_HUB`, else `"modelscope"`. A model that ships with the package needs no hub.
+        model_type_or_path: one of `available_models()`, a folder, or a hub id such as `"microsoft/Florence-2-base"`. A `Path`
+            is always a folder.
+        hub: `"modelscope"` or `"hf"`, whose cache is searched first and from which the model is downloaded; by default the
+            environment variable `FLORENCE_LAB_HUB`, else ModelScope. A model that ships with the package needs no hub.
 
     Raises:
-        HubError: no such folder; or the model is in neither hub's cache and could not be downloaded.
-        ValueError: neither a model type, a folder, nor a hub id; or an unknown hub.
+        HubError: if the folder does not exist, or if the model cannot be downloaded.
+        ValueError: if the name is neither a known model, a folder nor a hub id; or for an unknown hub.
     """
     hub = hub or os.environ.get("FLORENCE_LAB_HUB") or "modelscope"
     if hub not in HUBS:
         raise ValueError(unknown_name("hub", hub, HUBS))
-    return find_cached(model_id_or_path, hub) or _download(_hub_ids(model_id_or_path), hub)
+    return find_cached(model_type_or_path, hub) or _download(_hub_ids(str(model_type_or_path)), hub)
 
 
-def find_cached(model_id_or_path: str | Path, hub: str = "modelscope") -> Path | None:
-    """The folder on this machine that holds a model, None if it would have to be downloaded.
+def find_cached(model_type_or_path: str | Path, hub: str = "modelscope") -> Path | None:
+    """Return the folder of a model on this machine; None if it would have to be downloaded.
 
-    Args, raises: as `resolve`; that `hub`'s cache is looked into first.
+    Args, Raises: as `resolve`; the cache of `hub` is searched first.
     """
-    if model_id_or_path in MODELS:
-        shipped = MODELS[model_id_or_path].path
-        if shipped:
-            return _existing_folder(shipped)
-    elif _is_folder(model_id_or_path):
-        return _existing_folder(Path(model_id_or_path))
-    ids = _hub_ids(model_id_or_path)
+    info = MODELS.get(str(model_type_or_path))
+    if info is not None and info.path is not None:
+        return _existing_folder(info.path)
+    if info is None and _is_path(model_type_or_path):
+        return _existing_folder(Path(model_type_or_path))
+    ids = _hub_ids(str(model_type_or_path))
     for name in sorted(HUBS, key=lambda name: name != hub):
-        for folder in HUBS[name].cached_folders(ids[name]):
-            if _is_complete(folder):
+        for folder in HUBS[name].cached_dirs(ids[name]):
+            if is_complete(folder):
                 return folder
     return None
 
 
-def _is_folder(text: str | Path) -> bool:
-    """Whether a person means a folder: it exists, or is spelled as only a path is."""
+def _is_path(text: str | Path) -> bool:
+    """Whether a name is a path: it exists, or is spelled as only a path can be."""
     if isinstance(text, Path):
         return True
     return bool(text) and (text.startswith((".", "/", "~", os.sep)) or "\\" in text or Path(text).exists())
@@ -96,77 +173,75 @@ def _is_folder(text: str | Path) -> bool:
 def _existing_folder(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_dir():
-        problem = "is a file: give the folder that holds it" if path.exists() else "does not exist"
+        problem = "is a file; pass the folder that contains it" if path.exists() else "does not exist"
         raise HubError(f"the model folder {path} {problem}")
     return path
 
 
 def _hub_ids(name: str) -> dict[str, str]:
-    """The model's id on each hub. A catalogued model's ids differ, and any of its names leads to them all."""
+    """The id of a model on each hub. Known models have different ids, and any of their names leads to both."""
     for info in MODELS.values():
-        if not info.path and name in (info.model_type, info.modelscope_id, info.hf_id):
+        if info.modelscope_id and info.hf_id and name in (info.model_type, info.modelscope_id, info.hf_id):
             return {"modelscope": info.modelscope_id, "hf": info.hf_id}
-    if HUB_ID.fullmatch(name):
+    if _HUB_ID_RE.fullmatch(name):
         return dict.fromkeys(HUBS, name)
     known = unknown_name("model_type", name, MODELS)
-    raise ValueError(f"{known}; an existing folder or a hub id 'organisation/name' would do too")
+    raise ValueError(f"{known}; an existing folder or a hub id 'organization/name' is accepted too")
 
 
 def _download(ids: dict[str, str], hub: str) -> Path:
-    """Download from `hub`; where that fails, say why and what else a person can do."""
     try:
         _check_reachable(HUBS[hub])
-        return _download_data(HUBS[hub], ids[hub])
+        return _download_files(HUBS[hub], ids[hub])
     except HubError as error:
-        by_hand = _modelscope_cache() / BY_HAND.format(**_id_parts(ids["modelscope"]))
+        manual_dir = _ModelScope.cache() / _ModelScope.format_layout(_MANUAL_LAYOUT, ids["modelscope"])
         other = next(name for name in HUBS if name != hub)
         raise HubError(
-            f"cannot download {ids[hub]} from {HUBS[hub].title}: {error}. What else would do: hub={other!r}; "
-            "the model's files (config.json, the tokenizer's, and model.safetensors or pytorch_model.bin) "
-            f"put by hand in {by_hand}, where the next call finds them; or 'florence-2-nano', which needs no "
-            "network"
+            f"cannot download {ids[hub]} from {HUBS[hub].title}: {error}. Alternatives: hub={other!r}; the files of the model "
+            f"(config.json, the tokenizer, and model.safetensors or pytorch_model.bin) placed in {manual_dir}, where they are "
+            "found by the next call; or 'florence-2-nano', which needs no network"
         ) from error.__cause__
 
 
 def _check_reachable(hub: _Hub) -> None:
-    """Raise `HubError` within seconds when there is no network; the libraries would retry for minutes."""
+    """Raise a HubError within seconds if the hub is not reachable. The libraries retry for minutes."""
     import requests
 
     endpoint = hub.endpoint()
     try:
         run_with_timeout(PROBE_SECONDS, lambda: requests.head(endpoint, timeout=PROBE_SECONDS))
     except (requests.RequestException, TimeoutError) as error:
-        raise HubError(f"{endpoint} cannot be reached ({summarize_error(error)})") from None
+        raise HubError(f"{endpoint} is not reachable ({summarize_error(error)})") from None
 
 
-def _download_data(hub: _Hub, model_id: str) -> Path:
-    """Bring a model's data here: safetensors where it has them, else PyTorch's weights; never its code."""
+def _download_files(hub: _Hub, repo_id: str) -> Path:
+    """Download configuration, tokenizer and weights: safetensors if there are any, else PyTorch's. Never code."""
     try:
         for weights in ("*.safetensors", "pytorch_model*.bin"):
-            folder = Path(hub.download(model_id, ["*.json", "*.txt", weights]))
-            if _is_complete(folder):
+            folder = Path(hub.download(repo_id, ["*.json", "*.txt", weights]))
+            if is_complete(folder):
                 return folder
-    except Exception as error:  # the libraries raise many unrelated kinds: HTTP, disk, integrity, their own
-        refusal = REFUSALS.get(_status(error))
-        reason = refusal.format(token=hub.token) if refusal else summarize_error(error)
+    except Exception as error:  # the libraries raise many unrelated types: HTTP, disk, integrity, their own
+        template = _HTTP_ERRORS.get(_http_status(error) or 0)
+        reason = template.format(token=hub.token) if template else summarize_error(error)
         raise HubError(f"{reason} ({hub.endpoint()})") from error
-    raise HubError(f"it has no config.json with weights beside it ({hub.endpoint()})")
+    raise HubError(f"the repository has no config.json with weights ({hub.endpoint()})")
 
 
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status behind a library's error, or `None`."""
+def _http_status(error: BaseException | None) -> int | None:
+    """The HTTP status of a library's error, or None."""
     while error is not None:
         response = getattr(error, "response", None)
         status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
         if status:
-            return status
+            return int(status)
         error = error.__cause__ or error.__context__
     return None
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Let only errors through the named loggers; progress bars are no log messages and stay."""
+def _suppress_logs(*names: str) -> Iterator[None]:
+    """Show only errors of the named loggers. Progress bars are not log messages and stay."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -176,65 +251,3 @@ def _quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _id_parts(model_id: str) -> dict[str, str]:
-    owner, name = model_id.split("/")
-    return {"owner": owner, "name": name, "safe_name": name.replace(".", "___")}
-
-
-def _modelscope_cache() -> Path:
-    return Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser()
-
-
-def _modelscope_folders(model_id: str) -> Iterator[Path]:
-    # Its layouts are listed here because asking the library costs seconds of import for each cached load.
-    for layout in MODELSCOPE_LAYOUTS:
-        yield from sorted(_modelscope_cache().glob(layout.format(**_id_parts(model_id))))
-
-
-def _modelscope_endpoint() -> str:
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
-
-
-def _modelscope_download(model_id: str, patterns: list[str]) -> str:
-    from modelscope import snapshot_download
-
-    with _quiet("modelscope", "modelscope_hub"):
-        # Said outright, since the library keeps the cache and the endpoint that it read when first used.
-        where = {"cache_dir": str(_modelscope_cache()), "endpoint": _modelscope_endpoint()}
-        return snapshot_download(model_id, allow_patterns=patterns, **where)
-
-
-def _hf_folders(model_id: str) -> Iterator[Path]:
-    from huggingface_hub import constants
-
-    repo = Path(constants.HF_HUB_CACHE) / f"models--{model_id.replace('/', '--')}"
-    main = repo / "refs" / "main"
-    if main.is_file():
-        yield repo / "snapshots" / main.read_text(encoding="utf-8").strip()
-    yield from sorted(repo.glob("snapshots/*"))
-
-
-def _hf_endpoint() -> str:
-    from huggingface_hub import constants, is_offline_mode
-
-    if is_offline_mode():
-        raise HubError("HF_HUB_OFFLINE is set, which forbids the network")
-    return constants.ENDPOINT
-
-
-def _hf_download(model_id: str, patterns: list[str]) -> str:
-    from huggingface_hub import snapshot_download
-
-    with _quiet("huggingface_hub"):
-        return snapshot_download(model_id, allow_patterns=patterns)
-
-
-HUBS = {
-    "modelscope": _Hub(
-        "ModelScope", "MODELSCOPE_API_TOKEN", _modelscope_endpoint, _modelscope_folders, _modelscope_download
-    ),
-    "hf": _Hub("Hugging Face", "HF_TOKEN", _hf_endpoint, _hf_folders, _hf_download),
-}

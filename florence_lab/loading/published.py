@@ -1,12 +1,16 @@
-"""TODO"""
+"""The published layout of a Florence-2 checkpoint as tables: the names of its weights and the fields of its config.
+
+Facts taken from the published checkpoints (`microsoft/Florence-2-*`) and from transformers' Florence-2.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..template.vocabulary import NOT_GROUNDABLE
 
-# transformers' name -> the published name; applied in this order, each as often as it matches
+# transformers' name -> the published name, applied in this order
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -26,7 +30,7 @@ _RENAMES = tuple(
     )
 )
 
-# One table of words, stored once or up to four times.
+# The token embeddings, which are stored once or up to four times.
 EMBEDDINGS = (
     "language_model.model.shared.weight",
     "language_model.model.encoder.embed_tokens.weight",
@@ -34,12 +38,15 @@ EMBEDDINGS = (
     "language_model.lm_head.weight",
 )
 
-TIED = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
+TIED_EMBEDDINGS = (
+    "model.language_model.encoder.embed_tokens.weight",
+    "model.language_model.decoder.embed_tokens.weight",
+)
 
 LOGITS_BIAS = "language_model.final_logits_bias"
 
-# What the published code can be told to do otherwise, and transformers' Florence-2 can't: every published model says this.
-ONLY_KNOWN = {
+# Fields for which the published code supports other values, but transformers' Florence-2 does not.
+SUPPORTED_VALUES = {
     ("vision_config", "image_feature_source"): ["spatial_avg_pool", "temporal_avg_pool"],
     ("vision_config", "visual_temporal_embedding", "type"): "COSINE",
     ("vision_config", "image_pos_embed", "type"): "learned_abs_2d",
@@ -57,8 +64,8 @@ TEXT_FIELDS = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"),
 )
 
-# Without these the shape of the model is unknown; for the rest BART's defaults are the published code's too.
-REQUIRED = {
+# Fields that determine the shape of the model. The other defaults of the published code are those of BART.
+REQUIRED_FIELDS = {
     "vision_config": tuple(
         "depths patch_size patch_stride patch_padding patch_prenorm num_heads num_groups window_size projection_dim "
         "visual_temporal_embedding image_pos_embed".split()
@@ -71,8 +78,8 @@ GENERATION_FIELDS = (
     *("forced_eos_token_id", "no_repeat_ngram_size", "num_beams", "early_stopping"),
 )
 
-# What transformers' `Florence2Processor.post_process_generation` wants to be told before it parses anything.
-POST_PROCESSOR_CONFIG = {
+# Required by transformers' `Florence2Processor.post_process_generation`.
+POST_PROCESSOR_CONFIG: dict[str, dict[str, Any]] = {
     "pure_text": {},
     "description_with_bboxes": {},
     "bboxes": {},
@@ -84,7 +91,7 @@ POST_PROCESSOR_CONFIG = {
 
 
 def published_name(name: str) -> str:
-    """transformers' name of a weight -> its name in the published layout."""
+    """Return the name of a weight in the published layout, given its name in transformers."""
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name

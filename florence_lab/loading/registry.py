@@ -1,8 +1,9 @@
-"""TODO"""
+"""The known models: `model_type` -> where it is published."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from ..exceptions import unknown_name
@@ -10,10 +11,14 @@ from ..exceptions import unknown_name
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model of the catalogue.
+    """A known model.
 
-    `modelscope_id` and `hf_id` are its hub ids, `None` where it is not published there; `path` is the folder
-    of a model that ships with this package.
+    Attributes:
+        model_type: its name.
+        modelscope_id: its id on ModelScope; None if it is not published there.
+        hf_id: its id on Hugging Face; None if it is not published there.
+        description: one line for help texts.
+        path: the folder of a model that ships with the package, else None.
     """
 
     model_type: str
@@ -31,8 +36,8 @@ _NANO = ModelInfo(
     "florence-2-nano",
     modelscope_id=None,
     hf_id=None,
-    description="Ships with florence_lab and needs no network; it only knows this package's cartoon scenes.",
-    path=Path(__file__).parents[1] / "assets" / "florence-2-nano",
+    description="6.4M parameters, ships with florence_lab; trained on the package's cartoon scenes only.",
+    path=Path(str(files("florence_lab") / "assets" / "florence-2-nano")),
 )
 
 MODELS: dict[str, ModelInfo] = {
@@ -45,15 +50,20 @@ MODELS: dict[str, ModelInfo] = {
         _NANO,
     )
 }
+"""`model_type` -> `ModelInfo`."""
 
 
 def available_models() -> list[str]:
-    """The model types that `get_model_info` knows."""
+    """Return the names of the known models."""
     return list(MODELS)
 
 
 def get_model_info(model_type: str) -> ModelInfo:
-    """The catalogue's entry for `model_type`; an unknown one raises `ValueError`, naming those there are."""
+    """Return the entry of a known model.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+    """
     if model_type not in MODELS:
         raise ValueError(unknown_name("model_type", model_type, MODELS))
     return MODELS[model_type]

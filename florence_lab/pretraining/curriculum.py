@@ -1,9 +1,10 @@
-"""TODO"""
+"""The curriculum: image size, number of objects, and task weights at each step."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from .arguments import PretrainArguments
@@ -11,19 +12,26 @@ from .config import IMAGE_SIZE
 
 
 class Stage(NamedTuple):
-    """A part of the curriculum: up to which step, on which pictures, and how often each task is asked."""
+    """A stage of the curriculum.
 
-    until: float
+    Attributes:
+        last_step: the stage covers the steps before this one.
+        image_size: side of the images in pixels.
+        max_objects: largest number of objects in a scene.
+        task_weights: task token -> relative frequency. Tasks without a weight are not trained.
+    """
+
+    last_step: float
     image_size: int
     max_objects: int
-    weights: dict[str, float]
+    task_weights: Mapping[str, float]
 
 
-# One thing first: with several in the picture, a place is not found for thousands of steps. Then more, then larger.
-_PLACES = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
+# With several objects in an image, localization is not learned for thousands of steps: the first stage shows one.
+LOCALIZATION_TASKS = {"<OD>": 4, "<CAPTION_TO_PHRASE_GROUNDING>": 2, "<CAPTION>": 1, "<REGION_TO_CATEGORY>": 2}
 
-# Counting for captions and drawing outlines are what takes longest.
-_ALL = {
+# Counting for captions and drawing outlines take the most steps to learn.
+ALL_TASKS = {
     "<CAPTION>": 6,
     "<DETAILED_CAPTION>": 3.5,
     "<MORE_DETAILED_CAPTION>": 12,
@@ -42,21 +50,24 @@ _ALL = {
 }
 
 CURRICULUM = (
-    Stage(1_080, 128, 1, _PLACES),
-    Stage(2_500, 128, 3, _PLACES),
-    Stage(8_600, 128, 6, _ALL),
-    Stage(17_000, 192, 6, _ALL),
-    Stage(math.inf, IMAGE_SIZE, 6, _ALL),
+    Stage(1_080, 128, 1, LOCALIZATION_TASKS),
+    Stage(2_500, 128, 3, LOCALIZATION_TASKS),
+    Stage(8_600, 128, 6, ALL_TASKS),
+    Stage(17_000, 192, 6, ALL_TASKS),
+    Stage(math.inf, IMAGE_SIZE, 6, ALL_TASKS),
 )
 
 
-def stage_of(step: int, arguments: PretrainArguments) -> Stage:
-    """The stage of the curriculum to which a step belongs; who starts with weights is in the last one."""
-    return CURRICULUM[-1] if arguments.init_from else next(stage for stage in CURRICULUM if step < stage.until)
+def stage_at(step: int, arguments: PretrainArguments) -> Stage:
+    """Return the stage of a step. A run with initial weights is in the last stage throughout."""
+    return CURRICULUM[-1] if arguments.init_from else next(stage for stage in CURRICULUM if step < stage.last_step)
 
 
-def _pick_tasks(weights: dict[str, float], arguments: PretrainArguments, dice: random.Random) -> list[str]:
-    """As many tasks as are asked per picture: different ones as long as there are enough, the heavier the likelier."""
-    keys = {task: dice.random() ** (1 / weight) for task, weight in weights.items()}
-    ranked = sorted(keys, key=keys.get, reverse=True)
-    return [ranked[i % len(ranked)] for i in range(arguments.tasks_per_image)]
+def sample_tasks(task_weights: Mapping[str, float], count: int, rng: random.Random) -> list[str]:
+    """Sample tasks by weight and without replacement; if there are fewer than `count`, they repeat.
+
+    Weighted sampling after Efraimidis and Spirakis (2006): the largest of `random ** (1 / weight)`.
+    """
+    keys = {task: rng.random() ** (1 / weight) for task, weight in task_weights.items()}
+    ranked = sorted(keys, key=keys.__getitem__, reverse=True)
+    return [ranked[i % len(ranked)] for i in range(count)]

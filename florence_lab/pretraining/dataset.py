@@ -1,4 +1,4 @@
-"""TODO"""
+"""The training data: scenes drawn on demand, and the batch of each step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from transformers import BartTokenizer
 
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
 from ..scenes.answers import referenced_objects
@@ -21,212 +22,284 @@ from ..scenes.layout import PLAN_SIDE, plan_scene
 from ..scenes.types import PlannedObject
 from ..tasks import TASKS
 from .arguments import PretrainArguments
-from .config import IMAGE_SIZE, PAD
-from .curriculum import _pick_tasks, stage_of
-from .dense_targets import COLORS, TARGET_MAP_SIZE, _letters_of, build_dense_targets, split_dense_targets
+from .config import IMAGE_SIZE, PAD_ID, PATCH_SIZE
+from .curriculum import sample_tasks, stage_at
+from .dense_targets import (
+    COLOR_NAMES,
+    TARGET_MAP_SIZE,
+    build_dense_targets,
+    render_letter_map,
+    split_dense_targets,
+)
+
+RENDER_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
+"""Sizes in which scenes are drawn: most are larger than the model's input, and are resized as the processor does it."""
+
+SEEDS_PER_SAMPLE = 8
+"""Each training sample is one of the scenes of this many consecutive seeds."""
+
+SAMPLES_PER_RUN_SEED = 1_000_000
+"""Runs with different seeds use different samples."""
+
+DECODE_GROUP_SIZE = 16
+"""Prompts that are decoded together. Answers differ in length by a factor of ten, so that larger groups are mostly padding."""
+
+EMPTY_ANSWER_PROBABILITY = 0.15
+"""Fraction of empty answers that are used: most scenes have no text, and the empty answer is learned quickly."""
 
 
 class QAPair(NamedTuple):
-    """A question about a scene: as the model reads it, what it shall answer, and which things (their numbers) are meant."""
+    """A prompt about a scene with its answer.
+
+    Attributes:
+        prompt: the text that the model reads.
+        target: the target string.
+        referenced_objects: indices of the objects that the phrase or the region refers to.
+    """
 
     prompt: str
     target: str
     referenced_objects: tuple[int, ...]
 
 
-def questions(scene: Scene, task: str, seed: int, at_most: int = 4) -> list[QAPair]:
-    """Questions of a task about a scene, in varied wordings; none where the task makes no sense."""
-    dice = random.Random(seed)
-    inputs = list(scene.queries(task, dice))
-    # a task without an input has one question, but several wordings of the answer
-    chosen = dice.sample(inputs, min(at_most, len(inputs))) if inputs != [None] else [None] * at_most
-    asked = []
+def sample_qa_pairs(scene: Scene, task: str, seed: int, max_count: int = 4) -> list[QAPair]:
+    """Sample prompts of a task about a scene with their answers, in varied wordings; empty if the task does not apply."""
+    rng = random.Random(seed)
+    inputs = scene.sample_inputs(task, rng)
+    # a task without an input has one prompt, but several wordings of the answer
+    chosen = [None] * max_count if inputs == [None] else rng.sample(inputs, min(max_count, len(inputs)))
+    pairs = []
     for text in chosen:
-        answer = scene.answer(task, text, variant=dice.randrange(1000))
-        # "there is nothing" is an answer too, but most scenes have no text, and it is soon learnt
-        if answer.raw or dice.random() < 0.15:
-            things = [id(thing) for thing in referenced_objects(scene, task, text)]
-            numbers = tuple(i for i, thing in enumerate(scene.objects) if id(thing) in things)
-            asked.append(QAPair(answer.prompt, answer.raw, numbers))
-    return list(dict.fromkeys(asked))
+        answer = scene.answer(task, text, phrasing=rng.randrange(1000))
+        if answer.raw or rng.random() < EMPTY_ANSWER_PROBABILITY:
+            referenced = [id(scene_object) for scene_object in referenced_objects(scene, task, text)]
+            indices = tuple(i for i, scene_object in enumerate(scene.objects) if id(scene_object) in referenced)
+            pairs.append(QAPair(answer.prompt, answer.raw, indices))
+    return list(dict.fromkeys(pairs))
 
 
-# Larger than what the model sees, as people's pictures are, and shrunk the way the processor does it.
-_DRAWN_SIZES = ((256, 256), (256, 256), (320, 320), (384, 384), (512, 512), (400, 300), (300, 400))
-
-
-class Example(NamedTuple):
-    """A training scene, ready to be asked about.
+class SceneSample(NamedTuple):
+    """A training scene with its prompts.
 
     Attributes:
         pixels: H x W x 3 uint8, at the largest size that the model sees.
-        seen: 192 x 192 uint8, which thing shows there: 1 for the first one, 0 for none.
-        things: n x 6 float32: the category's index in `CATEGORIES`, the colour's in the palette, -1 where colour says
-            nothing, and the box, x0, y0, x1, y1 in fractions of the picture.
-        letters: 192 x 192 uint8, 0 or 1 + the index in `LETTERS` of the letter that is there.
-        asked: task -> its questions.
+        instance_map: 192 x 192 uint8, 0 for the background, else 1 + the index of the visible object.
+        instances: n x 6 float32: index of the category in `CATEGORIES`; index of the color in `COLOR_NAMES`, -1 for objects
+            without a color; box as (x0, y0, x1, y1) in fractions of the image.
+        letter_map: 192 x 192 uint8, see `render_letter_map`.
+        qa_pairs: task token -> its prompts with their answers.
     """
 
     pixels: np.ndarray
-    seen: np.ndarray
-    things: np.ndarray
-    letters: np.ndarray
-    asked: dict[str, list[QAPair]]
+    instance_map: np.ndarray
+    instances: np.ndarray
+    letter_map: np.ndarray
+    qa_pairs: dict[str, list[QAPair]]
+
+    def save(self, path: Path) -> None:
+        """Write the sample as an `.npz` file. A file appears only when it is complete."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+        pairs = np.frombuffer(json.dumps(self.qa_pairs).encode(), np.uint8)
+        # the keys are those of existing runs, which can be resumed
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                pixels=self.pixels,
+                seen=self.instance_map,
+                things=self.instances,
+                letters=self.letter_map,
+                asked=pairs,
+            )
+        temporary.replace(path)
+
+    @staticmethod
+    def load(path: Path) -> SceneSample:
+        """Read a file that `save` wrote."""
+        with np.load(path) as saved:
+            pairs = json.loads(saved["asked"].tobytes())
+            qa_pairs = {task: [QAPair(*pair) for pair in of_task] for task, of_task in pairs.items()}
+            return SceneSample(saved["pixels"], saved["seen"], saved["things"], saved["letters"], qa_pairs)
 
 
-def draw_example(number: int, max_objects: int) -> Example:
-    """Training scene `number`, with at most so many things.
+def render_sample(index: int, max_objects: int) -> SceneSample:
+    """Draw a training sample.
 
-    There are words in less than half of all scenes, which would make reading the last thing to be learnt. So one in
-    four is chosen for having one, if one of its eight seeds has, and one in eight shows nothing but signs. And what goes
-    wrong goes wrong where there are many things: every other scene is the fullest of its first three seeds.
+    Fewer than half of the scenes contain text, which delays OCR: every fourth sample is a scene with text, if one of its eight
+    seeds has any, and every eighth shows signs only. Errors concentrate in crowded scenes: every other sample is the most
+    crowded of three seeds.
+
+    Args:
+        index: number of the sample, from 0.
+        max_objects: largest number of objects.
     """
-    dice = random.Random(number)
-    seeds = TRAIN_SEEDS[8 * number : 8 * number + 8]
+    rng = random.Random(index)
+    seeds = TRAIN_SEEDS[SEEDS_PER_SAMPLE * index : SEEDS_PER_SAMPLE * (index + 1)]
     seed = seeds[0]
-    if number % 2 == 0:
-        seed = max(seeds[:3], key=lambda seed: len(_items(seed, max_objects)))
-    elif number % 4 == 1:
-        seed = next((seed for seed in seeds if any(item.word for item in _items(seed, max_objects))), seed)
-    scene = draw_scene(seed, dice.choice(_DRAWN_SIZES), max_objects, ["sign"] if number % 8 == 3 else None)
-    seen = np.zeros((TARGET_MAP_SIZE, TARGET_MAP_SIZE), np.uint8)
-    things = []
-    for i, thing in enumerate(scene.objects, 1):
-        mask = Image.fromarray(thing.mask.astype(np.float32))
-        seen[np.asarray(mask.resize(seen.shape, Image.Resampling.BOX)) > 0.5] = i
-        color = COLORS.index(thing.color) if thing.color else -1
-        things.append((CATEGORIES.index(thing.label), color, *np.array(thing.box) / (scene.size * 2)))
-    asked = {task: questions(scene, task, number) for task in TASKS}
-    pixels = _shrunk(scene.image, IMAGE_SIZE)
-    return Example(pixels, seen, np.array(things, np.float32), _letters_of(scene), asked)
+    if index % 2 == 0:
+        seed = max(seeds[:3], key=lambda seed: len(_planned_objects(seed, max_objects)))
+    elif index % 4 == 1:
+        seed = next((s for s in seeds if any(planned.text for planned in _planned_objects(s, max_objects))), seed)
+    scene = draw_scene(seed, rng.choice(RENDER_SIZES), max_objects, ["sign"] if index % 8 == 3 else None)
+    instance_map = np.zeros((TARGET_MAP_SIZE, TARGET_MAP_SIZE), np.uint8)
+    instances = []
+    for i, scene_object in enumerate(scene.objects, 1):
+        mask = Image.fromarray(scene_object.mask.astype(np.float32))
+        resized = mask.resize((TARGET_MAP_SIZE, TARGET_MAP_SIZE), Image.Resampling.BOX)
+        instance_map[np.asarray(resized) > 0.5] = i
+        color = COLOR_NAMES.index(scene_object.color) if scene_object.color else -1
+        box = np.array(scene_object.box) / (scene.size * 2)
+        instances.append((CATEGORIES.index(scene_object.label), color, *box))
+    qa_pairs = {task: sample_qa_pairs(scene, task, index) for task in TASKS}
+    pixels = _resize(scene.image, IMAGE_SIZE)
+    return SceneSample(pixels, instance_map, np.array(instances, np.float32), render_letter_map(scene), qa_pairs)
 
 
-def _items(seed: int, max_objects: int) -> tuple[PlannedObject, ...]:
-    return plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).items
+def _planned_objects(seed: int, max_objects: int) -> tuple[PlannedObject, ...]:
+    return plan_scene(seed, (PLAN_SIDE, PLAN_SIDE), max_objects).objects
 
 
-def _shrunk(image: Image.Image, side: int) -> np.ndarray:
+def _resize(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
-class Questions(NamedTuple):
-    """N questions about the pictures of a batch.
+class PromptBatch(NamedTuple):
+    """N prompts about the images of a `TrainingBatch`.
 
     Attributes:
-        picture: N int64, which picture each is about.
-        prompts: N x P int64, `<s> prompt </s>`, padded on the right.
-        targets: N x T int64, `<s> answer </s>`, padded on the right.
-        meant: N x n float32, for each image token 1 if what it shows is meant by the phrase or the region that is asked
-            about, 0 if not, and -1 where it shows no thing or the task takes neither.
+        image_index: N int64, the index of the image in the batch.
+        prompt_ids: N x P int64, `<s> prompt </s>`, padded on the right.
+        target_ids: N x T int64, `<s> answer </s>`, padded on the right.
+        reference_targets: N x n float32, for each image token 1 if the phrase or the region of the prompt refers to the object
+            that it shows, 0 if not; -1 if it shows no object or the task takes no input.
         tasks: N task tokens.
     """
 
-    picture: torch.Tensor
-    prompts: torch.Tensor
-    targets: torch.Tensor
-    referenced_objects: torch.Tensor
+    image_index: torch.Tensor
+    prompt_ids: torch.Tensor
+    target_ids: torch.Tensor
+    reference_targets: torch.Tensor
     tasks: list[str]
 
-    def to(self, device: torch.device) -> Questions:
-        return Questions(*(part.to(device) for part in self[:4]), self.tasks)
+    def to(self, device: torch.device) -> PromptBatch:
+        """Return the batch on a device."""
+        return PromptBatch(
+            self.image_index.to(device),
+            self.prompt_ids.to(device),
+            self.target_ids.to(device),
+            self.reference_targets.to(device),
+            self.tasks,
+        )
 
 
-class Batch(NamedTuple):
-    """What one step trains on: B pictures, several questions about each, those with answers of like length together.
+class TrainingBatch(NamedTuple):
+    """The data of one step: B images and several prompts about each.
 
     Attributes:
         pixels: B x 3 x H x W uint8.
-        cells: B x n x 39 float32, see `build_dense_targets`.
-        groups: the questions, `_GROUP` at a time.
+        dense_targets: B x n x 39 float32, see `build_dense_targets`.
+        groups: the prompts, sorted by the length of their answers, `DECODE_GROUP_SIZE` in each.
     """
 
     pixels: torch.Tensor
-    cells: torch.Tensor
-    groups: list[Questions]
+    dense_targets: torch.Tensor
+    groups: list[PromptBatch]
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(self.pixels.to(device), self.cells.to(device), [group.to(device) for group in self.groups])
-
-
-_SCENES_OF_A_SEED = 1_000_000
-
-_GROUP = 16  # outlines take ten times the tokens of a category: padded to one length, most would be padding
+    def to(self, device: torch.device) -> TrainingBatch:
+        """Return the batch on a device."""
+        groups = [group.to(device) for group in self.groups]
+        return TrainingBatch(self.pixels.to(device), self.dense_targets.to(device), groups)
 
 
-class Steps(Dataset):
-    """Batch of step k, for any k: a function of the arguments and of k, of nothing else."""
+class _EncodedPrompt(NamedTuple):
+    """One row of a `PromptBatch`."""
 
-    def __init__(self, arguments: PretrainArguments, tokenizer):
+    image_index: int
+    task: str
+    reference_targets: torch.Tensor
+    prompt_ids: list[int]
+    target_ids: list[int]
+
+
+class StepDataset(Dataset[TrainingBatch]):
+    """The batch of each step: a function of the arguments and the step alone, so that a resumed run continues exactly.
+
+    Samples are cached in the folder `drawn` of the run, as many as the replay buffer holds.
+    """
+
+    def __init__(self, arguments: PretrainArguments, tokenizer: BartTokenizer) -> None:
         self.arguments = arguments
         self.tokenizer = tokenizer
 
     def __len__(self) -> int:
         return self.arguments.steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TrainingBatch:
+        stage = stage_at(step, self.arguments)
+        rng = random.Random(f"{self.arguments.seed}/{step}")
+        pixels, dense_targets, prompts = [], [], []
+        for image_index, sample_index in enumerate(self._sample_indices(step, rng)):
+            sample = self.load_sample(sample_index, stage.max_objects)
+            resized = _resize(Image.fromarray(sample.pixels), stage.image_size)
+            pixels.append(torch.tensor(resized).permute(2, 0, 1))
+            side = stage.image_size // PATCH_SIZE
+            targets = build_dense_targets(sample.instance_map, sample.instances, sample.letter_map, side)
+            dense_targets.append(torch.from_numpy(targets))
+            instance_index = split_dense_targets(dense_targets[-1])["instance_index"][:, 0]
+            weights = {task: weight for task, weight in stage.task_weights.items() if sample.qa_pairs.get(task)}
+            for task in sample_tasks(weights, self.arguments.tasks_per_image, rng):
+                prompt, target, referenced = rng.choice(sample.qa_pairs[task])
+                reference_targets = _reference_targets(task, referenced, instance_index)
+                prompts.append(_EncodedPrompt(image_index, task, reference_targets, *self._encode(prompt, target)))
+        prompts.sort(key=lambda encoded: len(encoded.target_ids))
+        starts = range(0, len(prompts), DECODE_GROUP_SIZE)
+        groups = [_collate_prompts(prompts[start : start + DECODE_GROUP_SIZE]) for start in starts]
+        return TrainingBatch(torch.stack(pixels), torch.stack(dense_targets), groups)
+
+    def _sample_indices(self, step: int, rng: random.Random) -> list[int]:
+        """Return the samples of a step: the new ones, then random ones of the replay buffer."""
         arguments = self.arguments
-        stage = stage_of(step, arguments)
-        dice = random.Random(f"{arguments.seed}/{step}")
-        begin = arguments.seed * _SCENES_OF_A_SEED
+        begin = arguments.seed * SAMPLES_PER_RUN_SEED
         first = begin + arguments.new_scenes * step
         last = first + arguments.new_scenes
-        numbers = list(range(first, last))
         oldest = max(begin, last - arguments.remembered)
-        numbers += [dice.randrange(oldest, last) for _ in range(arguments.batch_size - len(numbers))]
-        pixels, cells, asked = [], [], []
-        for i, number in enumerate(numbers):
-            example = self.example(number, stage.max_objects)
-            small = _shrunk(Image.fromarray(example.pixels), stage.image_size)
-            pixels.append(torch.tensor(small).permute(2, 0, 1))
-            shown = build_dense_targets(example.seen, example.things, example.letters, stage.image_size // 16)
-            cells.append(torch.from_numpy(shown))
-            number = split_dense_targets(cells[-1])["number"][:, 0]
-            for task in _pick_tasks({t: w for t, w in stage.weights.items() if example.asked[t]}, arguments, dice):
-                prompt, target, things = dice.choice(example.asked[task])
-                asked.append((i, task, _meant(task, things, number), *self.encode(prompt, target)))
-        asked.sort(key=lambda question: len(question[-1]))
-        groups = [_group(asked[start : start + _GROUP]) for start in range(0, len(asked), _GROUP)]
-        return Batch(torch.stack(pixels), torch.stack(cells), groups)
+        new = list(range(first, last))
+        return new + [rng.randrange(oldest, last) for _ in range(arguments.batch_size - len(new))]
 
-    def example(self, number: int, max_objects: int) -> Example:
-        """A scene as drawn the first time it was met: later it is read from the run's folder."""
+    def load_sample(self, index: int, max_objects: int) -> SceneSample:
+        """Return a sample from the run's folder, or draw it, and delete the one that leaves the replay buffer."""
         folder = Path(self.arguments.out, "drawn", f"{max_objects}")
-        path = folder / f"{number}.npz"
+        path = folder / f"{index}.npz"
         try:
-            with np.load(path) as saved:
-                parts = [saved[name] for name in ("pixels", "seen", "things", "letters")]
-                return Example(*parts, json.loads(saved["asked"].tobytes()))
+            return SceneSample.load(path)
         except FileNotFoundError:
-            example = draw_example(number, max_objects)
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f"{number}.{os.getpid()}.tmp"
-            with temporary.open("wb") as file:
-                np.savez(
-                    file, **example._asdict() | {"asked": np.frombuffer(json.dumps(example.asked).encode(), np.uint8)}
-                )
-            temporary.replace(path)
-            (folder / f"{number - self.arguments.remembered}.npz").unlink(missing_ok=True)
-            return example
+            sample = render_sample(index, max_objects)
+            sample.save(path)
+            (folder / f"{index - self.arguments.remembered}.npz").unlink(missing_ok=True)
+            return sample
 
-    def encode(self, *texts: str) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
+    def _encode(self, prompt: str, target: str) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer([prompt, target], add_special_tokens=True)["input_ids"]
+        return ids
 
 
-def _meant(task: str, things: Sequence[int], number: torch.Tensor) -> torch.Tensor:
-    """See `Questions.referenced_objects`, for one question; `number` is 0 or 1 + the thing's, of each token."""
-    referenced_objects = torch.isin(number - 1, torch.tensor(things, dtype=number.dtype))
-    return torch.where((number > 0) & (TASKS[task].input != "none"), referenced_objects.float(), -1.0)
+def _reference_targets(task: str, referenced: Sequence[int], instance_index: torch.Tensor) -> torch.Tensor:
+    """Return the row of `PromptBatch.reference_targets` of one prompt. `instance_index` is 0 or 1 + the object's index."""
+    is_referenced = torch.isin(instance_index - 1, torch.tensor(referenced, dtype=instance_index.dtype))
+    return torch.where((instance_index > 0) & (TASKS[task].input != "none"), is_referenced.float(), -1.0)
 
 
-def _group(asked: list[tuple]) -> Questions:
-    """(picture, task, what is meant, prompt's ids, target's ids) of each question -> tensors."""
-    pictures, tasks, referenced_objects, prompts, targets = zip(*asked, strict=True)
-    return Questions(
-        torch.tensor(pictures), _padded(prompts), _padded(targets), torch.stack(referenced_objects), list(tasks)
+def _collate_prompts(prompts: Sequence[_EncodedPrompt]) -> PromptBatch:
+    return PromptBatch(
+        torch.tensor([encoded.image_index for encoded in prompts]),
+        _pad_token_ids([encoded.prompt_ids for encoded in prompts]),
+        _pad_token_ids([encoded.target_ids for encoded in prompts]),
+        torch.stack([encoded.reference_targets for encoded in prompts]),
+        [encoded.task for encoded in prompts],
     )
 
 
-def _padded(rows: Sequence[list[int]]) -> torch.Tensor:
-    """Ids, padded to a multiple of 8, so that there are few shapes."""
+def _pad_token_ids(rows: Sequence[list[int]]) -> torch.Tensor:
+    """Pad token ids to a common length. Multiples of 8 keep the number of distinct shapes small."""
     length = math.ceil(max(map(len, rows)) / 8) * 8
-    return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
+    return torch.tensor([row + [PAD_ID] * (length - len(row)) for row in rows])

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Dense targets: what each image token shows, for the auxiliary heads."""
 
 from __future__ import annotations
 
@@ -10,101 +10,137 @@ import torch
 from ..scenes import Scene
 from ..scenes.paint import PALETTE, load_font
 
-TARGET_MAP_SIZE = 192  # of the maps of what is where; as many times any number of image tokens a side
-MOST = 6  # things in a scene
+TARGET_MAP_SIZE = 192
+"""Side of the instance and letter maps: a multiple of four times each number of image tokens per side."""
 
-COLORS = tuple(PALETTE)
+MAX_OBJECTS = 6
+"""Largest number of objects in a scene."""
 
-LETTERS = string.digits + string.ascii_letters
+COLOR_NAMES = tuple(PALETTE)
 
+CHARACTERS = string.digits + string.ascii_letters
+"""Characters of the words on signs."""
 
-def _letters_of(scene: Scene) -> np.ndarray:
-    """See `Example`; letters are as wide, compared with one another, as in one of the fonts, which is nearly so."""
-    written = np.zeros((TARGET_MAP_SIZE, TARGET_MAP_SIZE), np.uint8)
-    middles = np.stack(np.meshgrid(*[(np.arange(TARGET_MAP_SIZE) + 0.5) / TARGET_MAP_SIZE] * 2), axis=-1)
-    font = load_font("DejaVuSans", 48)
-    for thing in scene.objects:
-        if thing.text:
-            corner, right, _, below = thing.quad / scene.size
-            # in units of the word's width and of its height
-            inside = (middles - corner) @ np.linalg.inv(np.stack([right - corner, below - corner]))
-            ends = np.array([font.getlength(thing.text[: i + 1]) for i in range(len(thing.text))])
-            which = np.searchsorted(ends / ends[-1], inside[..., 0].clip(0, 1))
-            here = ((inside >= 0) & (inside <= 1)).all(-1)
-            written[here] = 1 + np.array([LETTERS.index(letter) for letter in thing.text])[which[here]]
-    return written
+MIN_COVERAGE = 0.25
+"""An image token shows an object that covers at least this fraction of it."""
 
-
-# What is told of an image token, and in how many numbers: see `build_dense_targets`.
-_CELL_PARTS = {
-    "kind": 1,
+DENSE_TARGET_FIELDS = {
+    "category": 1,
     "color": 1,
     "box": 4,
     "letters": 4,
-    "kinds": 4,
-    "filled": 16,
-    "number": 1,
-    "alike": 3,
-    "first": 3,
+    "quadrant_categories": 4,
+    "coverage": 16,
+    "instance_index": 1,
+    "group_sizes": 3,
+    "is_leftmost": 3,
     "column": 1,
-    "middle": 1,
+    "is_center": 1,
 }
+"""Name -> number of values for each image token, see `build_dense_targets`."""
+
+DENSE_TARGET_WIDTH = sum(DENSE_TARGET_FIELDS.values())
 
 
-def build_dense_targets(seen: np.ndarray, things: np.ndarray, letters: np.ndarray, side: int) -> np.ndarray:
-    """What each of side x side image tokens shows: the thing that covers most of it, if it is a quarter or more.
+def render_letter_map(scene: Scene) -> np.ndarray:
+    """Return the letters of a scene: 192 x 192 uint8, 0 for none, else 1 + the index in `CHARACTERS`.
+
+    The widths of the letters relative to one another are those of one font, which is close for the others.
+    """
+    letters = np.zeros((TARGET_MAP_SIZE, TARGET_MAP_SIZE), np.uint8)
+    centers = np.stack(np.meshgrid(*[(np.arange(TARGET_MAP_SIZE) + 0.5) / TARGET_MAP_SIZE] * 2), axis=-1)
+    font = load_font("DejaVuSans", 48)
+    for scene_object in scene.objects:
+        if scene_object.text and scene_object.quad is not None:
+            corner, right, _, below = scene_object.quad / scene.size
+            # coordinates along the width and the height of the word, in 0..1 inside it
+            along = (centers - corner) @ np.linalg.inv(np.stack([right - corner, below - corner]))
+            ends = np.array([font.getlength(scene_object.text[: i + 1]) for i in range(len(scene_object.text))])
+            letter_index = np.searchsorted(ends / ends[-1], along[..., 0].clip(0, 1))
+            inside = ((along >= 0) & (along <= 1)).all(-1)
+            values = 1 + np.array([CHARACTERS.index(letter) for letter in scene_object.text])
+            letters[inside] = values[letter_index[inside]]
+    return letters
+
+
+def build_dense_targets(
+    instance_map: np.ndarray, instances: np.ndarray, letter_map: np.ndarray, side: int
+) -> np.ndarray:
+    """Return what each of side x side image tokens shows: the object that covers most of it.
+
+    All fields are 0 where no object covers at least `MIN_COVERAGE`, except `letters`, `quadrant_categories` and `coverage`.
 
     Args:
-        seen, things, letters: see `Example`.
+        instance_map: 192 x 192 uint8, see `SceneSample`.
+        instances: n x 6 float32, see `SceneSample`.
+        letter_map: 192 x 192 uint8, see `render_letter_map`.
+        side: number of image tokens per side.
 
     Returns:
-        side * side x 39 float32, `_CELL_PARTS`: 0 for background or 1 + the category; 0 or 1 + the colour; the thing's box; of
-        the middles of the token's four quarters, row by row, the letters as in `Example.letters`, and 0 or 1 + the category
-        of what shows; of the middles of its sixteen sixteenths whether that thing shows; 0 or 1 + the thing's number; how
-        many things are of its category, of its category and colour, and of both in its column; whether it is the leftmost of
-        each of these; its column, 0 to 2 from the left, the thirds that captions speak of; whether the token is the one in
-        its middle, of which each thing that shows has one.
+        (side * side) x 39 float32, the fields of `DENSE_TARGET_FIELDS` one after another:
+
+        - `category`: 1 + the index in `CATEGORIES`.
+        - `color`: 1 + the index in `COLOR_NAMES`, 0 for objects without a color.
+        - `box`: (x0, y0, x1, y1) of the object, in fractions of the image.
+        - `letters`: value of the letter map at the centers of the token's four quadrants, row by row.
+        - `quadrant_categories`: 0 or 1 + the category at the centers of the four quadrants.
+        - `coverage`: whether the object is visible at the centers of 4 x 4 parts of the token.
+        - `instance_index`: 1 + the index of the object.
+        - `group_sizes`: number of objects with the same category; with the same category and color; with both in the same
+          column.
+        - `is_leftmost`: whether the object is the leftmost of each of these groups.
+        - `column`: 0, 1 or 2 for the left, middle and right third of the image.
+        - `is_center`: whether the token is the one closest to the center of the object's tokens; one token for each object.
     """
-    blocks = seen.reshape(side, TARGET_MAP_SIZE // side, side, -1).swapaxes(1, 2).reshape(side * side, -1)
-    covered = np.stack([(blocks == i).mean(1) for i in range(1, len(things) + 1)], axis=1)
-    most = covered.argmax(1)
-    there = covered.max(1, keepdims=True) >= 0.25
-    shown = (things[most] + np.array([1, 1, 0, 0, 0, 0], np.float32)) * there
-    kinds = np.concatenate([[0], things[:, 0] + 1])[seen]
-    own = _parts(seen, side, 4) == 1 + most[:, None]
-    number = (1 + most[:, None]) * there
-    among = _among(things)[most] * there
-    told = [shown, _parts(letters, side, 2), _parts(kinds, side, 2), own, number, among, _middles(number[:, 0], side)]
-    return np.concatenate(told, axis=1).astype(np.float32)
+    block = TARGET_MAP_SIZE // side
+    blocks = instance_map.reshape(side, block, side, -1).swapaxes(1, 2).reshape(side * side, -1)
+    covered = np.stack([(blocks == i).mean(1) for i in range(1, len(instances) + 1)], axis=1)
+    largest = covered.argmax(1)
+    is_object = covered.max(1, keepdims=True) >= MIN_COVERAGE
+    attributes = (instances[largest] + np.array([1, 1, 0, 0, 0, 0], np.float32)) * is_object
+    categories = np.concatenate([[0], instances[:, 0] + 1])[instance_map]
+    coverage = _sample_grid(instance_map, side, 4) == 1 + largest[:, None]
+    instance_index = (1 + largest[:, None]) * is_object
+    fields = [
+        attributes,
+        _sample_grid(letter_map, side, 2),
+        _sample_grid(categories, side, 2),
+        coverage,
+        instance_index,
+        _group_statistics(instances)[largest] * is_object,
+        _center_tokens(instance_index[:, 0], side),
+    ]
+    return np.concatenate(fields, axis=1).astype(np.float32)
 
 
-def split_dense_targets(cells: torch.Tensor) -> dict[str, torch.Tensor]:
-    """... x 39, see `build_dense_targets` -> its parts by name, views of it."""
-    return dict(zip(_CELL_PARTS, cells.split(tuple(_CELL_PARTS.values()), dim=-1), strict=True))
+def split_dense_targets(targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Split the last axis of dense targets (... x 39) into views by name, see `build_dense_targets`."""
+    return dict(zip(DENSE_TARGET_FIELDS, targets.split(list(DENSE_TARGET_FIELDS.values()), dim=-1), strict=True))
 
 
-def _among(things: np.ndarray) -> np.ndarray:
-    """n x 7: `alike`, `first` and `column` of every thing, see `build_dense_targets`."""
-    column = np.digitize(things[:, [2, 4]].mean(1, keepdims=True), (1 / 3, 2 / 3))
-    place = np.lexsort(things[:, 5:1:-1].T).argsort()  # 0 for the leftmost of all
-    looks = [things[:, :1], things[:, :2], np.concatenate([things[:, :2], column], axis=1)]
-    alike = [(look[:, None] == look).all(-1) for look in looks]
-    first = [np.where(same, place, len(things)).min(1) == place for same in alike]
-    return np.concatenate([np.stack([*(same.sum(1) for same in alike), *first], axis=1), column], axis=1)
+def _group_statistics(instances: np.ndarray) -> np.ndarray:
+    """Return `group_sizes`, `is_leftmost` and `column` of each object: n x 7."""
+    column = np.digitize(instances[:, [2, 4]].mean(1, keepdims=True), (1 / 3, 2 / 3))
+    rank = np.lexsort(instances[:, 5:1:-1].T).argsort()  # 0 for the leftmost object
+    keys = [instances[:, :1], instances[:, :2], np.concatenate([instances[:, :2], column], axis=1)]
+    in_group = [(key[:, None] == key).all(-1) for key in keys]
+    is_leftmost = [np.where(same, rank, len(instances)).min(1) == rank for same in in_group]
+    return np.concatenate([np.stack([*(same.sum(1) for same in in_group), *is_leftmost], axis=1), column], axis=1)
 
 
-def _middles(number: np.ndarray, side: int) -> np.ndarray:
-    """The thing of each of side * side tokens, 0 for none -> side * side x 1, whether it is in the middle of its thing's."""
-    places = np.stack(np.divmod(np.arange(side * side), side), axis=1)
-    middles = np.zeros((side * side, 1))
-    for thing in np.unique(number[number > 0]):
-        own = np.flatnonzero(number == thing)
-        middles[own[((places[own] - places[own].mean(0)) ** 2).sum(1).argmin()]] = 1
-    return middles
+def _center_tokens(instance_index: np.ndarray, side: int) -> np.ndarray:
+    """Return `is_center`, (side * side) x 1, from `instance_index`, side * side."""
+    positions = np.stack(np.divmod(np.arange(side * side), side), axis=1)
+    is_center = np.zeros((side * side, 1))
+    for index in np.unique(instance_index[instance_index > 0]):
+        tokens = np.flatnonzero(instance_index == index)
+        distances = ((positions[tokens] - positions[tokens].mean(0)) ** 2).sum(1)
+        is_center[tokens[distances.argmin()]] = 1
+    return is_center
 
 
-def _parts(values: np.ndarray, side: int, parts: int) -> np.ndarray:
-    """A map of what is where -> its values in the middles of parts x parts places of each of side x side image tokens."""
+def _sample_grid(values: np.ndarray, side: int, parts: int) -> np.ndarray:
+    """Sample a 192 x 192 map at the centers of parts x parts cells of each image token: (side * side) x (parts * parts)."""
     step = TARGET_MAP_SIZE // (side * parts)
-    middles = values[step // 2 :: step, step // 2 :: step]
-    return middles.reshape(side, parts, side, parts).swapaxes(1, 2).reshape(side * side, parts * parts)
+    sampled = values[step // 2 :: step, step // 2 :: step]
+    return sampled.reshape(side, parts, side, parts).swapaxes(1, 2).reshape(side * side, parts * parts)

@@ -1,4 +1,12 @@
-"""TODO"""
+"""The pretraining loop. Read it top to bottom: `pretrain`, then one step of `TrainingState`.
+
+    florence-lab pretrain --out runs/nano
+
+Scenes are drawn on demand. Each image passes through the vision tower once and is used for several prompts. The batch of a step
+depends on the arguments and the step alone, so a run that was interrupted continues exactly when the command is repeated.
+
+On machines with few cores that also run other processes, set GOMP_SPINCOUNT=20000: waiting threads then sleep sooner.
+"""
 
 from __future__ import annotations
 
@@ -11,85 +19,104 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # timm re-exports without __all__
+from timm.scheduler import CosineLRScheduler  # type: ignore[attr-defined]
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers import BartTokenizer
 
-from ..inference.device import has_native_bf16
+from ..images import GENERATOR_TAG
+from ..inference.device import has_native_bf16, select_device
 from ..loading.checkpoint import build_processor
 from .arguments import PretrainArguments
 from .auxiliary_heads import AuxiliaryHeads
-from .config import PAD
-from .curriculum import stage_of
-from .dataset import Batch, Steps
-from .losses import _mean_per_task, answer_losses, token_weights
-from .model import _build, _start_from, forward, resize
-from .monitoring import look, picture
-from .tokenizer import _tokenizer
+from .config import PAD_ID
+from .curriculum import stage_at
+from .dataset import StepDataset, TrainingBatch
+from .losses import mean_loss_per_task, token_losses, token_weights
+from .model import build_for_training, forward_batch, load_initial_weights, resize_position_embeddings
+from .monitoring import evaluate_held_out, finite_metrics, plot_predictions
+from .tokenizer import load_or_build_tokenizer
 
 
-def pretrain(arguments: PretrainArguments, watch: Callable[[dict[str, Any]], None] | None = None) -> Path:
-    """Train, or go on training, and export.
+def pretrain(arguments: PretrainArguments, on_log: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """Train florence-2-nano, or resume its training, and export it.
+
+    The folder `arguments.out` receives `tokenizer/`, the checkpoint `last.pt`, `log.jsonl` (a line for each step),
+    `measures.jsonl` and `answers-<step>.png` (evaluations), the cache `drawn/`, and `model/`, the exported model.
 
     Args:
-        arguments: what can be chosen.
-        watch: is called after every step with its line of the log, as a `LiveLossPlot` is; the line has a `picture`, a path,
-            where one was drawn.
+        arguments: the options of the run.
+        on_log: called after each step with its log entry, for example a `LiveLossPlot`. After an evaluation, the entry
+            `picture` is the path of the figure.
 
     Returns:
         The folder of the exported model.
+
+    Raises:
+        CheckpointError: if the initial weights are not those of florence-2-nano.
     """
     out = Path(arguments.out)
-    tokenizer = _tokenizer(out, arguments.init_from)
-    run = _Run(arguments, tokenizer)
-    if not run.load(out / "last.pt"):
-        tokenizer.save_pretrained(out / "tokenizer")  # only now: what it can't start with leaves nothing behind
+    tokenizer = load_or_build_tokenizer(out, arguments.init_from)
+    state = TrainingState(arguments, tokenizer)
+    if not state.load(out / "last.pt"):
+        tokenizer.save_pretrained(out / "tokenizer")  # not earlier: a run that cannot start leaves no files
     loader = DataLoader(
-        Steps(arguments, tokenizer),
+        StepDataset(arguments, tokenizer),
         batch_size=None,
-        sampler=range(run.step, arguments.steps),
+        sampler=range(state.step, arguments.steps),
         num_workers=arguments.workers,
         prefetch_factor=8 if arguments.workers else None,
-        pin_memory=run.device.type == "cuda",
+        pin_memory=state.device.type == "cuda",
     )
-    bar = tqdm(loader, initial=run.step, total=arguments.steps, unit="step", smoothing=0.05)
-    for batch in bar:
+    progress = tqdm(loader, initial=state.step, total=arguments.steps, unit="step", smoothing=0.05)
+    for batch in progress:
         started = time.perf_counter()
-        line = run.learn(batch, stage_of(run.step, arguments).image_size)
-        line["images_per_s"] = arguments.batch_size / (time.perf_counter() - started)
-        _log(out / "log.jsonl", line)
-        bar.set_postfix(loss=f"{line['loss']:.3f}", images=f"{line['images_per_s']:.0f}/s")
-        if run.step % arguments.measure_every == 0:
-            evaluation = look(run.ema.module, tokenizer, run.image_size, arguments.measured)
-            _log(out / "measures.jsonl", {"step": run.step} | evaluation.metrics())
-            line["picture"] = str(out / f"answers-{run.step}.png")
-            picture(evaluation).savefig(line["picture"])
-        if watch:
-            watch(line)
-        if run.step % arguments.save_every == 0 or run.step == arguments.steps:
-            run.save(out / "last.pt")
-    return export(out / "last.pt", out / "model")
+        entry = state.train_step(batch, stage_at(state.step, arguments).image_size)
+        entry["images_per_s"] = arguments.batch_size / (time.perf_counter() - started)
+        append_log(out / "log.jsonl", entry)
+        progress.set_postfix(loss=f"{entry['loss']:.3f}", images=f"{entry['images_per_s']:.0f}/s")
+        if state.step % arguments.measure_every == 0:
+            evaluation = evaluate_held_out(state.ema.module, tokenizer, state.image_size, arguments.measured)
+            append_log(out / "measures.jsonl", {"step": state.step} | finite_metrics(evaluation))
+            entry["picture"] = str(out / f"answers-{state.step}.png")
+            plot_predictions(evaluation).savefig(entry["picture"])
+        if on_log:
+            on_log(entry)
+        if state.step % arguments.save_every == 0 or state.step == arguments.steps:
+            state.save(out / "last.pt")
+    return export_checkpoint(out / "last.pt", out / "model")
 
 
-class _Run:
-    """All that a checkpoint holds: model, average, optimizer, scheduler, the state of the dice, the step."""
+class TrainingState:
+    """Everything that a checkpoint holds: model, moving average, optimizer, scheduler, random state, step.
 
-    def __init__(self, arguments: PretrainArguments, tokenizer):
+    Attributes:
+        step: number of completed steps.
+        image_size: current side of the images in pixels.
+        model: the model in training.
+        ema: `ModelEmaV3`, the moving average of its weights.
+        device: the device of the model.
+    """
+
+    def __init__(self, arguments: PretrainArguments, tokenizer: BartTokenizer) -> None:
         self.arguments = arguments
-        self.device = device = _device(arguments.device)
-        self.low = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and has_native_bf16(device))
-        self.first_location = tokenizer.convert_tokens_to_ids("<loc_0>")
+        self.device = device = _training_device(arguments.device)
+        self.use_bf16 = arguments.dtype == "bfloat16" or (arguments.dtype == "auto" and has_native_bf16(device))
+        self.first_location_id = tokenizer.get_vocab()["<loc_0>"]
         self.step = 0
-        self.image_size = stage_of(0, arguments).image_size
-        model = _build(tokenizer, self.image_size, arguments.seed)
+        self.image_size = stage_at(0, arguments).image_size
+        self.image_processor = build_processor(tokenizer, self.image_size).image_processor
+        model = build_for_training(tokenizer, self.image_size, arguments.seed)
         if arguments.init_from:
-            _start_from(model, arguments.init_from, self.image_size)
-        self.model = model.to(device).train()
-        config = self.model.config
-        self.helper = AuxiliaryHeads(config.text_config.d_model, config.vision_config.embed_dim[-2]).to(device)
-        self.learner = torch.nn.ModuleDict({"model": self.model, "helper": self.helper})
+            load_initial_weights(model, arguments.init_from, self.image_size)
+        model.to(device)  # type: ignore[arg-type]  # transformers annotates the decorated method wrongly
+        self.model = model.train()
+        config: Any = self.model.config
+        heads = AuxiliaryHeads(config.text_config.d_model, config.vision_config.embed_dim[-2])
+        self.auxiliary_heads = heads.to(device)
+        self.learner = torch.nn.ModuleDict({"model": self.model, "helper": self.auxiliary_heads})
         self.ema = ModelEmaV3(self.model, decay=arguments.ema_decay, use_warmup=True)
         self.optimizer = create_optimizer_v2(
             self.learner, "adamw", lr=arguments.lr, weight_decay=arguments.weight_decay, betas=(0.9, 0.98)
@@ -103,45 +130,59 @@ class _Run:
         )
         self.scheduler.step_update(0)
 
-    def learn(self, batch: Batch, image_size: int) -> dict[str, Any]:
-        """One step on a batch of pictures of that size. Returns its line for the log."""
-        self.see(image_size)
-        arguments = self.arguments
+    def train_step(self, batch: TrainingBatch, image_size: int) -> dict[str, Any]:
+        """Train one step on a batch of images of image_size x image_size pixels. Returns its log entry."""
+        self.set_image_size(image_size)
         batch = batch.to(self.device)
-        real = [group.targets != PAD for group in batch.groups]
-        targets = torch.cat([group.targets[mask] for group, mask in zip(batch.groups, real, strict=True)])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
-            output = forward(self.model, batch)
-            hidden = torch.cat([hidden[mask] for hidden, mask in zip(output.hidden, real, strict=True)])
-            losses = answer_losses(hidden, targets, self.model.lm_head, self.first_location, arguments.location_sigma)
-            cells = batch.cells[torch.cat([group.picture for group in batch.groups])]
-            referenced_objects = torch.cat([group.referenced_objects for group in batch.groups])
-            helper = self.helper.loss(torch.cat(output.tokens), cells, referenced_objects)
-            helper = helper + self.helper.halfway_loss(torch.cat(output.halfway), cells)
-            helper = helper + self.helper.fine_loss(output.maps, batch.cells)
-        lengths = torch.cat([mask.sum(1) for mask in real])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16):
+            losses, auxiliary_loss = self._losses(batch)
+        lengths = torch.cat([(group.target_ids != PAD_ID).sum(1) for group in batch.groups])
         tasks = [task for group in batch.groups for task in group.tasks]
         weights = token_weights(lengths, tasks)
         loss = (losses * weights).sum() / weights.sum()
-        (loss + arguments.helper * helper).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), arguments.clip)
+        (loss + self.arguments.helper * auxiliary_loss).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.arguments.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.scheduler.step_update(self.step)
         self.ema.update(self.model, self.step)
-        line = {"step": self.step, "loss": loss.item(), "helper": helper.item(), "norm": norm.item()}
-        line["lr"] = self.optimizer.param_groups[0]["lr"]
-        return line | {"tasks": _mean_per_task(losses.detach(), lengths, tasks)}
+        return {
+            "step": self.step,
+            "loss": loss.item(),
+            "helper": auxiliary_loss.item(),
+            "norm": norm.item(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "tasks": mean_loss_per_task(losses.detach(), lengths, tasks),
+        }
 
-    def see(self, image_size: int) -> None:
-        """From now on pictures have this size."""
-        for model in (self.model, self.ema.module) if image_size != self.image_size else ():
-            resize(model, self.image_size, image_size)
+    def _losses(self, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses of the tokens of all answers, and the sum of the auxiliary losses."""
+        output = forward_batch(self.model, batch, self.image_processor)
+        masks = [group.target_ids != PAD_ID for group in batch.groups]
+        target_ids = torch.cat([group.target_ids[mask] for group, mask in zip(batch.groups, masks, strict=True)])
+        hidden = torch.cat([hidden[mask] for hidden, mask in zip(output.decoder_hidden, masks, strict=True)])
+        sigma = self.arguments.location_sigma
+        losses = token_losses(hidden, target_ids, self.model.lm_head, self.first_location_id, sigma)
+        dense_targets = batch.dense_targets[torch.cat([group.image_index for group in batch.groups])]
+        reference_targets = torch.cat([group.reference_targets for group in batch.groups])
+        heads = self.auxiliary_heads
+        auxiliary_loss = (
+            heads.encoder_loss(torch.cat(output.image_states), dense_targets, reference_targets)
+            + heads.intermediate_loss(torch.cat(output.intermediate_image_states), dense_targets)
+            + heads.vision_loss(output.vision_map, batch.dense_targets)
+        )
+        return losses, auxiliary_loss
+
+    def set_image_size(self, image_size: int) -> None:
+        """Adapt the model and its moving average to a new image size, see `resize_position_embeddings`."""
+        if image_size != self.image_size:
+            for model in (self.model, self.ema.module):
+                resize_position_embeddings(model, self.image_size, image_size)
         self.image_size = image_size
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint; a crash while writing leaves the old one whole."""
+        """Write the checkpoint. An interruption leaves the previous one intact."""
         temporary = path.with_suffix(".tmp")
         state = {
             "step": self.step,
@@ -158,11 +199,11 @@ class _Run:
         os.replace(temporary, path)
 
     def load(self, path: Path) -> bool:
-        """Go on from a checkpoint; False if there is none. Today's arguments count, not those it was written with."""
+        """Resume from a checkpoint, with the arguments of this run. Returns False if there is none."""
         if not path.exists():
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self.see(state["image_size"])
+        self.set_image_size(state["image_size"])
         self.learner.load_state_dict(state["learner"])
         self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -170,33 +211,48 @@ class _Run:
         self.scheduler.step_update(self.step)
         torch.set_rng_state(state["dice"].cpu())
         if state["cuda_dice"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([dice.cpu() for dice in state["cuda_dice"]])
+            torch.cuda.set_rng_state_all([rng_state.cpu() for rng_state in state["cuda_dice"]])
         return True
 
 
-def export(checkpoint: Path | str, folder: Path | str) -> Path:
-    """Write a checkpoint's averaged weights, in fp16 as Florence-2's are published, and its processor in transformers' layout."""
+def export_checkpoint(checkpoint: Path | str, folder: Path | str) -> Path:
+    """Export the moving average of a training checkpoint as a model in transformers' layout, in fp16.
+
+    `config.json` receives `trained_on`, by which `Predictor` recognizes models that know cartoon scenes only.
+
+    Args:
+        checkpoint: `last.pt` of a run, beside its `tokenizer` folder.
+        folder: folder of the model; existing files are replaced one by one, the weights last.
+
+    Returns:
+        The folder of the model.
+    """
     checkpoint, folder = Path(checkpoint), Path(folder)
-    tokenizer = _tokenizer(checkpoint.parent)
+    tokenizer = load_or_build_tokenizer(checkpoint.parent)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = _build(tokenizer, state["image_size"], seed=0)
+    model = build_for_training(tokenizer, state["image_size"], seed=0)
     model.load_state_dict(state["ema"])
+    model.config.trained_on = GENERATOR_TAG
     model.half()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     model.save_pretrained(temporary)
     build_processor(tokenizer, state["image_size"]).save_pretrained(temporary)
-    for file in sorted(temporary.iterdir()):  # each file whole at any moment, the weights last
+    for file in sorted(temporary.iterdir()):
         file.chmod(0o644)  # safetensors writes files that only their owner may read
         os.replace(file, folder / file.name)
     temporary.rmdir()
     return folder
 
 
-def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+def append_log(path: Path, entry: dict[str, Any]) -> None:
+    """Append an entry to a file of JSON lines."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
-def _log(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+def _training_device(name: str) -> torch.device:
+    """Return the device of a name. `"auto"` is CUDA or the CPU, never MPS, on which training is untested."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return select_device(name)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The tokenizer of florence-2-nano: Florence-2's structure with a small vocabulary, learned from the text of scenes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..predictor import load
 from ..scenes import TRAIN_SEEDS, draw_scene
 from ..tasks import TASKS
 from .config import MAX_TOKENS
-from .dataset import questions
+from .dataset import sample_qa_pairs
 
-BASE_VOCABULARY = 1200
-"""Tokens before the 1,024 added ones, at most: 5 special ones, 256 bytes, and the words of the world."""
+BASE_VOCABULARY_SIZE = 1200
+"""Largest number of tokens before the 1,024 of Florence-2: special tokens, 256 bytes, and words."""
 
 
 def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
-    """A tokenizer of the shape of Florence-2's, its words learned from texts.
+    """Train a byte-level BPE tokenizer with the structure of Florence-2's.
 
-    Ids: `<s> <pad> </s> <unk>` are 0 to 3, then bytes and words, `<mask>`, the 1,024 of Florence-2, `<image>`. Bytes
-    catch what no word covers, so any text can be encoded.
+    The ids are `<s> <pad> </s> <unk>` (0 to 3), bytes and words, `<mask>`, the 1,024 tokens of Florence-2, `<image>`. Bytes
+    cover everything that is not in the vocabulary, so any text can be encoded.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=BASE_VOCABULARY - 1,
+        vocab_size=BASE_VOCABULARY_SIZE - 1,
         min_frequency=3,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -39,41 +39,45 @@ def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
     vocabulary = bpe.get_vocab()
     vocabulary["<mask>"] = len(vocabulary)
     merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
-    tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    # annotated as list[str], but pairs are what tokenizers' BPE takes
+    tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)  # type: ignore[arg-type]
     add_florence_tokens(tokenizer)
     return tokenizer
 
 
-def world_texts(scenes: int = 1000) -> Iterator[str]:
-    """Text of the cartoon world, for the tokenizer: prompts, inputs and answers, without location tokens.
+def tokenizer_corpus(scenes: int = 1000) -> Iterator[str]:
+    """Yield the text of scenes for `build_tokenizer`: prompts, inputs and answers without location tokens.
 
-    Words on signs are left out, so that they are spelled: a model that reads letters can read a new word.
+    The words on signs are left out, so that they are spelled from letters: a model that reads letters can read new words.
     """
     for task in TASKS.values():
         yield from [task.prompt.replace("{input}", "")] * scenes
     for seed in TRAIN_SEEDS[-scenes:]:
         scene = draw_scene(seed, 64)
-        signs = {thing.text for thing in scene.objects if thing.text}
-        for task in TASKS:
-            if "OCR" in task:
+        separators = (*{o.text for o in scene.objects if o.text}, "<sep>", "<and>", "<poly>", "</poly>")
+        for task_token in TASKS:
+            if "OCR" in task_token:
                 continue
-            for prompt, target, _ in questions(scene, task, seed):
-                for text in (prompt, target):
-                    for mark in (*signs, "<sep>", "<and>", "<poly>", "</poly>"):
-                        text = text.replace(mark, "\n")
-                    yield from (part for line in text.split("\n") for part in _without_locations(line))
+            for pair in sample_qa_pairs(scene, task_token, seed):
+                for text in (pair.prompt, pair.target):
+                    for separator in separators:
+                        text = text.replace(separator, "\n")
+                    yield from (part for line in text.split("\n") for part in _split_at_locations(line))
 
 
-def _without_locations(text: str) -> list[str]:
+def _split_at_locations(text: str) -> list[str]:
     return [part.split(">")[-1] for part in text.split("<loc_") if part.split(">")[-1]]
 
 
-def _tokenizer(out: Path, init_from: str = ""):
-    """The run's tokenizer: that of its folder, or of what it starts with, or made anew."""
-    folder = out / "tokenizer"
-    if not folder.exists() and not init_from:
-        return build_tokenizer(world_texts())
-    tokenizer = BartTokenizer.from_pretrained(folder) if folder.exists() else load(init_from, "cpu").processor.tokenizer
-    for note in ("is_local", "local_files_only"):  # where it was read from is no part of it
-        tokenizer.init_kwargs.pop(note, None)
+def load_or_build_tokenizer(run_folder: Path, init_from: str = "") -> BartTokenizer:
+    """Return the tokenizer of a run: the one in its folder, else that of its initial weights, else a new one."""
+    folder = run_folder / "tokenizer"
+    if folder.exists():
+        tokenizer = BartTokenizer.from_pretrained(folder)
+    elif init_from:
+        tokenizer = load(init_from, "cpu").processor.tokenizer
+    else:
+        return build_tokenizer(tokenizer_corpus())
+    for name in ("is_local", "local_files_only"):  # how it was loaded is not a setting of the tokenizer
+        tokenizer.init_kwargs.pop(name, None)
     return tokenizer

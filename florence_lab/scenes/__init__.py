@@ -1,8 +1,8 @@
-"""The cartoon world: an endless supply of drawn scenes, with the right answer to every task about them.
+"""Cartoon scenes: an unlimited supply of synthetic images with the ground truth of every task.
 
 scene = draw_scene(849)
-scene.image                    # a PIL image
-scene.answer("<OD>")           # the typed result; its `raw` is Florence-2's target string
+scene.image             # PIL image
+scene.answer("<OD>")    # typed result; its `raw` is Florence-2's target string
 """
 
 from .export import write_dataset

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Write about scenes: captions, descriptions, and expressions that refer to one object."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .phrases import COLUMNS, NUMBERS, PLACES, POSITIONS, UNIQUE, _area, column, left_to_right, middle, named, phrases
+from .phrases import (
+    BACKGROUND_PHRASES,
+    COLUMNS,
+    NUMBERS,
+    POSITIONS,
+    UNIQUE_CATEGORIES,
+    center,
+    column_phrase,
+    noun_phrase,
+    phrases,
+    relative_area,
+    sort_left_to_right,
+)
 
 if TYPE_CHECKING:
     from .phrases import Position
     from .types import SceneData, SceneObject
 
-# What else there is to say of a place; no word of it names a category.
-SURROUNDINGS = {
+BACKGROUND_SENTENCES = {
     "field": ("Mountains rise behind the green grass.", "There is green grass with mountains behind it."),
     "beach": ("The sea lies behind the sand.", "Behind the sand there is the blue sea."),
     "street": ("Tall buildings stand in the distance.", "In the distance there are tall buildings."),
@@ -22,139 +33,158 @@ SURROUNDINGS = {
     "desert": ("Red rocks stand on the warm sand.", "There is warm sand with red rocks on it."),
     "lake": ("Mountains rise beyond the water.", "Beyond the water there are mountains."),
 }
+"""Name of a background -> two sentences about it, neither of which names a category."""
+
+MIN_POSITION_MARGIN = 0.08
+"""By how much, in fractions of the image, a position must fit an object better than any other object of its kind."""
+
+MIN_AREA_RATIO = 1.35
+"""Ratio of the areas of an object and the next one from which on it is called the largest or the smallest."""
 
 
-def with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+def with_article(phrase: str) -> str:
+    """Prefix the indefinite article: `"an orange cat"`."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def listed(parts: Sequence[str]) -> str:
-    """`["a", "b", "c"]` -> `"a, b and c"`."""
+def join_with_and(parts: Sequence[str]) -> str:
+    """Return an enumeration: `["a", "b", "c"]` -> `"a, b and c"`."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
 
 
-def description(thing: SceneObject) -> str:
-    return named(thing.label, thing.color, thing.text)
+def description(scene_object: SceneObject) -> str:
+    """Return the noun phrase of an object with its color and text: `"yellow sign that says STOP"`."""
+    return noun_phrase(scene_object.label, scene_object.color, scene_object.text)
 
 
-def counted(count: int, label: str, color: str | None, word: str | None = None) -> str:
-    """`"four white sheep"`, `"a red car"`, `"the sun"`."""
-    if label in UNIQUE and count == 1:
+def counted_phrase(count: int, label: str, color: str | None, text: str | None = None) -> str:
+    """Return a noun phrase with its number: `"four white sheep"`, `"a red car"`, `"the sun"`."""
+    if label in UNIQUE_CATEGORIES and count == 1:
         return f"the {label}"
-    words = named(label, color, word, many=count > 1)
-    return f"{NUMBERS[count]} {words}" if count > 1 else with_article(words)
+    phrase = noun_phrase(label, color, text, is_plural=count > 1)
+    return f"{NUMBERS[count]} {phrase}" if count > 1 else with_article(phrase)
 
 
-def referring(thing: SceneObject, things: Sequence[SceneObject]) -> list[str]:
-    """Expressions that mean this thing and clearly no other: `"the red car on the left"`. May be empty."""
-    names = {thing.label, named(thing.label, thing.color), description(thing)}
-    if thing.text:
-        names.add(named(thing.label, None, thing.text))
+def referring_expressions(target: SceneObject, objects: Sequence[SceneObject]) -> list[str]:
+    """Return expressions that refer to an object and unambiguously to no other: `"the red car on the left"`.
+
+    Args:
+        target: the object.
+        objects: all objects of the scene.
+
+    Returns:
+        The expressions; empty if there is none.
+    """
+    names = {target.label, noun_phrase(target.label, target.color), description(target)}
+    if target.text:
+        names.add(noun_phrase(target.label, None, target.text))
     candidates = []
     for name in sorted(names):
-        rivals = [other for other in phrases(name)[0].matches(things) if other is not thing]
-        if not rivals:
+        others = [other for other in phrases(name)[0].matches(objects) if other is not target]
+        if not others:
             candidates.append(f"the {name}")
-        candidates += [f"the {name} {p.words}" for p in POSITIONS if _clearly(p, thing, rivals)]
-        if rivals and "that says" not in name:
-            candidates += [f"the {word} {name}" for word in _clear_superlatives(thing, rivals)]
-    return [words for words in candidates if phrases(words)[0].matches(things) == [thing]]
+        candidates += [f"the {name} {p.phrase}" for p in POSITIONS if _is_unambiguous_position(p, target, others)]
+        if others and "that says" not in name:
+            candidates += [f"the {superlative} {name}" for superlative in _superlatives(target, others)]
+    return [expression for expression in candidates if phrases(expression)[0].matches(objects) == [target]]
 
 
-def _clearly(position: Position, thing: SceneObject, rivals: Sequence[SceneObject]) -> bool:
-    """Inside that third, and well ahead of everything else that might be meant."""
-    rank = position.rank(*middle(thing))
-    return position.inside(*middle(thing)) and all(
-        not position.inside(*middle(other)) and position.rank(*middle(other)) > rank + 0.08 for other in rivals
+def _is_unambiguous_position(position: Position, target: SceneObject, others: Sequence[SceneObject]) -> bool:
+    distance = position.distance(*center(target))
+    return position.contains(*center(target)) and all(
+        not position.contains(*center(other)) and position.distance(*center(other)) > distance + MIN_POSITION_MARGIN
+        for other in others
     )
 
 
-def _clear_superlatives(thing: SceneObject, rivals: Sequence[SceneObject]) -> list[str]:
-    areas = [_area(other) for other in rivals]
-    words = ["largest", "biggest"] * (_area(thing) > 1.35 * max(areas))
-    words += ["smallest"] * (1.35 * _area(thing) < min(areas))
-    return words
+def _superlatives(target: SceneObject, others: Sequence[SceneObject]) -> list[str]:
+    area, areas = relative_area(target), [relative_area(other) for other in others]
+    superlatives = ["largest", "biggest"] * (area > MIN_AREA_RATIO * max(areas))
+    return superlatives + ["smallest"] * (MIN_AREA_RATIO * area < min(areas))
 
 
-def spoken_groups(scene: SceneData, by_word: bool = False) -> list[str]:
-    """What there is, counted, in the order in which one meets it from the left.
+def count_phrases(scene: SceneData, group_by_appearance: bool = False) -> list[str]:
+    """Return a phrase with a number for each group of objects, in the order of their leftmost members.
 
-    Things alike in label and colour (and word) are counted together. Without `by_word`, things alike in label
-    are, and a colour is named only if they share it.
+    Args:
+        scene: the scene.
+        group_by_appearance: group by category, color and text. By default, objects are grouped by category, and the color is
+            named if they share it.
     """
-    kinds: dict[tuple, list[SceneObject]] = {}
-    for thing in left_to_right(scene.objects):
-        key = (thing.label, thing.color, thing.text) if by_word else (thing.label,)
-        kinds.setdefault(key, []).append(thing)
-    told = []
-    for things in kinds.values():
-        first = things[0]
-        color = first.color if all(thing.color == first.color for thing in things) else None
-        told.append(counted(len(things), first.label, color, first.text if by_word else None))
-    return told
+    groups: dict[tuple[str | None, ...], list[SceneObject]] = {}
+    for scene_object in sort_left_to_right(scene.objects):
+        appearance = (scene_object.label, scene_object.color, scene_object.text)
+        groups.setdefault(appearance if group_by_appearance else appearance[:1], []).append(scene_object)
+    counted = []
+    for objects in groups.values():
+        first = objects[0]
+        color = first.color if all(other.color == first.color for other in objects) else None
+        counted.append(counted_phrase(len(objects), first.label, color, first.text if group_by_appearance else None))
+    return counted
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _verb(told: Sequence[str]) -> str:
-    return "is" if len(told) == 1 and told[0].split()[0] in ("a", "an", "the") else "are"
+def _verb(counted: Sequence[str]) -> str:
+    return "is" if len(counted) == 1 and counted[0].split()[0] in ("a", "an", "the") else "are"
 
 
-def _short(scene: SceneData, variant: int) -> str:
-    told, place = spoken_groups(scene), PLACES[scene.background]
+def _short_caption(scene: SceneData, phrasing: int) -> str:
+    counted, background = count_phrases(scene), BACKGROUND_PHRASES[scene.background]
     return (
-        f"A cartoon picture of {listed(told)} {place}.",
-        f"{_capital(listed(told))} {place}.",
-        f"There {_verb(told[:1])} {listed(told)} {place}.",
-        f"A drawing of {listed(told)} {place}.",
-    )[variant % 4]
+        f"A cartoon picture of {join_with_and(counted)} {background}.",
+        f"{_capitalize(join_with_and(counted))} {background}.",
+        f"There {_verb(counted[:1])} {join_with_and(counted)} {background}.",
+        f"A drawing of {join_with_and(counted)} {background}.",
+    )[phrasing % 4]
 
 
-def _detailed(scene: SceneData, variant: int) -> str:
-    told, place = listed(spoken_groups(scene, by_word=True)), PLACES[scene.background]
-    more = SURROUNDINGS[scene.background]
+def _detailed_caption(scene: SceneData, phrasing: int) -> str:
+    counted = join_with_and(count_phrases(scene, group_by_appearance=True))
+    background, sentences = BACKGROUND_PHRASES[scene.background], BACKGROUND_SENTENCES[scene.background]
     return (
-        f"The picture shows {told} {place}. {more[0]}",
-        f"This is a cartoon of {told} {place}. {more[0]}",
-        f"In this drawing we see {told} {place}. {more[1]}",
-        f"The image shows {told} {place}. {more[1]}",
-    )[variant % 4]
+        f"The picture shows {counted} {background}. {sentences[0]}",
+        f"This is a cartoon of {counted} {background}. {sentences[0]}",
+        f"In this drawing we see {counted} {background}. {sentences[1]}",
+        f"The image shows {counted} {background}. {sentences[1]}",
+    )[phrasing % 4]
 
 
-def _paragraph(scene: SceneData, variant: int) -> str:
-    place, more = PLACES[scene.background], SURROUNDINGS[scene.background]
+def _paragraph(scene: SceneData, phrasing: int) -> str:
+    background = BACKGROUND_PHRASES[scene.background]
     opening = (
-        f"This is a cartoon scene {place}.",
-        f"The image is a colorful drawing of a scene {place}.",
-        f"The picture shows a cartoon scene {place}.",
-    )[variant % 3]
+        f"This is a cartoon scene {background}.",
+        f"The image is a colorful drawing of a scene {background}.",
+        f"The picture shows a cartoon scene {background}.",
+    )[phrasing % 3]
     sentences = [opening]
     for position in COLUMNS:
-        kinds = Counter(
-            (thing.label, thing.color, thing.text)
-            for thing in left_to_right(scene.objects)
-            if column(thing) == position.words
+        groups = Counter(
+            (scene_object.label, scene_object.color, scene_object.text)
+            for scene_object in sort_left_to_right(scene.objects)
+            if column_phrase(scene_object) == position.phrase
         )
-        told = [counted(count, *kind) for kind, count in kinds.items()]
-        if told:
-            sentences.append(f"{_capital(position.words)} there {_verb(told[:1])} {listed(told)}.")
-    return " ".join([*sentences, more[variant // 3 % 2]])
+        counted = [counted_phrase(count, *appearance) for appearance, count in groups.items()]
+        if counted:
+            sentences.append(f"{_capitalize(position.phrase)} there {_verb(counted[:1])} {join_with_and(counted)}.")
+    return " ".join([*sentences, BACKGROUND_SENTENCES[scene.background][phrasing // 3 % 2]])
 
 
-CAPTIONS: dict[str, Callable[[SceneData, int], str]] = {
-    "<CAPTION>": _short,
-    "<DETAILED_CAPTION>": _detailed,
+CAPTION_WRITERS: dict[str, Callable[[SceneData, int], str]] = {
+    "<CAPTION>": _short_caption,
+    "<DETAILED_CAPTION>": _detailed_caption,
     "<MORE_DETAILED_CAPTION>": _paragraph,
 }
 
 
-def caption(scene: SceneData, task: str = "<CAPTION>", variant: int = 0) -> str:
-    """What there is in a scene, at one of three lengths; every thing is named once, with its number.
+def caption(scene: SceneData, task: str = "<CAPTION>", phrasing: int = 0) -> str:
+    """Write a caption that mentions every object once, with its number.
 
     Args:
+        scene: the scene.
         task: `"<CAPTION>"`, `"<DETAILED_CAPTION>"` or `"<MORE_DETAILED_CAPTION>"`.
-        variant: which phrasing; 0 is the plain one.
+        phrasing: index of the wording; 0 is the plainest.
     """
-    return CAPTIONS[task](scene, variant)
+    return CAPTION_WRITERS[task](scene, phrasing)

@@ -1,4 +1,4 @@
-"""From masks to polygons of few vertices, always written the same way, so that a model can learn it."""
+"""Convert masks to polygons with few vertices, in a canonical order that a model can learn."""
 
 from __future__ import annotations
 
@@ -7,98 +7,108 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST_VERTICES = 24  # of all polygons of an object together
-LEAST_PART = 0.04  # of an object's visible area: smaller splinters get no polygon
-TOLERANCE = 0.012  # of the object's longer side: nothing finer is traced
+MAX_VERTICES = 24
+"""Vertices of all polygons of an object together."""
+
+MIN_PART_AREA = 0.04
+"""Parts smaller than this fraction of the visible area get no polygon."""
+
+TOLERANCE = 0.012
+"""Largest deviation of a polygon, as a fraction of the longer side of the mask."""
 
 
-def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Simplified outlines of a mask's parts, largest part first.
+def mask_to_polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Return simplified outlines of the connected parts of a mask, the largest part first.
+
+    Holes are omitted, since Florence-2's polygons have none.
 
     Args:
-        mask: H x W bool.
+        mask: H x W bool, with at least one pixel set.
 
     Returns:
-        A list of N x 2 float arrays, (x, y) in pixels from the mask's corner, clockwise on the screen from
-        the topmost (then leftmost) vertex. Holes are left out, as Florence-2's polygons have none.
+        N x 2 float arrays, (x, y) in pixels from the top left corner of the mask, clockwise on the screen from the topmost
+        (then leftmost) vertex.
     """
-    return simplified(_parts(mask), MOST_VERTICES, TOLERANCE * max(mask.shape))
+    return simplify_contours(_outer_contours(mask), MAX_VERTICES, TOLERANCE * max(mask.shape))
 
 
-def simplified(parts: Sequence[np.ndarray], most: int, tolerance: float) -> list[np.ndarray]:
-    """Douglas and Peucker's vertices, the most telling first, until `most` are spent or all is near enough.
+def simplify_contours(contours: Sequence[np.ndarray], max_vertices: int, tolerance: float) -> list[np.ndarray]:
+    """Simplify closed contours by the algorithm of Douglas and Peucker, with a common budget of vertices.
+
+    The vertex with the largest deviation is added first, whichever contour it belongs to.
 
     Args:
-        parts: closed outlines, N x 2 with the first point repeated at the end.
-        most: vertices for all parts together.
-        tolerance: distance in the units of the points.
+        contours: N x 2, the first point repeated at the end.
+        max_vertices: vertices of all contours together. Each contour keeps at least three.
+        tolerance: largest deviation, in the units of the points.
     """
-    kept: list[set[int]] = [set() for _ in parts]
-    # (-distance, part, from, vertex, to)
+    kept: list[set[int]] = [set() for _ in contours]
+    # (-deviation, contour, first index, index of the vertex, last index)
     queue: list[tuple[float, int, int, int, int]] = []
 
-    def consider(part: int, start: int, end: int) -> None:
+    def consider(contour: int, start: int, end: int) -> None:
         if end - start > 1:
-            vertex, distance = _farthest(parts[part], start, end)
-            heapq.heappush(queue, (-distance, part, start, vertex, end))
+            vertex, distance = _farthest_vertex(contours[contour], start, end)
+            heapq.heappush(queue, (-distance, contour, start, vertex, end))
 
-    def keep(part: int, start: int, vertex: int, end: int) -> None:
-        kept[part].add(vertex)
-        consider(part, start, vertex)
-        consider(part, vertex, end)
+    def keep(contour: int, start: int, vertex: int, end: int) -> None:
+        kept[contour].add(vertex)
+        consider(contour, start, vertex)
+        consider(contour, vertex, end)
 
-    for part, points in enumerate(parts):
-        # three vertices of every part: its start, the point farthest from that, the one farthest off that line
-        kept[part].add(0)
-        keep(part, 0, int(((points - points[0]) ** 2).sum(axis=1).argmax()), len(points) - 1)
-        distance, _, start, vertex, end = min(entry for entry in queue if entry[1] == part)
-        queue.remove((distance, part, start, vertex, end))
+    for i, points in enumerate(contours):
+        # three vertices of each contour: its start, the point farthest from it, and the one farthest from that line
+        kept[i].add(0)
+        keep(i, 0, int(((points - points[0]) ** 2).sum(axis=1).argmax()), len(points) - 1)
+        distance, _, start, vertex, end = min(entry for entry in queue if entry[1] == i)
+        queue.remove((distance, i, start, vertex, end))
         heapq.heapify(queue)
-        keep(part, start, vertex, end)
-    while queue and sum(map(len, kept)) < most:
-        distance, part, start, vertex, end = heapq.heappop(queue)
+        keep(i, start, vertex, end)
+    while queue and sum(map(len, kept)) < max_vertices:
+        distance, i, start, vertex, end = heapq.heappop(queue)
         if -distance < tolerance:
             break
-        keep(part, start, vertex, end)
-    return [points[sorted(indices)] for points, indices in zip(parts, kept, strict=True)]
+        keep(i, start, vertex, end)
+    return [points[sorted(indices)] for points, indices in zip(contours, kept, strict=True)]
 
 
-def _farthest(points: np.ndarray, start: int, end: int) -> tuple[int, float]:
-    """The point between start and end farthest from the straight line joining these, and how far that is."""
+def _farthest_vertex(points: np.ndarray, start: int, end: int) -> tuple[int, float]:
+    """Return the index of the vertex between start and end farthest from the line through these two, and its distance."""
     chord, between = points[end] - points[start], points[start + 1 : end] - points[start]
     length = float(np.hypot(*chord))
     if length == 0:
         distances = np.hypot(between[:, 0], between[:, 1])
     else:
         distances = np.abs(between[:, 0] * chord[1] - between[:, 1] * chord[0]) / length
-    best = int(distances.argmax())
-    return start + 1 + best, float(distances[best])
+    farthest = int(distances.argmax())
+    return start + 1 + farthest, float(distances[farthest])
 
 
-def _parts(mask: np.ndarray) -> list[np.ndarray]:
-    """Outer outlines of a mask's parts as closed N x 2 (x, y) arrays, splinters left out, largest first."""
+def _outer_contours(mask: np.ndarray) -> list[np.ndarray]:
+    """Return the outer contours of a mask as closed N x 2 (x, y) arrays, without small parts, the largest first."""
     from skimage.measure import find_contours
 
     padded = np.pad(mask.astype(np.float32), 1)
-    # find_contours speaks of pixel centres (row, column); pixel (0, 0) covers 0..1, and the pad adds 1
+    # find_contours returns (row, column) of pixel centers; pixel (0, 0) covers 0..1, and the padding adds 1
     closed = [contour[:, ::-1] - 0.5 for contour in find_contours(padded, 0.5)]
     sized = [(_signed_area(points), points) for points in closed]
+    # holes run in the opposite direction
     outer_sign = np.sign(max(sized, key=lambda entry: abs(entry[0]))[0])
     outer = [(abs(area), points) for area, points in sized if area * outer_sign > 0]
-    least = LEAST_PART * sum(area for area, _ in outer)
-    kept = sorted((entry for entry in outer if entry[0] >= least), key=lambda entry: -entry[0])
-    return [_in_order(points) for _, points in kept[: MOST_VERTICES // 4]]
+    min_area = MIN_PART_AREA * sum(area for area, _ in outer)
+    kept = sorted((entry for entry in outer if entry[0] >= min_area), key=lambda entry: -entry[0])
+    return [_canonical_order(points) for _, points in kept[: MAX_VERTICES // 4]]
 
 
-def _in_order(closed: np.ndarray) -> np.ndarray:
-    """The same closed outline, clockwise on the screen, begun at its topmost, then leftmost vertex."""
+def _canonical_order(closed: np.ndarray) -> np.ndarray:
+    """Return the closed contour clockwise on the screen, starting at its topmost, then leftmost vertex."""
     points = closed[:-1] if _signed_area(closed) > 0 else closed[-2::-1]
-    start = np.lexsort((points[:, 0], points[:, 1]))[0]
+    start = int(np.lexsort((points[:, 0], points[:, 1]))[0])
     points = np.roll(points, -start, axis=0)
     return np.concatenate([points, points[:1]])
 
 
 def _signed_area(closed: np.ndarray) -> float:
-    """Positive for clockwise on a screen (y down)."""
+    """Return the area of a closed contour, positive if it is clockwise on the screen (y downwards)."""
     x, y = closed[:, 0], closed[:, 1]
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)

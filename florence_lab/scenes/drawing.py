@@ -1,4 +1,4 @@
-"""TODO"""
+"""Draw one planned object on a layer of its own. Planning needs its silhouette, rendering its pixels."""
 
 from __future__ import annotations
 
@@ -13,50 +13,60 @@ from .sprites import SPRITES
 if TYPE_CHECKING:
     from .types import PlannedObject
 
-SUPERSAMPLE = 3  # objects are drawn this much larger and shrunk, so that edges are smooth
+SUPERSAMPLE = 3
+"""Objects are drawn at this multiple of the image size and reduced, which smooths their edges."""
 
-INK = 0.0056  # width of outlines, as a fraction of the picture's shorter side
+OUTLINE_WIDTH = 0.0056
+"""Width of outlines, as a fraction of the shorter side of the image."""
 
-# Back to front: the sky's layers, then everything that stands or swims, by how far down its feet are.
 LAYERS = {"top": 0, "sky": 1, "water": 2, "ground": 2}
+"""Zone -> layer, back to front. Within a layer, the object whose lower edge is further down is in front."""
 
 DAYLIGHT = (1.0, 1.0, 1.0)
+"""Factors of the red, green and blue of objects that give light themselves."""
 
 
-def _drawn(
-    item: PlannedObject, size: tuple[int, int], supersample: int, silhouette: bool = False
+def draw_object(
+    planned: PlannedObject, image_size: tuple[int, int], supersample: int, silhouette: bool = False
 ) -> tuple[Image.Image, tuple[int, int], Pen]:
-    """A thing on a layer of its own, `supersample` times larger than in the picture.
+    """Draw an object on a layer.
 
-    Returns the layer, the (x, y) in the picture at which it begins, and the pen that drew it.
+    Args:
+        planned: the object.
+        image_size: (width, height) of the image in pixels.
+        supersample: scale of the layer relative to the image.
+        silhouette: draw only the covered area, as an `L` image in place of `RGBA`.
+
+    Returns:
+        The layer, the (x, y) position of its top left corner in the image, and the pen that has drawn it.
     """
-    left, top, wide, tall = item.place(size)
-    ink = INK * min(size)
-    pad = math.ceil(ink) + 1
-    x, y = math.floor(left) - pad, math.floor(top) - pad
-    columns, rows = math.ceil(left + wide) + pad - x, math.ceil(top + tall) + pad - y
-    color = _body_color(item)
-    mode, blank = ("L", 0) if silhouette else ("RGBA", (*darker(color, 0.4), 0))
-    layer = Image.new(mode, (columns * supersample, rows * supersample), blank)
-    design = item.design
+    left, top, width, height = planned.extent(image_size)
+    outline_width = OUTLINE_WIDTH * min(image_size)
+    padding = math.ceil(outline_width) + 1
+    x, y = math.floor(left) - padding, math.floor(top) - padding
+    columns, rows = math.ceil(left + width) + padding - x, math.ceil(top + height) + padding - y
+    color = _body_color(planned)
+    layer_size = (columns * supersample, rows * supersample)
+    layer = Image.new("L", layer_size, 0) if silhouette else Image.new("RGBA", layer_size, (*darker(color, 0.4), 0))
+    design_width, design_height = planned.design_size
     pen = Pen(
         layer,
-        (wide / design[0] * supersample, tall / design[1] * supersample),
+        (width / design_width * supersample, height / design_height * supersample),
         ((left - x) * supersample, (top - y) * supersample),
-        design,
-        item.flip,
-        max(0.6, ink) * supersample,
+        planned.design_size,
+        planned.flip,
+        max(0.6, outline_width) * supersample,
         silhouette,
-        item.word,
-        item.afloat,
+        planned.text,
+        planned.floats,
     )
-    dice = RandomSource(item.seed)
-    if item.sign:
-        SPRITES[item.label].draw(pen, dice, color, item.sign)
+    draw, rng = SPRITES[planned.label].draw, RandomSource(planned.seed)
+    if planned.sign_layout is not None:
+        draw(pen, rng, color, planned.sign_layout)
     else:
-        SPRITES[item.label].draw(pen, dice, color)
+        draw(pen, rng, color)
     return layer, (x, y), pen
 
 
-def _body_color(item: PlannedObject) -> Color:
-    return PALETTE[item.color] if item.color else (255, 255, 255)
+def _body_color(planned: PlannedObject) -> Color:
+    return PALETTE[planned.color] if planned.color else (255, 255, 255)

@@ -1,188 +1,236 @@
-"""TODO"""
+"""Plan a scene: choose its background and objects, and place them so that each one is visible."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from .backgrounds import BACKGROUNDS_TABLE, Background
-from .drawing import LAYERS, _drawn
+from .backgrounds import BACKGROUND_SPECS, Background
+from .drawing import LAYERS, draw_object
 from .paint import FONTS, RandomSource
-from .sprites import SPRITES, WORDS, sign_layout
-from .types import Placed, PlannedObject, ScenePlan
+from .sprites import CAPITAL_HEIGHT, SIGN_WORDS, SPRITES, sign_layout
+from .types import PlannedObject, ScenePlan
 
 CATEGORIES = tuple(SPRITES)
+"""The categories of the scenes. Categories that users register with `sprite` are not among them."""
 
-BACKGROUNDS = tuple(BACKGROUNDS_TABLE)
+BACKGROUNDS = tuple(BACKGROUND_SPECS)
+"""Names of the backgrounds."""
 
-PLAN_SIDE = 128  # the shorter side of the raster on which visibility is decided
+PLAN_SIDE = 128
+"""Shorter side, in pixels, of the raster on which visibility is decided."""
 
-LEAST_VISIBLE = 0.55  # of an object's area, on that raster: a little more than what is promised (0.45)
+MIN_VISIBLE_FRACTION = 0.55
+"""Visible fraction of each object on that raster; at least 0.45 remain at any image size."""
 
-LEAST_SIDE = 0.08  # of the shorter side: a little more than what is promised (0.07)
+MIN_SIDE = 0.08
+"""Shorter side of each object's box on that raster, as a fraction of the shorter side; at least 0.07 remain."""
 
-WITH_TEXT = 0.36  # of scenes have a sign
+SIGN_PROBABILITY = 0.36
+"""Fraction of scenes with a sign."""
 
-HERD = 0.2  # of scenes show one kind of thing only, where it is one that comes in numbers
+SINGLE_CATEGORY_PROBABILITY = 0.2
+"""Probability that the first category, if it is one that appears in groups, fills the scene."""
 
-CAPITALS = (0.05, 0.085)  # height of a sign's capitals, as a fraction of the shorter side
+CAPITAL_HEIGHT_RANGE = (0.05, 0.085)
+"""Height of a sign's capital letters, as a fraction of the shorter side of the image."""
 
-COUNTS = {1: 1.3, 2: 1.5, 3: 1.6, 4: 1.5, 5: 1.2, 6: 1.0}
+OBJECT_COUNT_WEIGHTS = {1: 1.3, 2: 1.5, 3: 1.6, 4: 1.5, 5: 1.2, 6: 1.0}
+"""Number of objects -> relative frequency."""
+
+MAX_TRIALS = 14
+"""Positions tried for each object before it is left out."""
+
+
+class Silhouette(NamedTuple):
+    """A planned object on the raster.
+
+    Attributes:
+        planned: the object.
+        mask: h x w bool, the pixels that it covers inside the raster.
+        origin: (x, y) of the mask's top left corner.
+        full_area: number of pixels that it covers, those outside the raster included.
+    """
+
+    planned: PlannedObject
+    mask: np.ndarray
+    origin: tuple[int, int]
+    full_area: int
+
+
+class _Candidate(NamedTuple):
+    """What to place: a category, its color, and the word of a sign."""
+
+    label: str
+    color: str | None
+    text: str | None = None
 
 
 def plan_scene(
     seed: int, raster: tuple[int, int], max_objects: int = 6, categories: tuple[str, ...] = CATEGORIES
 ) -> ScenePlan:
-    """Decide everything about a scene; `raster` is the size of the pictures on which visibility is judged."""
-    dice = RandomSource(seed)
-    name = dice.pick(BACKGROUNDS)
-    place, backdrop_seed = BACKGROUNDS_TABLE[name], dice.seed()
-    wanted = dice.weighted({n: w for n, w in COUNTS.items() if n <= max_objects})
-    crowd = _crowd(wanted) * dice.uniform(0.88, 1.14)
-    planned: list[Placed] = []
-    for label, color, word in _cast(place, wanted, categories, dice):
-        own = RandomSource(dice.seed())
-        for _ in range(14):
-            item = _item(place, label, color, word, crowd, raster, own)
-            trial = _with(planned, item, raster, own.chance(0.6))
+    """Plan the scene of a seed.
+
+    Args:
+        seed: the seed. Together with the other arguments it determines the plan.
+        raster: (width, height) in pixels of the raster on which visibility is decided.
+        max_objects: largest number of objects, 1 to 6.
+        categories: the categories to choose from.
+    """
+    rng = RandomSource(seed)
+    name = rng.choice(BACKGROUNDS)
+    background, background_seed = BACKGROUND_SPECS[name], rng.seed()
+    count = rng.weighted_choice({n: w for n, w in OBJECT_COUNT_WEIGHTS.items() if n <= max_objects})
+    scale = _scale_for_count(count) * rng.uniform(0.88, 1.14)
+    placed: list[Silhouette] = []
+    for candidate in _choose_objects(background, count, categories, rng):
+        object_rng = RandomSource(rng.seed())
+        for _ in range(MAX_TRIALS):
+            planned = _place_object(background, candidate, scale, raster, object_rng)
+            trial = _try_add(placed, planned, raster, max_overlap=0.1 if object_rng.chance(0.6) else 0.45)
             if trial is not None:
-                planned = trial
+                placed = trial
                 break
-    return ScenePlan(seed, name, backdrop_seed, tuple(placed.item for placed in planned))
+    return ScenePlan(seed, name, background_seed, tuple(silhouette.planned for silhouette in placed))
 
 
-def _crowd(count: int) -> float:
-    """How large things are drawn: larger where there are few."""
+def _scale_for_count(count: int) -> float:
+    """Return the relative size of the objects of a scene; the fewer, the larger."""
     return {1: 1.55, 2: 1.34, 3: 1.18, 4: 1.08, 5: 1.0, 6: 0.95}[count]
 
 
-def _cast(
-    place: Background, wanted: int, categories: tuple[str, ...], dice: RandomSource
-) -> list[tuple[str, str | None, str | None]]:
-    """(label, colour, word) of the things of a scene, in the order in which they find their places.
+def _choose_objects(
+    background: Background, count: int, categories: tuple[str, ...], rng: RandomSource
+) -> list[_Candidate]:
+    """Choose the objects of a scene, in the order in which they are placed.
 
-    Of kinds that have no home here, or are used up, there are none: a scene may hold less than is wanted.
+    There are fewer than `count` if too few of the categories appear on the background.
     """
-    cast: list[tuple[str, str | None, str | None]] = []
-    signs = "sign" in categories and dice.chance(WITH_TEXT) and dice.weighted({1: 0.7, 2: 0.25, 3: 0.05})
-    for _ in range(wanted if categories == ("sign",) else min(wanted, signs)):
-        cast.append(("sign", dice.weighted(SPRITES["sign"].colors), _word(dice)))
-    weights = {label: weight for label, weight in _weights(place.name).items() if label in categories}
-    herd = dice.chance(HERD)
-    while len(cast) < wanted and weights:
-        label = dice.weighted(weights)
-        kind = SPRITES[label]
-        count = 1
-        if herd and kind.group > 1:
-            count = wanted - len(cast)
-        elif dice.chance(min(0.6, 0.3 * kind.group)):
-            count = min(dice.weighted({2: 1.2, 3: 1.0, 4: 0.8, 5: 0.25}), wanted - len(cast))
-        color, alike = dice.weighted(kind.colors), dice.chance(0.7)
-        for _ in range(count):
-            cast.append((label, color if alike else dice.weighted(kind.colors), None))
+    chosen: list[_Candidate] = []
+    signs = "sign" in categories and rng.chance(SIGN_PROBABILITY) and rng.weighted_choice({1: 0.7, 2: 0.25, 3: 0.05})
+    for _ in range(count if categories == ("sign",) else min(count, signs)):
+        chosen.append(_Candidate("sign", rng.weighted_choice(SPRITES["sign"].colors), _sample_word(rng)))
+    weights = {label: weight for label, weight in _category_weights(background.name).items() if label in categories}
+    fill_with_one = rng.chance(SINGLE_CATEGORY_PROBABILITY)
+    while len(chosen) < count and weights:
+        label = rng.weighted_choice(weights)
+        sprite = SPRITES[label]
+        group = 1
+        if fill_with_one and sprite.group_weight > 1:
+            group = count - len(chosen)
+        elif rng.chance(min(0.6, 0.3 * sprite.group_weight)):
+            group = min(rng.weighted_choice({2: 1.2, 3: 1.0, 4: 0.8, 5: 0.25}), count - len(chosen))
+        color, is_one_color = rng.weighted_choice(sprite.colors), rng.chance(0.7)
+        for _ in range(group):
+            chosen.append(_Candidate(label, color if is_one_color else rng.weighted_choice(sprite.colors)))
         del weights[label]
-    return cast
+    return chosen
 
 
-def _weights(background: str) -> dict[str, float]:
-    """Categories that belong in a place; those with few homes are likelier there, so that none is rare."""
+def _category_weights(background: str) -> dict[str, float]:
+    """Return the relative frequencies of the categories on a background.
+
+    Categories that appear on few backgrounds are more frequent there, so that none is rare overall.
+    """
     weights = {}
-    for label, kind in SPRITES.items():
-        if label != "sign" and (not kind.homes or background in kind.homes):
-            weights[label] = (len(kind.homes) or len(BACKGROUNDS)) ** -0.7 / (1 + 0.17 * kind.group)
+    for label, sprite in SPRITES.items():
+        if label != "sign" and (not sprite.backgrounds or background in sprite.backgrounds):
+            count = len(sprite.backgrounds) or len(BACKGROUNDS)
+            weights[label] = count**-0.7 / (1 + 0.17 * sprite.group_weight)
     return weights
 
 
-def _word(dice: RandomSource) -> str:
-    return dice.pick((str.upper, str.upper, str.lower, str.capitalize))(dice.pick(WORDS))
+def _sample_word(rng: RandomSource) -> str:
+    return rng.choice((str.upper, str.upper, str.lower, str.capitalize))(rng.choice(SIGN_WORDS))
 
 
-def _item(
-    place: Background,
-    label: str,
-    color: str | None,
-    word: str | None,
-    crowd: float,
-    raster: tuple[int, int],
-    dice: RandomSource,
+def _place_object(
+    background: Background, candidate: _Candidate, scale: float, raster: tuple[int, int], rng: RandomSource
 ) -> PlannedObject:
-    """A place, a size and a look for one thing; whether it fits is for others to judge."""
-    kind, seed, aspect = SPRITES[label], dice.seed(), raster[0] / raster[1]
-    zone = kind.zone
-    afloat = zone == "water" and place.water is not None and (label == "boat" or dice.chance(0.7))
-    if zone == "water" and not afloat:
+    """Sample a position, a size and an appearance for an object, regardless of the other objects."""
+    label, color, text = candidate
+    sprite, seed, aspect = SPRITES[label], rng.seed(), raster[0] / raster[1]
+    zone = sprite.zone
+    floats = zone == "water" and background.water is not None and (label == "boat" or rng.chance(0.7))
+    if zone == "water" and not floats:
         zone = "ground"
-    y, scale = _height_in(place, zone, dice)
+    y, perspective = _sample_vertical_position(background, zone, rng)
     sign = None
-    if word is not None:
-        sign = sign_layout(word, dice.pick(FONTS), dice)
-        capital = min(dice.uniform(*CAPITALS) * (0.8 + 0.2 * crowd), 0.8 * max(1, aspect) / sign.size[0] * 20)
-        wide, tall = (v * capital / 20 for v in sign.size)
+    if text is not None:
+        sign = sign_layout(text, rng.choice(FONTS), rng)
+        capital = rng.uniform(*CAPITAL_HEIGHT_RANGE) * (0.8 + 0.2 * scale)
+        capital = min(capital, 0.8 * max(1, aspect) / sign.size[0] * CAPITAL_HEIGHT)
+        width, height = (v * capital / CAPITAL_HEIGHT for v in sign.size)
     else:
-        stretch = math.exp(dice.uniform(-kind.stretch, kind.stretch))
-        tall = kind.tall * scale * min(crowd, 0.62 / kind.tall) * dice.uniform(0.86, 1.16)
-        wide = tall * kind.size[0] / kind.size[1] * stretch
-        fit = min(1.0, (y - 0.02) / min(1, aspect) / tall) if zone in ("ground", "water") else 1.0
-        fit = max(fit, 0.105 / min(wide, tall))
-        wide, tall = wide * fit, tall * fit
+        stretch = math.exp(rng.uniform(-sprite.aspect_jitter, sprite.aspect_jitter))
+        height = sprite.height * perspective * min(scale, 0.62 / sprite.height) * rng.uniform(0.86, 1.16)
+        width = height * sprite.size[0] / sprite.size[1] * stretch
+        # what stands is at most as high as the image above its feet, but never too small to be recognized
+        fit = min(1.0, (y - 0.02) / min(1, aspect) / height) if zone in ("ground", "water") else 1.0
+        fit = max(fit, 0.105 / min(width, height))
+        width, height = width * fit, height * fit
     if zone in ("sky", "top"):
-        y += tall / 2 * min(1, aspect)
-    y = max(y, tall * min(1, aspect) + 0.02)
-    half = wide / 2 * min(1, 1 / aspect)
-    slack = 0.0 if word or not dice.chance(0.12) else 0.3 * half
-    x = dice.uniform(min(half + 0.01 - slack, 0.5), max(1 - half - 0.01 + slack, 0.5))
-    flip = kind.flip and dice.chance(0.5)
-    return PlannedObject(label, color, seed, x, y, tall, wide, flip, LAYERS[zone], afloat, word, sign)
+        y += height / 2 * min(1, aspect)
+    y = max(y, height * min(1, aspect) + 0.02)
+    half = width / 2 * min(1, 1 / aspect)
+    overhang = 0.0 if text or not rng.chance(0.12) else 0.3 * half
+    x = rng.uniform(min(half + 0.01 - overhang, 0.5), max(1 - half - 0.01 + overhang, 0.5))
+    flip = sprite.can_flip and rng.chance(0.5)
+    design_size = sign.size if sign else sprite.size
+    return PlannedObject(label, color, seed, x, y, height, width, design_size, flip, LAYERS[zone], floats, text, sign)
 
 
-def _height_in(place: Background, zone: str, dice: RandomSource) -> tuple[float, float]:
-    """Where a thing's feet are (for the sky: its middle), and how large perspective makes it."""
-    share = dice.random()
+def _sample_vertical_position(background: Background, zone: str, rng: RandomSource) -> tuple[float, float]:
+    """Sample the lower edge of an object (in the sky: its center), and the size that perspective gives it there."""
+    fraction = rng.random()
     if zone == "top":
-        return 0.13 + 0.1 * share, 1.0
+        return 0.13 + 0.1 * fraction, 1.0
     if zone == "sky":
-        low, high = place.sky
-        return low + (high - low) * share, dice.uniform(0.8, 1.1)
-    low, high = place.water if zone == "water" and place.water else place.ground
-    return low + (high - low) * share, 0.68 + 0.37 * share
+        low, high = background.sky
+        return low + (high - low) * fraction, rng.uniform(0.8, 1.1)
+    low, high = background.water if zone == "water" and background.water else background.ground
+    return low + (high - low) * fraction, 0.68 + 0.37 * fraction
 
 
-def _with(planned: list[Placed], item: PlannedObject, raster: tuple[int, int], shy: bool) -> list[Placed] | None:
-    """The plan with one more thing, or None if then something could not be seen well enough."""
-    area = item.place(raster)
-    if any(_overlap(area, other.item.place(raster)) > (0.1 if shy else 0.45) for other in planned):
+def _try_add(
+    placed: list[Silhouette], planned: PlannedObject, raster: tuple[int, int], max_overlap: float
+) -> list[Silhouette] | None:
+    """Return the plan with the object added, or None if any object would be insufficiently visible."""
+    extent = planned.extent(raster)
+    if any(_overlap(extent, other.planned.extent(raster)) > max_overlap for other in placed):
         return None
-    trial = sorted([*planned, _silhouette(item, raster)], key=lambda placed: (placed.item.layer, placed.item.y))
+    trial = sorted([*placed, _silhouette(planned, raster)], key=lambda s: (s.planned.layer, s.planned.y))
     covered = np.zeros((raster[1], raster[0]), bool)
-    for placed in reversed(trial):
-        (x, y), shape = placed.corner, placed.shape
-        under = covered[y : y + shape.shape[0], x : x + shape.shape[1]]
-        if not _seen(placed, under, raster):
+    for silhouette in reversed(trial):
+        (x, y), mask = silhouette.origin, silhouette.mask
+        covered_here = covered[y : y + mask.shape[0], x : x + mask.shape[1]]
+        if not _is_visible_enough(silhouette, covered_here, raster):
             return None
-        under |= shape
+        covered_here |= mask
     return trial
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """The share of the smaller of two (left, top, width, height) that lies in the other."""
-    wide = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    tall = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(wide, 0.0) * max(tall, 0.0) / min(a[2] * a[3], b[2] * b[3])
+    """Return the intersection of two (left, top, width, height) as a fraction of the smaller one."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0) / min(a[2] * a[3], b[2] * b[3])
 
 
-def _seen(placed: Placed, under: np.ndarray, raster: tuple[int, int]) -> bool:
-    """Whether enough of a silhouette is neither covered nor outside the picture; of a sign, all."""
-    visible = placed.shape & ~under
-    if visible.sum() < (0.99 if placed.item.word else LEAST_VISIBLE) * placed.whole:
+def _is_visible_enough(silhouette: Silhouette, covered: np.ndarray, raster: tuple[int, int]) -> bool:
+    """Return whether enough of a silhouette is neither covered nor outside the raster. Signs are visible entirely."""
+    visible = silhouette.mask & ~covered
+    if visible.sum() < (0.99 if silhouette.planned.text else MIN_VISIBLE_FRACTION) * silhouette.full_area:
         return False
     columns, rows = np.flatnonzero(visible.any(0)), np.flatnonzero(visible.any(1))
-    return min(columns[-1] - columns[0], rows[-1] - rows[0]) + 1 >= LEAST_SIDE * min(raster)
+    return bool(min(columns[-1] - columns[0], rows[-1] - rows[0]) + 1 >= MIN_SIDE * min(raster))
 
 
-def _silhouette(item: PlannedObject, raster: tuple[int, int]) -> Placed:
-    layer, (x, y), _ = _drawn(item, raster, 1, silhouette=True)
-    shape = np.asarray(layer) > 127
+def _silhouette(planned: PlannedObject, raster: tuple[int, int]) -> Silhouette:
+    layer, (x, y), _ = draw_object(planned, raster, 1, silhouette=True)
+    mask = np.asarray(layer) > 127
     x0, y0 = max(0, x), max(0, y)
     x1, y1 = min(raster[0], x + layer.width), min(raster[1], y + layer.height)
-    return Placed(item, shape[y0 - y : y1 - y, x0 - x : x1 - x], (x0, y0), int(shape.sum()))
+    return Silhouette(planned, mask[y0 - y : y1 - y, x0 - x : x1 - x], (x0, y0), int(mask.sum()))

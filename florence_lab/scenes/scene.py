@@ -1,4 +1,4 @@
-"""TODO"""
+"""`draw_scene` and `Scene`: an image with the ground truth of every task."""
 
 from __future__ import annotations
 
@@ -13,39 +13,66 @@ from .rendering import render
 from .sprites import SPRITES
 from .types import SceneData
 
+MIN_SIZE = 16
+"""Shortest side of a scene in pixels. In smaller images objects may have no visible pixel."""
+
 
 @dataclass(frozen=True)
 class Scene(SceneData):
-    """A cartoon picture and everything true about it."""
+    """A drawn scene that knows the ground truth of every published task. For the attributes see `SceneData`."""
 
-    def answer(self, task: str, text: str | None = None, variant: int = 0) -> Result:
-        """The right answer to a task about this scene, as a typed result whose `raw` is the target string."""
-        return answers.answer(self, task, text, variant)
+    def answer(self, task: str, text: str | Sequence[float] | None = None, phrasing: int = 0) -> Result:
+        """Return the ground truth of a task as a typed result, whose `raw` is the target string.
 
-    def queries(self, task: str, rng: answers.HasRandom) -> list[str | None]:
-        """Inputs that make sense for a task here; `[None]` for a task without one."""
-        return answers.queries(self, task, rng)
+        Args:
+            task: a task token, `"<OD>"`.
+            text: the phrase, caption or expression, or the region as four location tokens or (x0, y0, x1, y1) in pixels.
+            phrasing: index of the wording of a caption; 0 is the plainest.
+
+        Raises:
+            ValueError: for a task without ground truth, a missing or superfluous input, and a region without an object.
+        """
+        return answers.answer(self, task, text, phrasing)
+
+    def sample_inputs(self, task: str, rng: answers.SupportsRandom) -> list[str | None]:
+        """Return inputs with which a task can be given for this scene, in random order.
+
+        Args:
+            task: a task token.
+            rng: `random.Random` or a NumPy `Generator`.
+
+        Returns:
+            Captions, phrases, expressions, or regions as location tokens. `[None]` for a task without an input. `[]` if the
+            task does not apply: a region with text in a scene without any, or a task without ground truth.
+        """
+        return answers.sample_inputs(self, task, rng)
 
 
 def draw_scene(
     seed: int, size: int | tuple[int, int] = 512, max_objects: int = 6, categories: Sequence[str] | None = None
 ) -> Scene:
-    """Draw the scene of a seed: the same one every time, everywhere, at any size of the same proportions.
+    """Draw the scene of a seed.
+
+    A seed gives the same scene on every machine, and the same objects at every size of the same aspect ratio.
 
     Args:
-        seed: any whole number; see `TRAIN_SEEDS` and `HELD_OUT_SEEDS`.
-        size: pixels; a number is a square, a pair is (width, height).
-        max_objects: at most this many things, 1 to 6.
-        categories: which kinds of things, of `CATEGORIES` or drawn by a `sprite` of your own; by default the former. With
-            other kinds it is another scene.
+        seed: any integer, see `TRAIN_SEEDS` and `HELD_OUT_SEEDS`.
+        size: side of a square image in pixels, or (width, height).
+        max_objects: largest number of objects, at least 1. No scene has more than 6.
+        categories: categories to choose from, of `CATEGORIES` or registered with `sprite`; `CATEGORIES` by default. The same
+            seed gives another scene for other categories.
 
     Raises:
-        ValueError: for an unknown category.
+        ValueError: for an unknown category, a `max_objects` below 1, and a size below `MIN_SIZE`.
     """
     for name in categories or ():
         if name not in SPRITES:
             raise ValueError(unknown_name("category", name, SPRITES))
+    if max_objects < 1:
+        raise ValueError(f"max_objects must be at least 1, not {max_objects}")
     width, height = (size, size) if isinstance(size, int) else size
+    if min(width, height) < MIN_SIZE:
+        raise ValueError(f"size {size} is too small: scenes have at least {MIN_SIZE} x {MIN_SIZE} pixels")
     unit = min(width, height)
     raster = round(PLAN_SIDE * width / unit), round(PLAN_SIDE * height / unit)
     plan = plan_scene(seed, raster, max_objects, tuple(categories or CATEGORIES))

@@ -78,7 +78,7 @@ def build_result(
         image: kept in the result.
     """
     task = prompt.task
-    shared = {
+    shared: dict[str, Any] = {
         "raw": raw,
         "image_size": image_size,
         "task": task.token,

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # The tokens that the published processor appends to BART's vocabulary, in this order. The misspelling is theirs.
-ADDED_TOKENS = (
-    ["<od>", "</od>", "<ocr>", "</ocr>"]
-    + LOCATION_TOKENS
-    + ["<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"]
-    + ["<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"]
-    + ["<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"]
-)
+ADDED_TOKENS = [
+    *("<od>", "</od>", "<ocr>", "</ocr>", *LOCATION_TOKENS),
+    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
+    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
+]
 
 # Phrases of a caption that have no box: pronouns, and the image itself. The published processor drops them too
 # (`banned_grounding_tokens`).
@@ -85,16 +84,20 @@ class Vocabulary:
         Raises:
             ValueError: if the tokenizer is not a Florence-2 tokenizer.
         """
-        ids = tokenizer.convert_tokens_to_ids(LOCATION_TOKENS)
+
+        def ids_of(tokens: Sequence[str]) -> list[int]:
+            ids = tokenizer.convert_tokens_to_ids(list(tokens))
+            return ids if isinstance(ids, list) else [ids]
+
+        ids = ids_of(LOCATION_TOKENS)
         location_ids = range(ids[0], ids[0] + NUM_BINS)
         if ids != list(location_ids):
             raise ValueError("not a Florence-2 tokenizer: it lacks the 1,000 consecutive location tokens")
         markup: dict[int, tuple[str, int | None]] = {
             id_: (token, n) for n, (id_, token) in enumerate(zip(location_ids, LOCATION_TOKENS, strict=True))
         }
-        markup |= {tokenizer.convert_tokens_to_ids(token): (token, None) for token in SEPARATORS}
-        special = frozenset(tokenizer.convert_tokens_to_ids(list(_SPECIAL_TOKENS)))
-        unused = frozenset(tokenizer.convert_tokens_to_ids(_UNUSED_TOKENS))
+        markup |= {id_: (token, None) for id_, token in zip(ids_of(SEPARATORS), SEPARATORS, strict=True)}
+        special, unused = frozenset(ids_of(_SPECIAL_TOKENS)), frozenset(ids_of(_UNUSED_TOKENS))
         return cls(tokenizer, special, special | unused, markup, location_ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -1,12 +1,15 @@
 """What makes a row valid."""
 
 import json
+import random
 
 import pytest
+from PIL import Image
 
 from florence_lab.data.datasets import load_examples
-from florence_lab.data.rows import RowError
+from florence_lab.data.rows import RowError, TextRow
 from florence_lab.data.validation import RowValidator, summarize_row_errors
+from florence_lab.tasks import TASKS
 from florence_lab.template.locations import format_location_tokens
 
 SIZE = (200, 100)
@@ -59,6 +62,7 @@ def test_a_valid_row_becomes_an_example(write_rows, read, query, response, text)
         (row("<OPEN_VOCABULARY_DETECTION>"), "invalid query", "<OPEN_VOCABULARY_DETECTION>"),
         (row("Find it", "there", objects=[item()]), "objects without placeholders", "<bbox>"),
         (find(item(caption=" ")), "object without a caption", "bbox"),
+        (find(item(caption="a<loc_1>")), "target does not fit the task", "'a<loc_1>'"),
         (find(item(image=1)), "more than one image", "1"),
         (find(item(bbox_type="yolo")), "unknown bbox_type", "'yolo'; expected real, norm_1000, norm_1"),
         (find(item(bbox=[1, 2, 3])), "invalid box", "[1, 2, 3]"),
@@ -83,6 +87,7 @@ def test_an_invalid_row_is_reported_with_its_fault(write_rows, template, bad, ki
         ("<OD>", "no boxes here", "no boxes here"),
         ("<OD>", f"cat{TOKENS}<loc_7>", "incomplete"),
         ("<OD>", f"cat{TOKENS}dog", "no location for dog"),
+        ("<OD>", f"{TOKENS}cat{TOKENS}", "either all instances have a label or none"),
         ("<OCR_WITH_REGION>", f"stop{TOKENS}", "stop"),
         ("<REGION_TO_SEGMENTATION>" + TOKENS, TOKENS, "incomplete"),
         ("<REGION_TO_CATEGORY>" + TOKENS, TOKENS, "answers with text"),
@@ -95,6 +100,18 @@ def test_a_target_that_is_not_parsed_back_is_refused(write_rows, read, query, re
     assert examples == []
     assert error.kind == "target does not fit the task"
     assert detail in error.details
+
+
+def test_no_target_makes_the_validation_fail(validator):
+    rng = random.Random(3)
+    pieces = ["cat", " ", "the", "<sep>", "<and>", "<poly>", "</poly>", "<loc_1>", TOKENS, "</s>", "<od>", "é\u2028"]
+    image = Image.new("RGB", SIZE)
+    for task in TASKS.values():
+        query = task.token + {"none": "", "phrase": "a cat", "region": TOKENS}[task.input]
+        for _ in range(60):
+            target = "".join(rng.choices(pieces, k=rng.randint(1, 7)))
+            examples, errors = validator(TextRow(image, query, target, "row 1"))
+            assert len(examples) + len(errors) == 1
 
 
 def test_inference_needs_no_target(write_rows, template):

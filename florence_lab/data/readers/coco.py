@@ -86,6 +86,8 @@ class CocoReader:
     def _make_row(
         self, index: _CocoIndex, image: Mapping[str, Any], annotations: list[Mapping[str, Any]], task: Task
     ) -> Callable[[], AnnotatedRow]:
+        """Return a function that builds a row."""
+
         def build() -> AnnotatedRow:
             is_region = task.input == "region"
             return AnnotatedRow(
@@ -167,20 +169,24 @@ class _CocoIndex:
             if annotation[key] not in ids:
                 self.errors.append(RowError(source, f"unknown {key}", repr(annotation[key])))
                 return False
-        try:
-            is_box = np.array(annotation["bbox"], float).shape == (4,) and np.isfinite(annotation["bbox"]).all()
-        except (TypeError, ValueError):
-            is_box = False
+        box = annotation["bbox"]
+        is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
         if not is_box:
-            self.errors.append(RowError(source, "invalid box", f"{annotation['bbox']!r}, expected x, y, width, height"))
-        return bool(is_box)
+            self.errors.append(RowError(source, "invalid box", f"{box!r}; expected x, y, width, height"))
+        return is_box
 
     def _is_valid(self, entry: Any, keys: tuple[str, ...], kind: str) -> bool:
-        """Return whether an entry has some keys, and record an error if it does not."""
-        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        """Return whether an entry has some keys, with a number or text as ids, and record an error if it does not."""
+        missing = [
+            key
+            for key in keys
+            if not isinstance(entry, dict)
+            or key not in entry
+            or (key.endswith("id") and not isinstance(entry[key], (int, str)))
+        ]
         if missing:
             id_ = entry.get("id", "without an id") if isinstance(entry, dict) else "that is not an object"
-            self.errors.append(RowError(f"{self.path}, {kind} {id_}", "missing fields", ", ".join(missing)))
+            self.errors.append(RowError(f"{self.path}, {kind} {id_}", "missing or invalid fields", ", ".join(missing)))
         return not missing
 
 

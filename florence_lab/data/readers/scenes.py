@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ...exceptions import DatasetError
 from ...scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
-from ...scenes.export import rows as scene_rows
+from ...scenes.export import scene_rows
 from ...tasks import TASKS
 from ..examples import SceneReference
 from ..rows import TextRow

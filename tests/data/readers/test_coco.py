@@ -159,7 +159,13 @@ def test_a_missing_field_is_reported(coco, read, missing):
     del broken[missing]
     examples, (error,) = read(coco(annotation(31), broken))
     assert len(examples) == 1
-    assert (error.kind, error.details) == ("missing fields", missing)
+    assert (error.kind, error.details) == ("missing or invalid fields", missing)
+
+
+def test_an_entry_that_is_no_object_is_reported(coco, read):
+    examples, errors = read(coco(annotation(31), annotation(image_id=[7]), "text", images=[IMAGE, {"id": 8}]))
+    assert len(examples) == 1
+    assert [error.details for error in errors] == ["file_name", "image_id", "id, image_id, category_id, bbox"]
 
 
 def test_the_stated_size_is_compared_with_the_image(coco, read):

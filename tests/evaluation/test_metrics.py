@@ -1,0 +1,213 @@
+"""The metrics, on predictions whose value is known."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support import boxes
+
+from florence_lab.evaluation import (
+    METRIC_SUITES,
+    Evaluation,
+    expected_calibration_error,
+    mean_average_precision,
+    precision_recall_curve,
+)
+from florence_lab.evaluation.metrics import DEFAULT_METRICS, metric_suite
+from florence_lab.evaluation.suites import SCENE_METRIC_SUITES
+from florence_lab.results import Polygons, Quads, Text
+from florence_lab.tasks import FREE_QUESTION, TASKS, Task
+
+CAT = ("cat", 0, 0, 10, 10)
+NAN = pytest.approx(math.nan, nan_ok=True)
+
+
+def text(content):
+    return Text(raw=content, image_size=(100, 100), text=content)
+
+
+def outlines(*rectangles):
+    squares = [(np.array([(a, b), (c, b), (c, d), (a, d)], float),) for a, b, c, d in rectangles]
+    return Polygons(raw="", image_size=(100, 100), labels=[""] * len(squares), polygons=tuple(squares))
+
+
+def no_quads():
+    return Quads(raw="", image_size=(100, 100), labels=[], quads=np.zeros((0, 4, 2)))
+
+
+def sample_score(metric, prediction, ground_truth):
+    return METRIC_SUITES[metric].per_sample(prediction, ground_truth)
+
+
+def test_ground_truth_as_prediction_scores_one(scene_sample):
+    evaluation = Evaluation("truth", scene_sample, [e.ground_truth for e in scene_sample], (), SCENE_METRIC_SUITES)
+    metrics = evaluation.metrics
+    assert list(metrics) == list(TASKS)
+    for task, values in metrics.items():
+        ece = {"ECE": NAN} if "ECE" in values else {}  # a ground truth has no scores
+        assert values == dict.fromkeys(values, pytest.approx(1)) | ece, task
+
+
+def test_predictions_of_other_images_score_low(scene_sample):
+    predictions = []
+    for example in scene_sample:
+        same_task = [e for e in scene_sample if e.prompt.task == example.prompt.task]
+        predictions.append(same_task[(same_task.index(example) + 1) % len(same_task)].ground_truth)
+    metrics = Evaluation("shuffled", scene_sample, predictions, (), SCENE_METRIC_SUITES).metrics
+    bounds = {"<REGION_TO_CATEGORY>": 0.25, "<REGION_PROPOSAL>": 0.35, "<REGION_TO_SEGMENTATION>": 0.2}
+    for task, values in metrics.items():
+        assert np.nanmax(list(values.values())) <= bounds.get(task, 0.15), (task, values)
+
+
+def test_missing_objects_cost_recall_and_not_precision(scene_sample):
+    ground_truths = [e.ground_truth for e in scene_sample if e.prompt.task.token == "<OD>"]
+    rng = random.Random(0)
+    predictions = [truth[[i for i in range(len(truth)) if rng.random() > 0.1]] for truth in ground_truths]
+    values = METRIC_SUITES["detection"].aggregate(predictions, ground_truths)
+    assert values["precision@0.5"] == 1
+    assert values["recall@0.5"] == pytest.approx(sum(map(len, predictions)) / sum(map(len, ground_truths)))
+    assert 0.75 < values["mAP@0.5"] < 1
+
+
+def test_detection_counts_instances_of_all_images_together():
+    predictions = [boxes(CAT, ("cat", 50, 50, 60, 60), ("cat", 70, 70, 80, 80)), boxes(CAT)]
+    values = METRIC_SUITES["instances"].aggregate(predictions, [boxes(CAT), boxes(CAT)])
+    assert values == {"precision@0.5": 0.5, "recall@0.5": 1, "F1@0.5": pytest.approx(2 / 3)}
+
+
+def test_proposals_ignore_labels():
+    assert sample_score("proposals", boxes(("", 0, 0, 10, 10)), boxes(CAT, ("dog", 50, 50, 60, 60))) == 0.5
+
+
+def test_masks_are_compared_by_the_pixels_of_all_instances():
+    assert sample_score("masks", outlines((0, 0, 10, 10)), outlines((0, 0, 10, 20))) == 0.5
+    assert sample_score("masks", outlines((0, 0, 10, 10), (50, 0, 60, 10)), outlines((0, 0, 10, 10))) == 0.5
+
+
+# undefined values
+
+
+@pytest.mark.parametrize(
+    ("metric", "empty", "something"),
+    [
+        ("detection", boxes(), boxes(CAT)),
+        ("instances", no_quads(), replace(no_quads(), labels=["A"], quads=np.eye(4)[None, :, :2] * 50)),
+        ("masks", outlines(), outlines((0, 0, 10, 10))),
+        ("ocr", text(""), text("STOP")),
+        ("caption", text(""), text("a cat")),
+    ],
+)
+def test_nothing_predicted_where_nothing_is_has_no_score(metric, empty, something):
+    assert math.isnan(sample_score(metric, empty, empty))
+    assert sample_score(metric, something, empty) == 0
+    assert sample_score(metric, empty, something) == 0
+
+
+@pytest.mark.parametrize("metric", METRIC_SUITES)
+def test_metrics_of_no_samples_are_undefined(metric):
+    values = METRIC_SUITES[metric].aggregate([], [])
+    assert values == dict.fromkeys(values, NAN)
+
+
+def test_recall_without_ground_truth_is_undefined_and_precision_is_zero():
+    values = METRIC_SUITES["detection"].aggregate([boxes(CAT, scores=[0.5])], [boxes()])
+    assert values["precision@0.5"] == values["F1@0.5"] == 0
+    assert [values[name] for name in ("recall@0.5", "mAP@0.5", "mAP@[.5:.95]")] == [NAN] * 3
+
+
+def test_precision_without_predictions_is_undefined_and_recall_is_zero():
+    values = METRIC_SUITES["instances"].aggregate([boxes()], [boxes(CAT)])
+    assert values == {"precision@0.5": NAN, "recall@0.5": 0, "F1@0.5": 0}
+
+
+def test_means_leave_out_undefined_samples():
+    predictions, ground_truths = [outlines(), outlines((0, 0, 10, 10))], [outlines(), outlines((0, 0, 10, 20))]
+    assert METRIC_SUITES["masks"].aggregate(predictions, ground_truths) == {"mask_iou": 0.5}
+
+
+# texts
+
+
+def test_additional_words_count_as_errors():
+    def word_accuracy(*predicted):
+        ground_truths = [text("STOP CAFE"), text("ZOO"), text("")]
+        return METRIC_SUITES["ocr"].aggregate([text(words) for words in predicted], ground_truths)["word_accuracy"]
+
+    assert word_accuracy("STOP CAFE", "ZOO", "") == 1
+    assert word_accuracy("STOP CAFE", "200", "") == pytest.approx(2 / 3)
+    assert word_accuracy("STOP CAFE", "ZOO", "SALE") == pytest.approx(2 / 3)
+    assert word_accuracy("", "", "") == 0
+
+
+def test_words_may_be_separated_by_any_white_space():
+    assert sample_score("ocr", text("STOP\nCAFE"), text("STOP CAFE")) == 1
+
+
+def test_captions_of_photographs_are_compared_by_their_words():
+    """Counting objects of cartoon scenes gave 1.0, because neither caption names one."""
+    assert sample_score("caption", text("a zebra eats grass"), text("two giraffes stand near a fence")) < 0.5
+
+
+def test_captions_that_differ_in_case_and_punctuation_only_are_equal():
+    assert sample_score("caption", text("Two dogs, on grass"), text("two dogs on grass.")) == 1
+
+
+def test_captions_in_other_scripts_have_words():
+    assert sample_score("caption", text("两只 狗"), text("两只 狗")) == 1
+    assert sample_score("caption", text("两只 狗"), text("两只 猫")) == 0.5
+
+
+# scores
+
+
+def test_average_precision_ranks_by_score():
+    """A wrong box costs more if its score is the highest."""
+    ground_truth = [boxes(CAT)]
+    rows = CAT, ("cat", 50, 50, 60, 60)
+    assert mean_average_precision([boxes(*rows, scores=(0.9, 0.2))], ground_truth)["mAP@0.5"] == pytest.approx(1)
+    assert mean_average_precision([boxes(*rows, scores=(0.2, 0.9))], ground_truth)["mAP@0.5"] == pytest.approx(0.5)
+
+
+def test_the_precision_recall_curve_belongs_to_map():
+    """COCO matches greedily by score: the duplicate with the higher score is the match, whichever comes first."""
+    other = ("cat", 80, 0, 90, 10)
+    ground_truths = [boxes(CAT, other, ("dog", 40, 40, 90, 90)), boxes(("cat", 20, 20, 40, 40))]
+    predictions = [
+        boxes(CAT, ("cat", 0, 0, 10, 16), other, ("dog", 40, 40, 90, 92), scores=(0.4, 0.9, 0.5, 0.3)),
+        boxes(("cat", 50, 50, 60, 60), scores=[0.8]),
+    ]
+    recalls, precisions = precision_recall_curve(predictions, ground_truths)
+    assert precisions.mean() == pytest.approx(mean_average_precision(predictions, ground_truths)["mAP@0.5"])
+    assert (recalls[0], recalls[-1], len(precisions)) == (0, 1, 101)
+    assert precisions[0] == pytest.approx(1)
+
+
+def test_the_precision_recall_curve_without_ground_truth_is_undefined():
+    assert np.isnan(precision_recall_curve([boxes(CAT)], [boxes()])[1]).all()
+
+
+def test_the_calibration_error_is_the_distance_of_score_and_precision():
+    ground_truth = boxes(*[("cat", 20 * i, 0, 20 * i + 10, 10) for i in range(5)])
+    rows = [("cat", 20 * i, 0, 20 * i + 10, 10 if i < 4 else 100) for i in range(5)]
+    assert expected_calibration_error([boxes(*rows, scores=[0.8] * 5)], [ground_truth]) == pytest.approx(0, abs=1e-6)
+    overconfident = expected_calibration_error([boxes(*rows, scores=[0.999] * 5)], [ground_truth])
+    assert overconfident == pytest.approx(0.199, abs=1e-6)
+
+
+def test_the_calibration_error_without_scores_is_undefined():
+    assert math.isnan(expected_calibration_error([boxes(CAT)], [boxes(CAT)]))
+
+
+# tables
+
+
+def test_every_task_has_a_suite():
+    assert all(metric_suite(task) in METRIC_SUITES.values() for task in [*TASKS.values(), FREE_QUESTION])
+
+
+def test_a_task_without_metric_has_the_default_of_its_result():
+    task = Task("<COUNT>", "How many?", "none", "boxes", "")
+    assert metric_suite(task) is METRIC_SUITES[DEFAULT_METRICS["boxes"]]
+    assert metric_suite(replace(task, metric="proposals")) is METRIC_SUITES["proposals"]

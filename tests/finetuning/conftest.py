@@ -1,0 +1,68 @@
+"""Fixtures of the tests of fine-tuning: a small checkpoint, small datasets, and arguments of short runs."""
+
+import json
+
+import pytest
+from support import copy_of_tiny, edit_json
+
+from florence_lab import load
+from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The weights of `TINY` at 64 x 64 pixels (5 image tokens), with short answers, marked as trained on scenes only."""
+    folder = copy_of_tiny(tmp_path_factory.mktemp("published") / "tiny")
+    edit_json(folder / "preprocessor_config.json", size={"height": 64, "width": 64}, image_seq_length=5)
+    predictor = load(folder, device="cpu")
+    predictor.model.generation_config.max_new_tokens = 20
+    predictor.model.config.trained_on = "florence_lab scene"
+    saved = tmp_path_factory.mktemp("base") / "tiny"
+    predictor.save_pretrained(saved)
+    return saved
+
+
+@pytest.fixture(scope="session")
+def rows_folder(tmp_path_factory):
+    """A folder with `train.jsonl`, 8 rows about 4 images, `val.jsonl`, 4 rows about 2, and the images."""
+    folder = tmp_path_factory.mktemp("rows")
+    for name, seeds in (("train", TRAIN_SEEDS[-4:]), ("val", HELD_OUT_SEEDS[:2])):
+        rows = []
+        for seed in seeds:
+            scene = draw_scene(seed, 64)
+            scene.image.save(folder / f"{seed}.png")
+            for task in ("<OD>", "<CAPTION>"):
+                rows.append({"query": task, "response": scene.answer(task).raw, "images": [f"{seed}.png"]})
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_arguments(checkpoint, rows_folder):
+    """Return the arguments of a run of two steps, with changes."""
+
+    def make(output_dir, **changes) -> SftArguments:
+        defaults = {
+            "model_id_or_path": str(checkpoint),
+            "dataset": str(rows_folder / "train.jsonl"),
+            "output_dir": str(output_dir),
+            "feature_dir": str(rows_folder / "features"),
+            "max_steps": 2,
+            "eval_steps": 1,
+            "batch_size": 2,
+            "logging_steps": 1,
+            "learning_rate": 1e-3,
+            "dataloader_num_workers": 0,
+            "dtype": "fp32",
+            "device": "cpu",
+        }
+        return SftArguments(**(defaults | changes))
+
+    return make
+
+
+@pytest.fixture
+def arguments(make_arguments, tmp_path):
+    """`make_arguments` with a new output folder."""
+    return lambda **changes: make_arguments(**({"output_dir": tmp_path / "output"} | changes))
