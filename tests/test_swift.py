@@ -51,7 +51,7 @@ print(f'response: {response}')
 def pair(small):
     """A model and its template, as ms-swift's listing gets them."""
     model, tokenizer = get_model_tokenizer("florence-2-base", model_id_or_path=small.name)
-    model.generation_config.max_new_tokens = 16
+    model.generation_config.max_new_tokens = 24
     return model, get_template(get_default_template_type("florence-2-base"), tokenizer)
 
 

@@ -1,7 +1,7 @@
-"""The panel in a real browser: in a notebook of JupyterLab, and as the page that `florence-lab explore` serves.
+"""The panel in a browser: in notebooks of JupyterLab and Notebook 7, and as the page that `florence-lab explore` serves.
 
-Needs Chromium and Python's playwright, and is skipped without. Screenshots go to the folder that the environment variable
-`FLORENCE_LAB_SCREENSHOTS` names, else to pytest's temporary one.
+Needs Chromium and playwright, and is skipped without. Screenshots are written to the folder that the environment variable
+`FLORENCE_LAB_SCREENSHOTS` names, by default to the temporary folder of the test.
 """
 
 import json
@@ -24,16 +24,16 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
 
-ROOT = Path(__file__).parents[1]
-PATIENCE = 120  # seconds; on a quiet machine nothing takes more than ten
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 120  # seconds; on an idle machine nothing takes more than ten
 SIZES = {"small": (1280, 800), "large": (1920, 1080)}
-# nano answers before a person could press Stop, so here it takes its time
+# nano answers before Stop could be pressed, so it is slowed down here
 CELL = """\
 import time
 import florence_lab
-from florence_lab.explorer.work import SHELF
+from florence_lab.explorer.predictor_cache import shared_cache
 
-SHELF.get("florence-2-nano").model.lm_head.register_forward_hook(lambda *_: time.sleep(0.03))
+shared_cache().get("florence-2-nano").model.lm_head.register_forward_hook(lambda *_: time.sleep(0.03))
 florence_lab.explore()"""
 
 
@@ -55,7 +55,7 @@ def shots(tmp_path):
 
 @contextmanager
 def served(command, url, tmp_path):
-    """A server in a process of its own, with settings of its own, from when it answers until the block is left."""
+    """Run a server with its own settings in a process, from its first response until the block ends."""
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     own = {f"JUPYTER_{name}": str(tmp_path / name.lower()) for name in folders}
     own |= {f"JUPYTERLAB_{name}": str(tmp_path / name.lower()) for name in ("SETTINGS_DIR", "WORKSPACES_DIR")}
@@ -65,8 +65,8 @@ def served(command, url, tmp_path):
             [sys.executable, "-m", *command], cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log
         )
     try:
-        deadline = monotonic() + PATIENCE
-        while not answers(url):
+        deadline = monotonic() + TIMEOUT
+        while not responds(url):
             assert process.poll() is None, (tmp_path / "server.log").read_text()
             assert monotonic() < deadline, (tmp_path / "server.log").read_text()
             sleep(0.2)
@@ -79,7 +79,7 @@ def served(command, url, tmp_path):
             process.kill()
 
 
-def answers(url):
+def responds(url):
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5):
             return True
@@ -95,8 +95,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Person:
-    """Somebody in front of the panel."""
+class BrowserUser:
+    """Uses the panel in a page of a browser."""
 
     def __init__(self, page, shots, name):
         self.page, self.shots, self.name = page, shots, name
@@ -122,89 +122,89 @@ class Person:
         chooser.value.set_files(path)
 
     def asks(self):
-        """Presses Run and waits for one more answer in the history (of eight)."""
+        """Press Run and wait for one more entry in the history."""
         past = self.panel.locator(".fl-past")
         count = past.count()
         self.presses("Run")
-        playwright.expect(past).to_have_count(count + 1, timeout=PATIENCE * 1000)
+        playwright.expect(past).to_have_count(count + 1, timeout=TIMEOUT * 1000)
         self.waits_for(".fl-done", "Done.")
 
-    def looks(self, what):
-        """A screenshot at both sizes."""
+    def takes_screenshot(self, what):
+        """Take a screenshot at both sizes."""
         self.number += 1
         for size, (width, height) in SIZES.items():
             self.page.set_viewport_size({"width": width, "height": height})
             self.panel.scroll_into_view_if_needed()
-            self.page.wait_for_timeout(400)  # for the layout to settle, which nothing announces
+            self.page.wait_for_timeout(400)  # until the layout has settled, for which there is no event
             self.page.screenshot(path=self.shots / f"{self.name}-{self.number}-{what}-{size}.png")
 
     def reads(self):
-        """The table: a list of [number, label, confidence, x0, y0, x1, y1]."""
+        """Return the rows of the table: [number, label, score, x0, y0, x1, y1]."""
         return [row.split() for row in self.table.all_inner_texts()[1:]]
 
 
-def use(person, tmp_path):
-    """What a person does with the panel, from the first look to the last."""
-    person.panel.wait_for()
-    person.waits_for(".fl-preview")
-    person.looks("start")
+def use(user, tmp_path):
+    """Run tasks on a sample, a region and an upload, and open every tab."""
+    user.panel.wait_for()
+    user.waits_for(".fl-preview")
+    user.takes_screenshot("start")
 
-    person.asks()
-    rows = person.reads()
+    user.asks()
+    rows = user.reads()
     assert [row[1] for row in rows] == ["sheep"] * 4
     assert all(0 <= float(row[2]) <= 1 for row in rows)
-    assert person.waits_for("img.fl-picture").evaluate("image => image.complete && image.naturalWidth") >= 600
-    person.looks("boxes")
+    assert user.waits_for("img.fl-picture").evaluate("image => image.complete && image.naturalWidth") >= 600
+    user.takes_screenshot("boxes")
 
-    person.chooses_task("<CAPTION_TO_PHRASE_GROUNDING>")
-    person.panel.get_by_placeholder("a sheep").fill("four sheep in a field")
-    person.asks()
-    person.waits_for(".fl-title", "encoded before")
-    assert len(person.reads()) >= 1
+    user.chooses_task("<CAPTION_TO_PHRASE_GROUNDING>")
+    user.panel.get_by_placeholder("a sheep").fill("four sheep in a field")
+    user.asks()
+    user.waits_for(".fl-title", "image encoder: cached")
+    assert len(user.reads()) >= 1
 
-    person.chooses_task("<REGION_TO_CATEGORY>")
-    drags_the_first_sheep(person)
-    person.asks()
-    assert person.waits_for(".fl-said").inner_text() == "sheep"
-    person.looks("region")
+    user.chooses_task("<REGION_TO_CATEGORY>")
+    drags_the_first_sheep(user)
+    user.asks()
+    assert user.waits_for(".fl-said").inner_text() == "sheep"
+    user.takes_screenshot("region")
 
-    person.presses("Path or URL")
-    person.panel.get_by_placeholder("path or https").fill(f"{UNREACHABLE}/cat.png")
-    person.presses("Open")
-    person.waits_for(".fl-error", "cannot be fetched")
-    person.looks("broken-url")
+    user.presses("Path or URL")
+    user.panel.get_by_placeholder("path or https").fill(f"{UNREACHABLE}/cat.png")
+    user.presses("Open")
+    user.waits_for(".fl-error", "cannot be fetched")
+    user.takes_screenshot("broken-url")
 
-    person.presses("Upload")
+    user.presses("Upload")
     notes = tmp_path / "notes.png"
-    notes.write_text("no picture")
-    person.uploads(notes)
-    person.waits_for(".fl-error", "notes.png")
-    person.uploads(PHOTO)
-    person.waits_for(".fl-note", "florence-2-nano does not know such pictures")
-    person.waits_for(".fl-hint", PHOTO.stem)
+    notes.write_text("not an image")
+    user.uploads(notes)
+    user.waits_for(".fl-error", "notes.png")
+    user.uploads(PHOTO)
+    user.waits_for(".fl-note", "florence-2-nano was trained on")
+    user.waits_for(".fl-hint", PHOTO.stem)
 
-    person.chooses_task("<CAPTION>")
-    person.asks()
-    person.looks("upload")
+    user.chooses_task("<CAPTION>")
+    user.asks()
+    user.takes_screenshot("upload")
     for tab in ("Raw text", "Code", "Download"):
-        person.panel.get_by_role("tab", name=tab).first.click()
-        person.looks(tab.split()[0].lower())
+        user.panel.get_by_role("tab", name=tab).first.click()
+        user.takes_screenshot(tab.split()[0].lower())
 
 
-def drags_the_first_sheep(person):
-    canvas = person.panel.locator("canvas").last
+def drags_the_first_sheep(user):
+    canvas = user.panel.locator("canvas").last
     canvas.wait_for()
-    x1 = person.panel.get_by_label("x1", exact=True)
+    x1 = user.panel.get_by_label("x1", exact=True)
     place = canvas.bounding_box()
-    for attempt in range(3):  # the first of a canvas' events may come before its picture, and a busy kernel drops some
+    for attempt in range(3):  # the first events may come before the image is drawn, and a busy kernel drops some
         scale = place["width"] / 512
         (x, y), (to_x, to_y) = [(place["x"] + u * scale, place["y"] + v * scale) for u, v in ((35, 237), (157, 337))]
-        person.page.mouse.move(x, y)
-        person.page.mouse.down()
-        person.page.mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=4)
-        person.page.mouse.move(to_x, to_y, steps=4)
-        person.page.wait_for_timeout(300)
-        person.page.mouse.up()
+        user.page.mouse.move(x, y)
+        user.page.mouse.down()
+        user.page.mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=4)
+        user.page.mouse.move(to_x, to_y, steps=4)
+        user.page.wait_for_timeout(300)
+        user.page.mouse.up()
         try:
             playwright.expect(x1).to_have_value(
                 re.compile(r"^1(49|5\d|6[0-5])$"), timeout=15_000
@@ -217,7 +217,7 @@ def drags_the_first_sheep(person):
 
 def opened(browser, url):
     context = browser.new_context(viewport=dict(zip(("width", "height"), SIZES["small"], strict=True)))
-    context.set_default_timeout(PATIENCE * 1000)
+    context.set_default_timeout(TIMEOUT * 1000)
     page = context.new_page()
     page.goto(url)
     return page
@@ -225,7 +225,7 @@ def opened(browser, url):
 
 @contextmanager
 def panel_in(application, where, browser, shots, tmp_path):
-    """Somebody who has run the one cell of a notebook: in JupyterLab, "lab/tree", or in Notebook 7, "notebooks"."""
+    """Run the cell of a notebook in JupyterLab (`where` is "lab/tree") or Notebook 7 ("notebooks")."""
     cell = {"cell_type": "code", "id": "panel", "metadata": {}, "execution_count": None, "outputs": [], "source": CELL}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
@@ -241,44 +241,44 @@ def panel_in(application, where, browser, shots, tmp_path):
         page.locator(".jp-Cell .cm-content").first.click()
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()
         page.keyboard.press("Shift+Enter")
-        yield Person(page, shots, application)
+        yield BrowserUser(page, shots, application)
         page.context.close()
 
 
 def test_in_jupyterlab(browser, shots, tmp_path):
-    with panel_in("jupyterlab", "lab/tree", browser, shots, tmp_path) as person:
-        use(person, tmp_path)
+    with panel_in("jupyterlab", "lab/tree", browser, shots, tmp_path) as user:
+        use(user, tmp_path)
 
-        person.presses("Samples")
-        person.presses("street")
-        person.chooses_task("<OD>")
-        person.presses("Run")
-        person.waits_for(".fl-busy", "answers")
-        person.presses("Stop")
-        person.waits_for(".fl-done", "Stopped.")
-        person.looks("stopped")
-        person.asks()  # and it goes on
+        user.presses("Samples")
+        user.presses("street")
+        user.chooses_task("<OD>")
+        user.presses("Run")
+        user.waits_for(".fl-busy", "decoding")
+        user.presses("Stop")
+        user.waits_for(".fl-done", "Stopped.")
+        user.takes_screenshot("stopped")
+        user.asks()  # and it goes on
 
-        person.panel.get_by_label("compare with another").check()
-        playwright.expect(person.panel.locator("select:visible")).to_have_count(3)
-        person.panel.locator("select:visible").last.select_option("florence-2-nano")
-        person.asks()
-        playwright.expect(person.panel.locator(".fl-title:visible")).to_have_count(2)
-        person.looks("compare")
+        user.panel.get_by_label("compare with another").check()
+        playwright.expect(user.panel.locator("select:visible")).to_have_count(3)
+        user.panel.locator("select:visible").last.select_option("florence-2-nano")
+        user.asks()
+        playwright.expect(user.panel.locator(".fl-title:visible")).to_have_count(2)
+        user.takes_screenshot("compare")
 
 
 def test_in_notebook_7(browser, shots, tmp_path):
     pytest.importorskip("notebook", reason="pip install notebook")
-    with panel_in("notebook", "notebooks", browser, shots, tmp_path) as person:
-        use(person, tmp_path)
+    with panel_in("notebook", "notebooks", browser, shots, tmp_path) as user:
+        use(user, tmp_path)
 
 
 def test_through_voila(browser, shots, tmp_path):
     pytest.importorskip("voila", reason="pip install voila")
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    # asked for a file of its own, for asking for the page would start a kernel
+    # a static file, as a request for the page would start a kernel
     with served(["florence_lab.cli", "explore", "--port", str(port), "--no_browser"], f"{url}voila/static/x", tmp_path):
         page = opened(browser, url)
-        use(Person(page, shots, "voila"), tmp_path)
+        use(BrowserUser(page, shots, "voila"), tmp_path)
         page.context.close()
