@@ -234,11 +234,13 @@ class Instances(Result):
 
     def _resolve_index(self, index: Index) -> np.ndarray:
         """Indices of the selected instances."""
-        if not isinstance(index, (slice, Sequence, np.ndarray)):
+        if isinstance(index, slice):
+            return np.arange(len(self))[index]
+        if not isinstance(index, (Sequence, np.ndarray)):
             index = [operator.index(index)]
         if isinstance(index, Sequence) and not len(index):
-            return np.zeros(0, int)
-        return np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+            index = np.zeros(0, int)  # NumPy would make an array of floats
+        return np.arange(len(self))[np.atleast_1d(index)]
 
     def _with_scores(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer if self.scores is None else answer | {"scores": self.scores.tolist()}
