@@ -40,6 +40,7 @@ class ImageEncoderModule(nn.Module):
         self.projector = model.model.multi_modal_projector
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens of pixel values."""
         tokens: torch.Tensor = self.projector(self.vision_tower(pixel_values).last_hidden_state)
         return tokens
 

@@ -84,6 +84,7 @@ class TokenScoreRecorder:
         self._recorded: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {row: [] for row in rows}
 
     def __call__(self, rows: torch.Tensor, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Record one decoding step, see `StepCallback`."""
         recorded = [i for i, row in enumerate(rows.tolist()) if row in self._recorded]
         if not recorded:
             return

@@ -56,6 +56,7 @@ class TokenSpan(NamedTuple):
 
     @property
     def is_text(self) -> bool:
+        """Whether the span is words, neither a location token nor a separator."""
         return self.bin is None and self.text not in SEPARATORS
 
 
