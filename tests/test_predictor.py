@@ -13,6 +13,7 @@ from PIL import Image
 from support import PHOTO
 
 from florence_lab import FlorenceLabWarning, ImageError, PromptError, load_image
+from florence_lab.inference import generation, streaming
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
 from florence_lab.scenes import sample_path
@@ -212,7 +213,7 @@ def script(predictor, monkeypatch, text):
     ids = [0, *predictor.processor.tokenizer(text, add_special_tokens=False).input_ids, 2]
     steps = [(token, i == len(ids) - 1) for i, token in enumerate(ids)]
     monkeypatch.setattr(predictor.model, "generate", lambda **_: iter(steps))
-    monkeypatch.setattr("florence_lab.inference.streaming.StreamStep.probabilities", None)
+    monkeypatch.setattr(streaming.StreamStep, "probabilities", None)
     return ids
 
 
@@ -395,7 +396,7 @@ def test_other_errors_of_the_preprocessing_are_raised(small, monkeypatch):
     def fail(*_, **__):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("florence_lab.inference.generation.preprocess", fail)
+    monkeypatch.setattr(generation, "preprocess", fail)
     with pytest.raises(ValueError, match="a bug"):
         small.predict_batch([PHOTO], "<OD>")
 

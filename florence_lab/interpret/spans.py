@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +20,8 @@ SpanKind = Literal["word", "box", "quad", "polygon", "token"]
 _PUNCTUATION = ".,;:!?"
 
 
-class AnswerSpan(NamedTuple):
+@dataclass(frozen=True)
+class AnswerSpan:
     """A word, box, quad box, polygon or single token of an answer.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ class Trace:
             if wanted and [word for word, _ in run] == wanted:
                 found = list({id(span): span for _, span in run}.values())
                 if len(found) == 1:
-                    return found[0]._replace(text=query)
+                    return replace(found[0], text=query)
                 return AnswerSpan("word", query, tuple(position for span in found for position in span.positions))
         known = ", ".join(repr(span.text) for span in self.spans)
         raise ValueError(f"no {query!r} in the answer; it contains {known or 'no words'}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..exceptions import unknown_name
 from ..results import Result
@@ -17,7 +16,6 @@ MIN_SIZE = 16
 """Shortest side of a scene in pixels. In smaller images objects may have no visible pixel."""
 
 
-@dataclass(frozen=True)
 class Scene(SceneData):
     """A drawn scene that knows the ground truth of every published task. For the attributes see `SceneData`."""
 

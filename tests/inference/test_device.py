@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from florence_lab.inference import device as device_module
 from florence_lab.inference.device import has_native_bf16, resolve_dtype, select_device
 from florence_lab.predictor import load
 
@@ -27,7 +28,7 @@ def test_a_dtype_has_a_short_and_a_long_name(name, dtype):
 
 @pytest.mark.parametrize("is_native", [True, False])
 def test_auto_is_bf16_only_where_the_device_computes_in_it(monkeypatch, is_native):
-    monkeypatch.setattr("florence_lab.inference.device.has_native_bf16", lambda device: is_native)
+    monkeypatch.setattr(device_module, "has_native_bf16", lambda device: is_native)
     assert resolve_dtype("auto", CPU) is (torch.bfloat16 if is_native else torch.float32)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support import PHOTO
 
+from florence_lab.inference import generation as generation_module
 from florence_lab.inference.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     EncodedPrompts,
@@ -127,7 +128,7 @@ def test_scores_are_the_softmax_of_the_plain_models_logits(small, cat, states, l
 def test_long_sequences_are_scored_in_chunks(small, states, location_ids, monkeypatch):
     (generation, _) = generate(small.model, states, greedy(small.model))
     whole = score(small.model, generation.token_ids, states[:1], location_ids)
-    monkeypatch.setattr("florence_lab.inference.generation._POSITIONS_PER_CHUNK", 3)
+    monkeypatch.setattr(generation_module, "_POSITIONS_PER_CHUNK", 3)
     chunked = score(small.model, generation.token_ids, states[:1], location_ids)
     np.testing.assert_allclose(chunked.generated, whole.generated, rtol=1e-5)
     assert chunked.locations.shape == whole.locations.shape
