@@ -3,7 +3,11 @@
     import florence_lab
 
     predictor = florence_lab.load("florence-2-nano")
-    predictor.predict("sheep.png", "<OD>")
+    result = predictor.predict("sheep.png", "<OD>")
+    result.boxes, result.labels, result.scores
+
+Start with `load` and `Predictor`. The submodules listed here hold more: `tasks` the table of tasks, `visualization` overlays and
+galleries, `interpret` attention and token probabilities, `scenes` drawn scenes with ground truth.
 
 The public names are imported on first use, so that `import florence_lab` is fast: torch and transformers take seconds.
 """
@@ -11,6 +15,8 @@ The public names are imported on first use, so that `import florence_lab` is fas
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,7 +99,7 @@ _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in name
 _MODULES = ("interpret", "scenes", "tasks", "visualization")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
@@ -108,3 +114,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """This package. `florence_lab.inference` is the function of ms-swift's interface, not the subpackage of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, except where importing a subpackage would replace a public function."""
+        if not (isinstance(value, ModuleType) and name in _MODULE_OF):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -18,9 +18,14 @@ from .tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
-    import supervision as sv
     from PIL import Image
     from typing_extensions import Self
+
+if not TYPE_CHECKING:
+    # pdoc executes the block above, and importing supervision without OpenCV issues a warning
+    Detections = Any
+else:
+    from supervision import Detections
 
 Index = int | slice | Sequence[int] | Sequence[bool] | np.ndarray
 """Selects instances: an integer, a slice, a boolean mask or a list of integers."""
@@ -66,7 +71,7 @@ class Result(ABC):
         """
         return to_coco([self], [file_name], classes, first_image_id=image_id)
 
-    def to_supervision(self, classes: Sequence[str] | None = None) -> sv.Detections:
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Detections:
         """Return `supervision.Detections`; empty for a text."""
         return _import_supervision().Detections.empty()
 
@@ -191,7 +196,7 @@ class Instances(Result):
         phrase = self.phrase if task is not None and task.input == "phrase" else ""
         return np.array([label or phrase for label in self.labels.tolist()], dtype=str)
 
-    def to_supervision(self, classes: Sequence[str] | None = None) -> sv.Detections:
+    def to_supervision(self, classes: Sequence[str] | None = None) -> Detections:
         """Return `supervision.Detections` with `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks of polygons.
 
         Args:
@@ -234,11 +239,13 @@ class Instances(Result):
 
     def _resolve_index(self, index: Index) -> np.ndarray:
         """Indices of the selected instances."""
-        if not isinstance(index, (slice, Sequence, np.ndarray)):
+        if isinstance(index, slice):
+            return np.arange(len(self))[index]
+        if not isinstance(index, (Sequence, np.ndarray)):
             index = [operator.index(index)]
         if isinstance(index, Sequence) and not len(index):
-            return np.zeros(0, int)
-        return np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+            index = np.zeros(0, int)  # NumPy would make an array of floats
+        return np.arange(len(self))[np.atleast_1d(index)]
 
     def _with_scores(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer if self.scores is None else answer | {"scores": self.scores.tolist()}

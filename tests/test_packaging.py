@@ -1,4 +1,4 @@
-"""The package as a whole: its dependencies, quick imports, what it never does, and the one way in which it flows."""
+"""The package as a whole: dependencies, imports, its public names, the rules that linters do not know, and the wheel."""
 
 import ast
 import importlib
@@ -8,8 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -18,146 +18,115 @@ import florence_lab
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, where pytest brings it along
+except ModuleNotFoundError:  # Python 3.10, where pytest requires tomli
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "florence_lab"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+TREES = {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.rglob("*.py")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-TOP_LEVEL = {".ci", ".gitignore", "LICENSE", "README.md", "environment.yml", "pyproject.toml"} | {
-    *("florence_lab", "notebooks", "tests"),
-}
 
-# From top to bottom of the flow in the design: a room may import the rooms before it.
-ROOMS = [
-    *("catalog", "network", "layout", "tasks", "hub", "images", "results", "template", "vision", "decoding"),
-    *("checkpoint", "compiled", "predictor", "swift", "draw", "attention", "scenes", "evaluation", "training"),
-    *("benchmark", "explorer", "session", "demo", "cli"),
-]
+def run(*command, **options):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+# ---------------------------------------------------------------------- dependencies and metadata
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def test_each_imported_package_is_a_dependency():
+    providers = importlib.metadata.packages_distributions()
+    declared = {_normalized(re.match(r"[\w-]+", requirement)[0]) for requirement in PROJECT["dependencies"]}
+    imported = {name.split(".")[0] for tree in TREES.values() for name in _absolute_imports(tree)}
+    third_party = imported - set(sys.stdlib_module_names) - {"florence_lab"}
+    assert [n for n in third_party if not declared & set(map(_normalized, providers.get(n, [n])))] == []
 
 
-def imports_of(path: Path, in_functions: bool) -> list[ast.Import | ast.ImportFrom]:
-    """The imports that are ever carried out, so none under `if TYPE_CHECKING:`."""
-    found, rest = [], list(tree_of(path).body)
-    while rest:
-        node = rest.pop()
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found.append(node)
+def _absolute_imports(tree):
+    """The names of the modules that a file imports, except those for type checkers only."""
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            rest += node.orelse
-        elif in_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            rest += ast.iter_child_nodes(node)
-    return found
+            nodes += node.orelse
+        else:
+            nodes += ast.iter_child_nodes(node)
 
 
-# ---------------------------------------------------------------------- dependencies
-
-
-def test_conda_installs_what_pip_does():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    python, pip, by_pip = environment["dependencies"]
-    assert (environment["name"], pip) == (PROJECT["name"], "pip")
-    assert python == "python" + PROJECT["requires-python"]
-    assert by_pip["pip"] == [*PROJECT["dependencies"], "--editable ."]
-
-
-@pytest.fixture(scope="module")
-def providers():
-    """Name to import -> the distributions that have it."""
-    return importlib.metadata.packages_distributions()
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_what_is_imported_is_a_dependency(path, providers):
-    declared = {normal(re.match(r"[\w-]+", requirement)[0]) for requirement in PROJECT["dependencies"]}
-    for node in imports_of(path, in_functions=True):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
-        for name in names if not getattr(node, "level", 0) else ():
-            top = name.split(".")[0]
-            known = top in sys.stdlib_module_names or top == "florence_lab"
-            assert known or declared & set(map(normal, providers.get(top, [top]))), f"{top} is no dependency"
-
-
-def normal(distribution: str) -> str:
+def _normalized(distribution):
     return distribution.lower().replace("_", "-")
 
 
-# ---------------------------------------------------------------------- quick, and all there
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert citation["version"] == florence_lab.__version__
+    assert re.search(r"^## \[([\d.]+)\]", changelog, re.MULTILINE)[1] == florence_lab.__version__
 
-HEAVY = ("torch", "transformers", "matplotlib", "numpy", "PIL", "pandas", "requests", "modelscope", "huggingface_hub")
-COMMANDS = {"import florence_lab": ["-c", "import florence_lab"], "--help": ["-m", "florence_lab.cli", "--help"]}
+
+# ---------------------------------------------------------------------- imports
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_nothing_heavy_is_imported_before_it_is_used(command):
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *COMMANDS[command]], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param("import florence_lab", id="import"),
+        pytest.param("from florence_lab.cli import main; main(['--help'])", id="help"),
+    ],
+)
+def test_heavy_packages_are_imported_on_first_use(program):
+    heavy = "torch transformers matplotlib numpy PIL pandas requests modelscope huggingface_hub".split()
+    done = run(sys.executable, "-X", "importtime", "-c", program)
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "florence_lab" in imported
-    assert not imported.intersection(HEAVY)
+    assert imported.isdisjoint(heavy)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_imports_and_help_take_half_a_second_at_most(command):
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *COMMANDS[command]], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-        if seconds[-1] <= 0.5:
-            return
-    raise AssertionError(f"{command}: {min(seconds):.2f} s at best")
+def test_the_import_contracts_are_kept():
+    command = Path(sys.executable).with_name("lint-imports")
+    run(command, "--no-cache", cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-@pytest.fixture
-def fresh():
-    """The package as it is right after its first import, for one test."""
-
-    def take_away() -> dict:
-        return {name: sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "florence_lab"}
-
-    known = take_away()
-    yield importlib.import_module("florence_lab")
-    take_away()
-    sys.modules.update(known)
-
-
-@pytest.mark.parametrize("already", [(), ("session",), ("template", "predictor")])
-def test_what_is_public_is_what_its_module_holds(fresh, already):
-    """Also after somebody imported modules, which leaves their names in the package."""
-    for module in already:
-        importlib.import_module(f"florence_lab.{module}")
-    public = {name: getattr(fresh, name) for name in fresh.__all__}
-    assert public.keys() <= set(dir(fresh))
-    for name, value in public.items():
-        module = f"florence_lab.{fresh._MODULE_OF.get(name, name)}"
-        assert value is (getattr(sys.modules[module], name) if name in fresh._MODULE_OF else sys.modules[module])
+def test_private_names_stay_in_their_file():
+    private = [
+        f"{path}:{node.lineno} {alias.name}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("florence_lab"))
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not private, "\n".join(private)
 
 
-@pytest.mark.usefixtures("fresh")
-def test_the_imports_of_the_seed():
-    """Its listing, with `florence_lab` in place of the two swift modules, and in its order."""
-    names = "get_model_tokenizer get_template inference get_default_template_type inference_stream seed_everything"
-    found: dict = {}
-    exec(f"from florence_lab import {', '.join(names.split())}", found)
-    assert [name for name in names.split() if not callable(found[name])] == []
+# ---------------------------------------------------------------------- public names
 
 
-def test_what_is_named_for_type_checkers_is_what_is_public():
-    (block,) = [node for node in tree_of(PACKAGE / "__init__.py").body if isinstance(node, ast.If)]
-    named = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert named == florence_lab._MODULE_OF
+def test_all_public_names_can_be_imported():
+    assert [name for name in florence_lab.__all__ if getattr(florence_lab, name, None) is None] == []
+    assert set(florence_lab.__all__) <= set(dir(florence_lab))
+
+
+def test_inference_is_the_function_of_ms_swift_also_after_the_subpackage_is_imported():
+    importlib.import_module("florence_lab.inference.generation")
+    from florence_lab import inference, swift
+
+    assert inference is swift.inference
+
+
+def test_type_checkers_see_the_names_that_are_public():
+    (block,) = [node for node in TREES["florence_lab/__init__.py"].body if isinstance(node, ast.If)]
+    modules = {alias.asname: node.module for node in block.body for alias in node.names}
+    submodules = {name for name in florence_lab.__all__ if isinstance(getattr(florence_lab, name), ModuleType)}
+    assert set(modules) == set(florence_lab.__all__) - submodules
+    for name, module in modules.items():
+        assert getattr(florence_lab, name) is getattr(importlib.import_module(f"florence_lab.{module}"), name)
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -165,79 +134,49 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = florence_lab.lode
 
 
-# ---------------------------------------------------------------------- the house
+# ---------------------------------------------------------------------- safety; ruff's rules S know eval, pickle and shells
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
-def test_the_top_level_holds_what_the_design_names_and_nothing_else():
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    tracked = {name.split("/")[0] for name in done.stdout.split("\0") if name}
-    assert {"florence_lab", "pyproject.toml"} <= tracked
-    assert tracked <= TOP_LEVEL
+def test_no_code_of_a_checkpoint_is_executed():
+    assert [path for path in TREES if "trust_remote_code" in (ROOT / path).read_text(encoding="utf-8")] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_code_of_others_is_run(path):
-    """Neither a checkpoint's own modelling code, nor a pickle with more in it than weights, nor a shell."""
-    assert "trust_remote_code" not in path.read_text(encoding="utf-8")
-    for call in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)):
-        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        called = ast.unparse(call.func)
-        assert called != "torch.load" or keywords.get("weights_only") == "True", f"line {call.lineno}"
-        assert called not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads"), f"line {call.lineno}"
-        assert keywords.get("shell", "False") == "False", f"line {call.lineno}"
-        assert keywords.get("allow_pickle", "False") == "False", f"line {call.lineno}"
-
-
-def rooms_imported_at_once(path: Path) -> set[str]:
-    """The rooms of the package that a file imports when it is itself imported."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    rooms: set[str] = set()
-    for node in imports_of(path, in_functions=False):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            rooms |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        else:
-            assert "florence_lab" not in ast.unparse(node), f"line {node.lineno}: import rooms relatively"
-    return rooms
-
-
-@pytest.mark.parametrize("path", [path for path in SOURCES if path != PACKAGE / "__init__.py"], ids=name_of)
-def test_nothing_imports_what_is_below_it_in_the_flow(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert room in ROOMS, f"say in ROOMS where {room} stands"
-    above = ROOMS[: ROOMS.index(room)]
-    assert rooms_imported_at_once(path) <= {*above, room}
+def test_pickled_files_are_read_as_weights_only():
+    calls = [
+        (f"{path}:{node.lineno}", ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords})
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    loads = [(place, keywords) for place, function, keywords in calls if function == "torch.load"]
+    assert loads
+    assert [place for place, keywords in loads if keywords.get("weights_only") != "True"] == []
+    assert [place for place, _, keywords in calls if keywords.get("allow_pickle", "False") != "False"] == []
 
 
 # ---------------------------------------------------------------------- the wheel
 
 
-def test_a_wheel_answers_from_anywhere(tmp_path):
-    """Built and installed outside the checkout, with nothing of it at hand: the weights came along."""
-    suppress_library_output = {"check": True, "capture_output": True, "text": True}
+@pytest.mark.slow
+def test_a_wheel_contains_weights_and_type_information_and_answers(tmp_path):
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(PACKAGE, source / "florence_lab", ignore=ignored)
+    shutil.copytree(PACKAGE, source / "florence_lab", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source], **suppress_library_output
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, source)
+    (wheel,) = tmp_path.glob(f"florence_lab-{florence_lab.__version__}-*.whl")
     site = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-t", site, wheel],
-        **suppress_library_output,
-    )
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "-t", site, wheel)
+    assert (site / "florence_lab" / "py.typed").exists()
 
     program = """
 import florence_lab
 from florence_lab.scenes import sample_path
 print(florence_lab.__file__)
-print(florence_lab.load("florence-2-nano").predict(sample_path("sheep"), "<OD>").labels)
+print(*florence_lab.load("florence-2-nano").predict(sample_path("sheep"), "<OD>").labels)
 """
-    elsewhere = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
-    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, **suppress_library_output)
-    where, labels = ran.stdout.splitlines()
-    assert Path(where).is_relative_to(site)
-    assert labels == "('sheep', 'sheep', 'sheep', 'sheep')"
+    environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    done = run(sys.executable, "-c", program, cwd=tmp_path, env=environment)
+    file, labels = done.stdout.splitlines()
+    assert Path(file).is_relative_to(site)
+    assert labels == "sheep sheep sheep sheep"

@@ -1,124 +1,155 @@
-"""How a run is going, drawn: its loss, and while it runs a picture in the notebook that grows."""
+"""Curves of a training run: loss, learning rate and metrics, as files and live in a notebook."""
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+_DPI = 100
 
 
 def read_training_log(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's `log.jsonl`: `step`, `loss` and more; a step that was done twice counts as done last."""
-    lines = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
-    of_step = {line["step"]: line for line in lines}
-    return [of_step[step] for step in sorted(of_step)]
+    """Read the `log.jsonl` of a run: one dict with `step`, `loss` and more for each logged step, in order.
+
+    A run that was resumed logs some steps twice; the last line of a step counts.
+    """
+    by_step = {line["step"]: line for line in _read_json_lines(path)}
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def shipped_training_log() -> Path:
-    """The log of the run that made the shipped florence-2-nano, the mean of every 50 steps."""
-    return Path(__file__).parent.parent / "assets" / "pretraining.jsonl"
+    """Return the path of the training log of the shipped florence-2-nano: means over 50 steps each."""
+    return Path(str(resources.files("florence_lab") / "assets" / "pretraining.jsonl"))
 
 
-def plot_loss(lines: Sequence[dict[str, Any]], ax: Axes) -> None:
-    """The loss over the steps, each and smoothed over a thirtieth of what there is, and the learning rate in grey.
+def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
+    """Plot the loss over the steps, raw and smoothed, and the learning rate on a second axis.
+
+    The smoothed curve is a centered moving average over 1/30 of the steps.
 
     Args:
-        lines: one per step or so, each with `step`, `loss` and, if known, `lr`.
+        log: dicts with `step`, `loss` and, if known, `lr`, as `read_training_log` returns them.
         ax: where to draw.
     """
-    steps, losses = np.array([(line["step"], line["loss"]) for line in lines], float).reshape(-1, 2).T
-    width = max(1, len(steps) // 30)
-    smooth = pd.Series(losses).rolling(width, center=True, min_periods=1).mean()
+    import pandas as pd
+
+    steps, losses = np.array([(line["step"], line["loss"]) for line in log], float).reshape(-1, 2).T
+    window = max(1, len(steps) // 30)
+    smoothed = pd.Series(losses).rolling(window, center=True, min_periods=1).mean()
     ax.plot(steps, losses, color="C0", alpha=0.25, linewidth=0.8)
-    ax.plot(steps, smooth, color="C0", linewidth=1.8)
+    ax.plot(steps, smoothed, color="C0", linewidth=1.8)
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
     ax.grid(alpha=0.3)
-    if lines and "lr" in lines[0]:
-        rate = ax.twinx()
-        rate.plot(steps, [line["lr"] for line in lines], color="0.6", linewidth=1, linestyle="--")
-        rate.set(ylabel="learning rate", ylim=(0, None))
-        rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    if log and "lr" in log[0]:
+        lr_ax = ax.twinx()
+        lr_ax.plot(steps, [line["lr"] for line in log], color="0.6", linewidth=1, linestyle="--")
+        lr_ax.set(ylabel="learning rate", ylim=(0, None))
+        lr_ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
 def plot_run(log: str | Path, folder: str | Path) -> None:
-    """Pictures of a fine-tuning run: `loss.png`, and a `metrics.png` of what was measured besides, if anything was.
+    """Plot a fine-tuning run: `loss.png`, and `metrics.png` if the log has metrics.
 
     Args:
-        log: JSON lines, each with `step`; those of training have `loss`, those of a measurement `eval_loss` and more.
-        folder: for the pictures.
+        log: path of a JSON lines file. Training steps have `step` and `loss`; evaluations have `step`, `eval_loss` and
+            metrics, whose names contain "/". Nothing is plotted if the file does not exist yet.
+        folder: where the images are written; it is created if necessary.
     """
-    if not Path(log).exists():  # a checkpoint may come before the first line
+    if not Path(log).exists():
         return
-    lines = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
-    measured = [line for line in lines if "eval_loss" in line]
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    plot_loss([line for line in lines if "loss" in line], axes)
-    axes.plot(*_series(measured, "eval_loss"), "o-", color="C1", label="eval_loss")
-    if measured:
-        axes.legend(handles=axes.lines[-1:])
-    Path(folder).mkdir(exist_ok=True)
-    figure.savefig(Path(folder, "loss.png"), dpi=100)
-    names = [name for name in dict.fromkeys(n for line in measured for n in line) if "/" in name]
+    lines = _read_json_lines(log)
+    evaluations = [line for line in lines if "eval_loss" in line]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    _plot_losses([line for line in lines if "loss" in line], evaluations).savefig(Path(folder, "loss.png"), dpi=_DPI)
+    names = [name for name in dict.fromkeys(n for line in evaluations for n in line) if "/" in name]
     if names:
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.subplots()
-        for name in names:
-            axes.plot(*_series(measured, name), "o-", markersize=3, label=name.removeprefix("eval_"))
-        axes.set(xlabel="step", ylim=(0, 1.02))
-        axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper", fontsize=7)
-        figure.savefig(Path(folder, "metrics.png"), dpi=100)
+        _plot_metrics(evaluations, names).savefig(Path(folder, "metrics.png"), dpi=_DPI)
+
+
+def _plot_losses(training: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    plot_loss(training, ax)
+    (line,) = ax.plot(*_series(evaluations, "eval_loss"), "o-", color="C1", label="eval_loss")
+    if evaluations:
+        ax.legend(handles=[line])
+    return figure
+
+
+def _plot_metrics(evaluations: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    for name in names:
+        ax.plot(*_series(evaluations, name), "o-", markersize=3, label=name.removeprefix("eval_"))
+    ax.set(xlabel="step", ylim=(0, 1.02))
+    ax.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=7)
+    return figure
 
 
 def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    return [line["step"] for line in lines], [line[name] for line in lines]
+    """Return steps and values of the lines that have a value of that name."""
+    having = [line for line in lines if name in line]
+    return [line["step"] for line in having], [line[name] for line in having]
+
+
+def _read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 class LiveLossPlot:
-    """A run's loss curve in a notebook, drawn anew every few seconds; call it with each line of the log.
+    """The loss curve of a run that is going on, for notebooks. Call it with each line of the log.
 
-    Where a line names a `picture` of answers, the latest one stands under the curve.
+    If a line has the path of an image under `picture`, such as a gallery of answers, the latest one is displayed below the
+    curve.
+
+    Attributes:
+        every: the least time between two updates in seconds.
+        lines: the log so far.
+
+    Example:
+        >>> live = LiveLossPlot()
+        >>> sft(arguments, on_log=live)
+        >>> live.show()
     """
 
-    def __init__(self, every: float = 2.0):
+    def __init__(self, every: float = 2.0) -> None:
         self.every = every
         self.lines: list[dict[str, Any]] = []
-        self._drawn = 0.0
-        self._picture: bytes | None = None
-        self._shown: list[Any] = []
+        self._last_update = float("-inf")
+        self._image: bytes | None = None
+        self._handles: list[Any] = []
 
     def __call__(self, line: dict[str, Any]) -> None:
+        """Append a line of the log, and update the display if the last update is long enough ago."""
         self.lines.append(line)
         if "picture" in line:
-            self._picture = Path(line["picture"]).read_bytes()
-        if time.monotonic() - self._drawn >= self.every:
+            self._image = Path(line["picture"]).read_bytes()
+        if time.monotonic() - self._last_update >= self.every:
             self.show()
 
     def show(self) -> None:
-        """Draw all there is so far; to be called once more when the run is over."""
+        """Update the display now. Call it once more at the end of a run."""
         from IPython.display import Image, display
 
-        self._drawn = time.monotonic()
-        pictures = [Image(data) for data in (self._curve(), self._picture) if data]
-        for handle, picture in zip(self._shown, pictures, strict=False):
-            handle.update(picture)
-        self._shown += [display(picture, display_id=True) for picture in pictures[len(self._shown) :]]
+        self._last_update = time.monotonic()
+        images = [Image(data) for data in (self._loss_png(), self._image) if data]
+        for handle, image in zip(self._handles, images, strict=False):
+            handle.update(image)
+        self._handles += [display(image, display_id=True) for image in images[len(self._handles) :]]
 
-    def _curve(self) -> bytes:
-        from io import BytesIO
-
+    def _loss_png(self) -> bytes:
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         plot_loss(self.lines, figure.subplots())
-        file = BytesIO()
-        figure.savefig(file, format="png", dpi=100)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=_DPI)
         return file.getvalue()

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Figures for notebooks, and the size of images and labels within figures."""
 
 from __future__ import annotations
 
@@ -13,69 +13,75 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 DPI = 100
+"""Resolution of the package's own figures."""
 
-LONG_SIDE = (640, 1000)  # pixels between which a picture is drawn when the figure is ours
+DISPLAY_LONG_SIDE = (640, 1000)
+"""Range of the longer side of an image in the package's own figures, in pixels."""
 
-SHORT_SIDE = 64  # pixels; thinner pictures are stretched, or a 20000 x 10 would be half a pixel high
+MIN_SHORT_SIDE = 64
+"""The least shorter side in pixels. Thinner images are stretched: 20000 x 10 would be half a pixel high."""
 
-MAX_BYTES = 700_000  # of a PNG; above it 256 colours have to do
+MAX_PNG_BYTES = 700_000
+"""Larger PNG files are reduced to 256 colors."""
 
 
 class NotebookFigure(Figure):
-    """A figure of its own, none of pyplot's, that a notebook shows as the last line of a cell.
+    """A figure that is independent of pyplot, and that a notebook displays as the last expression of a cell.
 
-    A plain `Figure` is shown only where pyplot has been imported, and would stay in pyplot's memory if it were pyplot's.
+    IPython displays a plain `Figure` only after pyplot has been imported, and figures of pyplot stay in memory until they
+    are closed.
     """
 
     def __init__(self, width: float, height: float, **settings: Any) -> None:
-        """Width and height in inches, at `DPI`."""
+        """Create an empty figure of `width` x `height` inches; `settings` go to `matplotlib.figure.Figure`."""
         super().__init__(dpi=DPI, facecolor="white", figsize=(width, height), **settings)
         FigureCanvasAgg(self)
 
+    def to_png(self) -> bytes:
+        """Return the figure as a PNG file, with 256 colors if it would exceed `MAX_PNG_BYTES` otherwise."""
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        png = _encode_png(image)
+        return png if len(png) <= MAX_PNG_BYTES else _encode_png(image.quantize(256))
+
     def _repr_png_(self) -> bytes:
-        return _png(self)
+        return self.to_png()
 
 
-def _drawn_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) in pixels at which an image of (width, height) is drawn in a figure of ours."""
-    width, height = image_size
-    scale = np.clip(max(width, height), *LONG_SIDE) / max(width, height)
-    return max(round(width * scale), SHORT_SIDE), max(round(height * scale), SHORT_SIDE)
-
-
-def _aspect(image_size: tuple[int, int]) -> float:
-    """How much higher than wide a pixel is drawn: 1, but for whole pixels of the figure and for too thin pictures."""
-    across, down = np.divide(_drawn_size(image_size), image_size)
-    return float(down / across)
-
-
-def _frame(ax: Axes) -> np.ndarray:
-    """(x0, y0, x1, y1) of the picture in pixels of the figure, y upwards."""
-    ax.apply_aspect()  # which matplotlib itself does no sooner than it draws
-    return ax.get_window_extent().extents
-
-
-def _png(figure: Figure) -> bytes:
-    canvas = figure.canvas
-    canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    full = _saved(drawn)
-    return full if len(full) <= MAX_BYTES else _saved(drawn.quantize(256))
-
-
-def _saved(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()
 
 
-def _in_figure(figure: Figure, inches: tuple[float, float, float, float]) -> tuple[float, ...]:
-    """(left, bottom, width, height): inches -> parts of the figure."""
-    return tuple(np.array(inches) / np.tile(figure.get_size_inches(), 2))
+def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) in pixels at which an image of (width, height) is drawn in the package's own figures."""
+    width, height = image_size
+    scale = np.clip(max(width, height), *DISPLAY_LONG_SIDE) / max(width, height)
+    return max(round(width * scale), MIN_SHORT_SIDE), max(round(height * scale), MIN_SHORT_SIDE)
 
 
-def _label_size(ax: Axes, count: int) -> float:
-    """Points for so many labels: smaller in a small picture, and in a crowded one."""
-    x0, y0, x1, y1 = _frame(ax) / ax.figure.dpi
+def pixel_aspect(image_size: tuple[int, int]) -> float:
+    """Return the ratio of height to width of a drawn pixel: 1 except for rounding and for stretched thin images."""
+    horizontal, vertical = np.divide(display_size(image_size), image_size)
+    return float(vertical / horizontal)
+
+
+def axes_extent(ax: Axes) -> np.ndarray:
+    """Return the extent (x0, y0, x1, y1) of the Axes in pixels of the figure; y points upwards."""
+    ax.apply_aspect()  # matplotlib applies it when it draws, which is too late
+    return np.asarray(ax.get_window_extent().extents)
+
+
+def figure_fraction(figure: Figure, inches: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Convert (left, bottom, width, height) from inches to fractions of the figure."""
+    left, bottom, width, height = (np.array(inches) / np.tile(figure.get_size_inches(), 2)).tolist()
+    return left, bottom, width, height
+
+
+def label_font_size(ax: Axes, label_count: int) -> float:
+    """Return the font size of labels in points, 5.5 to 10: smaller in small Axes and for more than 14 labels."""
+    x0, y0, x1, y1 = axes_extent(ax) / ax.figure.dpi
     size = np.clip(4 + 0.8 * math.sqrt((x1 - x0) * (y1 - y0)), 6.5, 10)
-    return float(max(size * min(1, (14 / max(count, 1)) ** 0.3), 5.5))
+    return float(max(size * min(1, (14 / max(label_count, 1)) ** 0.3), 5.5))

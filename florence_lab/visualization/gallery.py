@@ -1,4 +1,4 @@
-"""TODO"""
+"""Many results side by side in one figure."""
 
 from __future__ import annotations
 
@@ -9,64 +9,70 @@ from matplotlib.figure import Figure
 
 from ..results import Result
 from ..tasks import get_task
-from .captions import _caption_height
-from .figures import NotebookFigure, _aspect, _in_figure
-from .overlay import _region_boxes, show
-from .style import DARK, _elided, font_properties, printable
+from .captions import caption_height
+from .figures import NotebookFigure, figure_fraction, pixel_aspect
+from .instances import region_boxes
+from .overlay import show
+from .style import DARK, elide, font_properties, printable
 
-_TITLE_HEIGHT = 0.2  # inches, of each of its lines
+# in inches
+_COLUMN_WIDTH = 4.0
+_GAP = 0.2
+_TITLE_LINE_HEIGHT = 0.2
 
 
 def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> NotebookFigure:
-    """Many results side by side, each under its task token and its phrase, question or region.
+    """Draw many results side by side, titled with their task token and their phrase, question or region.
 
     Args:
-        panels: pairs of a picture, as `show` takes it, and its result.
-        columns: panels a row.
+        panels: pairs of an image, as for `show`, and its result.
+        columns: number of panels in a row.
 
     Returns:
-        A figure of its own (none of pyplot's), 420 pixels a column at its own dpi; a notebook shows it.
+        A figure independent of pyplot, 420 pixels wide for each column, which a notebook displays.
+
+    Example:
+        >>> gallery([(result.image, result) for result in results]).savefig("gallery.png")
     """
-    width, gap = 4.0, 0.2  # inches
     columns = max(1, min(columns, len(panels)))
-    figure = NotebookFigure(columns * (width + gap) + gap, 1)
+    figure = NotebookFigure(columns * (_COLUMN_WIDTH + _GAP) + _GAP, 1)
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    heads = [_TITLE_HEIGHT * (1 + any(_asked(result) for _, result in row)) for row in rows]
-    heights = [max(_panel_height(figure, result, width) for _, result in row) for row in rows]
-    top = gap + sum(heads) + sum(heights) + gap * len(rows)
+    title_heights = [_TITLE_LINE_HEIGHT * (1 + any(_prompt_line(result) for _, result in row)) for row in rows]
+    row_heights = [max(_panel_height(figure, result) for _, result in row) for row in rows]
+    top = _GAP + sum(title_heights) + sum(row_heights) + _GAP * len(rows)
     figure.set_size_inches(figure.get_figwidth(), max(top, 1))
 
-    for row, head, height in zip(rows, heads, heights, strict=True):
-        top -= gap + head
+    for row, title_height, row_height in zip(rows, title_heights, row_heights, strict=True):
+        top -= _GAP + title_height
         for column, (image, result) in enumerate(row):
-            left = gap + column * (width + gap)
-            own = _panel_height(figure, result, width)
-            _write_title(figure, (left, top, width), result)
-            show(image, result, figure.add_axes(_in_figure(figure, (left, top - own, width, own))))
-        top -= height
+            left = _GAP + column * (_COLUMN_WIDTH + _GAP)
+            height = _panel_height(figure, result)
+            _draw_title(figure, left, top, result)
+            show(image, result, figure.add_axes(figure_fraction(figure, (left, top - height, _COLUMN_WIDTH, height))))
+        top -= row_height
     return figure
 
 
-def _write_title(figure: Figure, place: tuple[float, float, float], result: Result) -> None:
-    """The task token, and below it what was asked; above the picture at (left, top, width) in inches."""
-    left, top, width = place
-    lines = [(_asked(result), 8, "normal", "#666666"), (result.task or "a free question", 9, "bold", DARK)]
-    for number, (text, size, weight, colour) in enumerate(line for line in lines if line[0]):
-        x, y, *_ = _in_figure(figure, (left, top + 0.08 + number * 0.9 * _TITLE_HEIGHT, 0, 0))
-        # measured in regular letters; bold ones are wider by a tenth
-        shown = _elided(figure, text, size, 0.9 * width * figure.dpi)
-        figure.text(x, y, shown, va="baseline", weight=weight, color=colour, **font_properties(size))
+def _draw_title(figure: Figure, left: float, bottom: float, result: Result) -> None:
+    """Draw the task token and below it the prompt line, above (left, bottom) in inches."""
+    task_line = result.task or get_task("").name
+    lines = [(_prompt_line(result), 8, "normal", "#666666"), (task_line, 9, "bold", DARK)]
+    for number, (text, font_size, weight, color) in enumerate(line for line in lines if line[0]):
+        x, y, *_ = figure_fraction(figure, (left, bottom + 0.08 + number * 0.9 * _TITLE_LINE_HEIGHT, 0, 0))
+        # `elide` measures regular letters; bold ones are about 10% wider
+        text = elide(figure, text, font_size, 0.9 * _COLUMN_WIDTH * figure.dpi)
+        figure.text(x, y, text, va="baseline", weight=weight, color=color, **font_properties(font_size))
 
 
-def _asked(result: Result) -> str:
-    """The phrase; a region in pixels, for people cannot read location tokens."""
+def _prompt_line(result: Result) -> str:
+    """Return the phrase or question; a region in pixels instead of location tokens."""
     if get_task(result.task).input == "region":
-        return "; ".join("region ({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box) for box in _region_boxes(result))
+        return "; ".join("region ({:.0f}, {:.0f}, {:.0f}, {:.0f})".format(*box) for box in region_boxes(result))
     return printable(result.phrase)
 
 
-def _panel_height(figure: Figure, result: Result, width: float) -> float:
-    """Inches of the picture and its caption in a column so wide; a tall picture is kept to the column's square."""
+def _panel_height(figure: Figure, result: Result) -> float:
+    """Return the height in inches of an image and the text under it. A tall image is reduced to a square of the column."""
     image_width, image_height = result.image_size
-    picture = min(width * image_height / image_width * _aspect(result.image_size), width)
-    return picture + _caption_height(figure, result, width)
+    height = min(_COLUMN_WIDTH * image_height / image_width * pixel_aspect(result.image_size), _COLUMN_WIDTH)
+    return height + caption_height(figure, result, _COLUMN_WIDTH)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The instances of a result as they are drawn: label, outlines, color and line style."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..geometry import box_corners
-from ..results import Boxes, Polygons, Quads
-from ..tasks import get_task
-from .style import _trait, printable
+from ..geometry import Polygon, box_corners
+from ..results import Instances, Quads, Result
+from ..template.locations import bins_to_pixels, parse_location_tokens
+from .style import color_and_line_style, printable
 
 
-class _Item(NamedTuple):
-    """One instance, ready to be drawn."""
+class DrawableInstance(NamedTuple):
+    """An instance with its style.
 
-    name: str
-    outlines: tuple[np.ndarray, ...]  # each K x 2, pixels of the image
-    colour: str
+    Attributes:
+        label: the text to be drawn; empty if there is none.
+        outlines: one or more outlines, K x 2 pixels of the image each.
+        color: the color of outlines and label.
+        line_style: a matplotlib line style.
+        is_filled: True for segmentations; boxes and quad boxes are not filled.
+        score: the confidence in 0..1; None if it is unknown.
+    """
+
+    label: str
+    outlines: tuple[Polygon, ...]
+    color: str
     line_style: Any
-    filled: bool
+    is_filled: bool
     score: float | None
 
 
-def _items(result: Boxes | Quads | Polygons) -> list[_Item]:
-    """The instances: one colour and line style per label, and one each where there are no labels."""
-    names = _names(result)
-    keys = [name or i for i, name in enumerate(names)]
-    traits = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    scores = [None] * len(names) if result.scores is None else result.scores.tolist()
+def drawable_instances(result: Instances) -> list[DrawableInstance]:
+    """Return the instances of a result: equal labels share color and line style, unlabelled instances all differ."""
+    labels = [printable(name) for name in result.class_names.tolist()]
+    keys = [label or i for i, label in enumerate(labels)]
+    style_index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    scores = [None] * len(labels) if result.scores is None else result.scores.tolist()
     return [
-        _Item(name, outlines, *_trait(traits[key]), filled, score)
-        for name, (outlines, filled), key, score in zip(names, _outlines(result), keys, scores, strict=True)
+        DrawableInstance(
+            label,
+            contours or (box_corners(box),),
+            *color_and_line_style(style_index[key]),
+            bool(contours) and not isinstance(result, Quads),
+            score,
+        )
+        for label, contours, box, key, score in zip(labels, result.contours, result.xyxy, keys, scores, strict=True)
     ]
 
 
-def _names(result: Boxes | Quads | Polygons) -> list[str]:
-    """What to write at each instance: its label, or the phrase that was looked for where the model repeats none."""
-    task = get_task(result.task)
-    phrase = result.phrase if task.input == "phrase" and task.result != "grounding" else ""
-    return [printable(label or phrase) for label in result.labels]
-
-
-def _outlines(result: Boxes | Quads | Polygons) -> list[tuple[tuple[np.ndarray, ...], bool]]:
-    """Per instance its outlines, and whether they follow a thing's shape, so that to fill them shows something."""
-    if isinstance(result, Quads):
-        return [((quad,), False) for quad in result.quads]
-    if isinstance(result, Polygons):
-        return [(outlines, True) for outlines in result.polygons]
-    given = result.polygons or ((),) * len(result)
-    return [(shape or (box_corners(box),), bool(shape)) for shape, box in zip(given, result.boxes, strict=True)]
+def region_boxes(result: Result) -> np.ndarray:
+    """Return the region in the prompt of a result as an N x 4 array (x0, y0, x1, y1) in pixels; N is 0 without one."""
+    return bins_to_pixels(parse_location_tokens(result.phrase), result.image_size).reshape(-1, 4)

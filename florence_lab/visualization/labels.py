@@ -1,99 +1,120 @@
-"""TODO"""
+"""Labels of instances, placed where they overlap neither each other nor, if possible, other instances."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text as TextArtist
 
 from ..geometry import box_intersections
-from .figures import _frame, _label_size
-from .style import _POINTS, _elided, _halo, _ink_on, _text_size, font_properties
+from .figures import axes_extent, label_font_size
+from .instances import DrawableInstance
+from .style import POINTS_PER_INCH, contrast_outline, elide, font_properties, text_color_on, text_size
 
-if TYPE_CHECKING:
-    from .instances import _Item
-
-_CHIP_PAD = 0.22  # between a chip's text and its edge, in font sizes
-
-_MOVED = 0.6  # cost of a label that stands at none of its box's corners, see `_costs`
+_LABEL_PADDING = 0.22  # between the text and the edge of its background, in font sizes
+_RELOCATION_COST = 0.6  # of a position that is not one of the default positions, see `_placement_costs`
+_MESSAGE_COLOR = "#e8e8e8"
 
 
-def _draw_labels(ax: Axes, items: Sequence[_Item], font_size: float) -> None:
-    """A chip for every instance that has something to say, each where it hides least."""
-    frame = _frame(ax)
-    shapes = [ax.transData.transform(np.concatenate(item.outlines)) for item in items]
-    boxes = np.array([np.concatenate([shape.min(axis=0), shape.max(axis=0)]) for shape in shapes])
-    em = font_size * ax.figure.dpi / _POINTS
-    widest = min(0.6 * (frame[2] - frame[0]), (16 if len(items) > 20 else 26) * em)
-    placed = np.zeros((0, 4))
-    # small ones choose first: a label of a large box has more places to go to
-    for i in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable"):
-        room = np.clip(boxes[i, 2] - boxes[i, 0] - em, widest, frame[2] - frame[0] - em)
-        text = _label(ax, items[i], font_size, room)
-        size = _text_size(ax.figure, text, font_size) + 2 * _CHIP_PAD * em
-        if text and (size <= frame[2:] - frame[:2]).all():
-            place = _best_place(shapes[i], size, frame, placed, np.vstack([np.delete(boxes, i, axis=0), boxes[i]]))
-            placed = np.vstack([placed, place])
-            _draw_chip(ax, text, place, boxes[i], items[i].colour, font_size)
-
-
-def _label(ax: Axes, item: _Item, font_size: float, widest: float) -> str:
-    score = "" if item.score is None else f"{item.score:.2f}"
-    taken = _text_size(ax.figure, f" {score}", font_size)[0] if score else 0
-    if item.name and taken > widest / 2:
-        score, taken = "", 0  # where there is little room the name says more
-    return f"{_elided(ax.figure, item.name, font_size, widest - taken)} {score}".strip()
-
-
-def _best_place(
-    shape: np.ndarray, size: np.ndarray, frame: np.ndarray, placed: np.ndarray, boxes: np.ndarray
-) -> np.ndarray:
-    """Where in the frame a label of this (width, height) goes best: (x0, y0, x1, y1). All in pixels, y upwards.
+def draw_labels(ax: Axes, instances: Sequence[DrawableInstance], font_size: float) -> None:
+    """Draw label and score of each instance on a background of its color. Labels larger than the Axes are left out.
 
     Args:
-        shape: K x 2, the points of the instance.
-        size: (width, height) of the label.
-        frame: (x0, y0, x1, y1) of the picture.
-        placed: P x 4, the labels that already stand.
-        boxes: N x 4, the boxes around all instances, this one's last.
+        ax: Axes in the coordinates of the image.
+        instances: one or more instances.
+        font_size: in points.
     """
-    natural = _natural_places(shape, boxes[-1], size)
-    grid = np.stack(np.meshgrid(*(np.arange(frame[i], frame[i + 2], size[1]) for i in (0, 1))), axis=-1).reshape(-1, 2)
-    # the natural places in the order of habit; and where all of them are bad, anything in the frame
-    habits = ((natural, 0.06 * np.arange(len(natural))), (grid, np.full(len(grid), _MOVED)))
+    extent = axes_extent(ax)
+    outlines = [ax.transData.transform(np.concatenate(instance.outlines)) for instance in instances]
+    boxes = np.array([np.concatenate([points.min(axis=0), points.max(axis=0)]) for points in outlines])
+    em = font_size * ax.figure.dpi / POINTS_PER_INCH
+    default_width = min(0.6 * (extent[2] - extent[0]), (16 if len(instances) > 20 else 26) * em)
+    placed = np.zeros((0, 4))
+    # small instances first: the label of a large one has more positions to choose from
+    for i in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable"):
+        max_width = np.clip(boxes[i, 2] - boxes[i, 0] - em, default_width, extent[2] - extent[0] - em)
+        text = _label_text(ax, instances[i], font_size, max_width)
+        size = text_size(ax.figure, text, font_size) + 2 * _LABEL_PADDING * em
+        if text and (size <= extent[2:] - extent[:2]).all():
+            own_last = np.vstack([np.delete(boxes, i, axis=0), boxes[i]])
+            position = _place_label(outlines[i], size, extent, placed, own_last)
+            placed = np.vstack([placed, position])
+            _draw_label_box(ax, text, position, boxes[i], instances[i].color, font_size)
+
+
+def draw_message(ax: Axes, text: str) -> None:
+    """Draw a message about the result as a whole in the top left corner."""
+    extent, font_size = axes_extent(ax), label_font_size(ax, 1)
+    em = font_size * ax.figure.dpi / POINTS_PER_INCH
+    width, height = text_size(ax.figure, text, font_size) + 2 * _LABEL_PADDING * em
+    x, y = extent[0] + min(em / 2, 4), extent[3] - height - min(em / 2, 4)
+    position = np.array([x, y, x + width, y + height])
+    _draw_label_box(ax, text, position, position, _MESSAGE_COLOR, font_size)
+
+
+def _label_text(ax: Axes, instance: DrawableInstance, font_size: float, max_width: float) -> str:
+    """Return the label, shortened to `max_width` pixels, and the score, which is left out where space is scarce."""
+    score = "" if instance.score is None else f"{instance.score:.2f}"
+    score_width = text_size(ax.figure, f" {score}", font_size)[0] if score else 0
+    if instance.label and score_width > max_width / 2:
+        score, score_width = "", 0
+    return f"{elide(ax.figure, instance.label, font_size, max_width - score_width)} {score}".strip()
+
+
+def _place_label(
+    points: np.ndarray, size: np.ndarray, extent: np.ndarray, placed: np.ndarray, boxes: np.ndarray
+) -> np.ndarray:
+    """Return the position (x0, y0, x1, y1) of a label with the lowest cost, in pixels of the figure, y upwards.
+
+    Args:
+        points: K x 2, the outline of the instance.
+        size: (width, height) of the label.
+        extent: (x0, y0, x1, y1) of the Axes, which the label does not leave.
+        placed: P x 4, the labels that have been placed already.
+        boxes: N x 4, the bounding boxes of all instances, this one's last.
+    """
+    defaults = _default_positions(points, boxes[-1], size)
+    axes = (np.arange(extent[i], extent[i + 2], size[1]) for i in (0, 1))
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    # the grid over the whole Axes is searched only if all default positions are bad
+    candidate_sets = ((defaults, 0.06 * np.arange(len(defaults))), (grid, np.full(len(grid), _RELOCATION_COST)))
     best, lowest = np.zeros(4), math.inf
-    for corners, habit in habits:
-        if lowest > _MOVED:
-            corners = np.clip(corners, frame[:2], np.maximum(frame[2:] - size, frame[:2]))
-            places = np.concatenate([corners, corners + size], axis=1)
-            costs = habit + _costs(places, natural[0], placed, boxes)
+    for corners, prior_costs in candidate_sets:
+        if lowest > _RELOCATION_COST:
+            corners = np.clip(corners, extent[:2], np.maximum(extent[2:] - size, extent[:2]))
+            positions = np.concatenate([corners, corners + size], axis=1)
+            costs = prior_costs + _placement_costs(positions, defaults[0], placed, boxes)
             if costs.min() < lowest:
-                best, lowest = places[np.argmin(costs)], costs.min()
+                best, lowest = positions[np.argmin(costs)], costs.min()
     return best
 
 
-def _costs(places: np.ndarray, ideal: np.ndarray, placed: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """M costs of M x 4 places. Worst is to lie on a label, then to hide what a box shows, then to be far from one's own."""
-    width, height = places[0, 2:] - places[0, :2]
+def _placement_costs(positions: np.ndarray, preferred: np.ndarray, placed: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the costs of M x 4 positions of one label.
+
+    In order of weight: overlap with a label, overlap with the boxes of instances, distance to the label's own box (the last
+    of `boxes`), distance of the lower left corner to the `preferred` one. Distances are in heights of the label.
+    """
+    width, height = positions[0, 2:] - positions[0, :2]
     own = boxes[-1]
-    on_labels = box_intersections(places, placed + np.array([-1, -1, 1, 1])).sum(axis=1) / (width * height)
+    label_overlap = box_intersections(positions, placed + np.array([-1, -1, 1, 1])).sum(axis=1) / (width * height)
     areas = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1)
-    hidden = np.minimum(box_intersections(places, boxes) / areas, 1).sum(axis=1)
-    away = np.hypot(*np.maximum(0, np.maximum(own[:2] - places[:, 2:], places[:, :2] - own[2:])).T) / height
-    from_ideal = np.hypot(*(places[:, :2] - ideal).T) / height
-    return 100 * (on_labels > 1e-9) + 100 * on_labels + 2 * hidden + 0.3 * away + 0.05 * from_ideal
+    hidden = np.minimum(box_intersections(positions, boxes) / areas, 1).sum(axis=1)
+    gaps = np.maximum(0, np.maximum(own[:2] - positions[:, 2:], positions[:, :2] - own[2:]))
+    distance = np.hypot(*gaps.T) / height
+    from_preferred = np.hypot(*(positions[:, :2] - preferred).T) / height
+    return 100 * (label_overlap > 1e-9) + 100 * label_overlap + 2 * hidden + 0.3 * distance + 0.05 * from_preferred
 
 
-def _natural_places(shape: np.ndarray, box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """M x 2, the lower left corners of a label at the corners of its box, the most usual first."""
+def _default_positions(points: np.ndarray, box: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return M x 2 lower left corners of a label at the corners of its box, the most common position first."""
     (x0, y0, x1, y1), (width, height) = box, size
     gap = 0.12 * height
-    # above what reaches highest: a box begins there at its left, a circle or a tilted quad has one peak
-    peak = shape[shape[:, 1] >= y1 - max(0.05 * (y1 - y0), 0.3 * height), 0]
+    # above the highest points: the left end of the upper edge of a box, or the single peak of a circle or a rotated quad
+    peak = points[points[:, 1] >= y1 - max(0.05 * (y1 - y0), 0.3 * height), 0]
     left = peak.min() if np.ptp(peak) > 0.5 * (x1 - x0) else peak.mean() - width / 2
     return np.array(
         [
@@ -111,41 +132,33 @@ def _natural_places(shape: np.ndarray, box: np.ndarray, size: np.ndarray) -> np.
     )
 
 
-def _draw_chip(ax: Axes, text: str, place: np.ndarray, box: np.ndarray, colour: str, font_size: float) -> TextArtist:
-    """Text on a coloured ground at `place`, tied to the nearest point of `box`; both in pixels of the figure.
+def _draw_label_box(
+    ax: Axes, text: str, position: np.ndarray, box: np.ndarray, color: str, font_size: float
+) -> TextArtist:
+    """Draw text on a colored background, anchored at the nearest point of `box`; both in pixels of the figure.
 
-    A label that had to move away gets a line to its box.
+    A line connects a label with its box if they are far apart.
     """
-    to_points = _POINTS / ax.figure.dpi
-    anchor = np.clip(place[:2], box[:2], box[2:])
-    far = np.maximum(place[:2] - box[2:], box[:2] - place[2:]).max() > 0.6 * (place[3] - place[1])
-    corner = (place[:2] - anchor) * to_points + _CHIP_PAD * font_size
+    to_points = POINTS_PER_INCH / ax.figure.dpi
+    anchor = np.clip(position[:2], box[:2], box[2:])
+    is_far = np.maximum(position[:2] - box[2:], box[:2] - position[2:]).max() > 0.6 * (position[3] - position[1])
+    x, y = ax.transData.inverted().transform(anchor)
+    line = {"arrowstyle": "-", "color": color, "linewidth": 1, "path_effects": contrast_outline(color, 1)}
+    background = {
+        "boxstyle": f"round,pad={_LABEL_PADDING},rounding_size=0.2",
+        "facecolor": color,
+        "edgecolor": "none",
+        "alpha": 0.92,
+    }
     return ax.annotate(
         text,
-        xy=ax.transData.inverted().transform(anchor),
-        xytext=corner,
+        xy=(x, y),
+        xytext=(position[:2] - anchor) * to_points + _LABEL_PADDING * font_size,
         textcoords="offset points",
         annotation_clip=False,
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "path_effects": _halo(colour, 1)}
-        if far
-        else None,
-        bbox={
-            "boxstyle": f"round,pad={_CHIP_PAD},rounding_size=0.2",
-            "facecolor": colour,
-            "edgecolor": "none",
-            "alpha": 0.92,
-        },
-        color=_ink_on(colour),
+        arrowprops=line if is_far else None,
+        bbox=background,
+        color=text_color_on(color),
         zorder=4,
         **font_properties(font_size),
     )
-
-
-def _draw_note(ax: Axes, text: str) -> None:
-    """A remark about the answer as a whole, in the top left corner."""
-    frame, size = _frame(ax), _label_size(ax, 1)
-    em = size * ax.figure.dpi / _POINTS
-    width, height = _text_size(ax.figure, text, size) + 2 * _CHIP_PAD * em
-    x, y = frame[0] + min(em / 2, 4), frame[3] - height - min(em / 2, 4)
-    place = np.array([x, y, x + width, y + height])
-    _draw_chip(ax, text, place, place, "#e8e8e8", size)

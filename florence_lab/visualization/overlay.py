@@ -1,99 +1,116 @@
-"""TODO"""
+"""Drawing results over their image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Polygon
+from matplotlib.patches import Polygon as PolygonPatch
 from matplotlib.patheffects import Normal, Stroke
 from PIL import Image
 
-from ..geometry import box_corners
+from ..geometry import Polygon, box_corners
 from ..images import load_image
-from ..results import Boxes, Polygons, Quads, Result, Text
+from ..results import Boxes, Instances, Polygons, Quads, Result, Text
 from ..tasks import get_task
-from ..template.locations import bins_to_pixels, parse_location_tokens
-from .captions import CAPTION_WIDTH, _caption, _caption_height, _write_caption
-from .figures import DPI, LONG_SIDE, _aspect, _drawn_size, _label_size, _png
-from .instances import _items
-from .labels import _draw_labels, _draw_note
-from .style import DARK, LIGHT, _halo
+from .captions import CAPTION_WIDTH, caption_height, caption_text, draw_caption
+from .figures import DISPLAY_LONG_SIDE, DPI, NotebookFigure, display_size, label_font_size, pixel_aspect
+from .instances import DrawableInstance, drawable_instances, region_boxes
+from .labels import draw_labels, draw_message
+from .style import DARK, LIGHT, contrast_outline
 
-if TYPE_CHECKING:
-    from .instances import _Item
+NOTHING_FOUND = "nothing found"
 
 
 def show(image: Any, result: Result, ax: Axes | None = None) -> Axes:
-    """Draw a result over its picture.
+    """Draw a result over its image and return the Axes.
+
+    The coordinates of the Axes are pixels of `result.image_size`: x from 0 to width, y from height to 0. Its frame is
+    switched off. Text under the image takes its space from the Axes.
 
     Args:
-        image: a PIL image, or whatever else `florence_lab.images.load_image` takes; of any size, since the picture is
-            laid under the coordinates of `result.image_size`.
+        image: a PIL image, or another source that `florence_lab.images.load_image` accepts. An image of another size than
+            `result.image_size` is scaled.
         result: a `Text`, `Boxes`, `Quads` or `Polygons`.
-        ax: where to draw. Without it there is a new pyplot figure, which a notebook shows.
+        ax: where to draw; by default a new figure of pyplot, which a notebook displays.
 
-    Returns:
-        The Axes: x 0..width and y height..0 in pixels, its frame switched off. What is under the picture (a text, or
-        the caption of a phrase grounding) takes its room from the Axes' own place.
+    Raises:
+        TypeError: for a result of another type.
+
+    Example:
+        >>> show("sheep.png", result).figure.savefig("overlay.pdf")
     """
     drawer = _DRAWERS.get(type(result))
     if drawer is None:
         known = ", ".join(kind.__name__ for kind in _DRAWERS)
-        raise TypeError(f"can draw {known}, but got {type(result).__name__}")
+        raise TypeError(f"cannot draw a result of type {type(result).__name__}; the types are {known}")
     if ax is None:
-        # the only place that may touch pyplot: its figures stay in memory until somebody closes them
+        # the only place that uses pyplot, whose figures stay in memory until they are closed
         from matplotlib import pyplot
 
-        ax = _only_axes(pyplot.figure(dpi=DPI), result)
-    _draw_picture(ax, load_image(image), result.image_size)
+        ax = fit_figure(pyplot.figure(dpi=DPI), result)
+    _draw_image(ax, load_image(image), result.image_size)
     drawer(ax, result)
     return ax
 
 
 def to_png(image: Any, result: Result) -> bytes:
-    """The picture with its result as a PNG of 640 to 1,000 pixels on the long side, whatever the picture has.
+    """Return the image with its result as a PNG file.
 
-    A text under the picture comes on top of that. It touches no state of pyplot, and may be called from any thread.
+    The image is scaled to 640 to 1,000 pixels on its longer side; text under it is added to the height. The function does
+    not use pyplot and is thread-safe.
+
+    Args:
+        image: as for `show`.
+        result: as for `show`.
     """
-    figure = Figure(dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    show(image, result, _only_axes(figure, result))
-    return _png(figure)
+    figure = NotebookFigure(1, 1)
+    show(image, result, fit_figure(figure, result))
+    return figure.to_png()
+
+
+def fit_figure(figure: Figure, result: Result) -> Axes:
+    """Resize an empty figure to the image and the text under it, and return new Axes that fill it."""
+    width, height = display_size(result.image_size)
+    if caption_text(result):
+        width = max(width, CAPTION_WIDTH)
+    figure.set_size_inches(width / DPI, height / DPI)
+    figure.set_size_inches(width / DPI, height / DPI + caption_height(figure, result, width / DPI))
+    return figure.add_axes((0, 0, 1, 1))
 
 
 def draw_text(ax: Axes, result: Text) -> None:
-    """The text, wrapped, under the picture; and the region that was asked about, if there was one."""
-    _write_caption(ax, result)
+    """Draw the text, wrapped, under the image, and the region in the prompt if there is one."""
+    draw_caption(ax, result)
     _draw_region(ax, result)
     if not result.text.strip():
-        _draw_note(ax, "nothing found")
+        draw_message(ax, NOTHING_FOUND)
 
 
 def draw_boxes(ax: Axes, result: Boxes) -> None:
-    """Boxes, or outlines where open-vocabulary detection gave them, with label and confidence.
+    """Draw boxes, or polygons where open-vocabulary detection gives them, with label and score.
 
-    Under a phrase grounding stands its caption, every phrase in the colour of its boxes.
+    Phrase grounding also draws its caption under the image, with each phrase in the color of its boxes.
     """
-    _write_caption(ax, result)
-    _draw_items(ax, result, _patches)
+    draw_caption(ax, result)
+    _draw_instances(ax, result, _outline_patches)
 
 
 def draw_quads(ax: Axes, result: Quads) -> None:
-    """Quad boxes with their text. The edge along which the text begins, corner 0 to corner 1, is the thick one."""
-    _draw_items(ax, result, _quad_patches)
+    """Draw quad boxes with their text. A thick line marks the edge from corner 0 to corner 1, the top of the text."""
+    _draw_instances(ax, result, _quad_patches)
 
 
 def draw_polygons(ax: Axes, result: Polygons) -> None:
-    """Filled outlines with label and confidence; and the region that was asked about, if there was one."""
+    """Draw filled polygons with label and score, and the region in the prompt if there is one."""
     _draw_region(ax, result)
-    _draw_items(ax, result, _patches)
+    _draw_instances(ax, result, _outline_patches)
 
 
 _DRAWERS: dict[type[Result], Callable[[Axes, Any], None]] = {
@@ -104,90 +121,79 @@ _DRAWERS: dict[type[Result], Callable[[Axes, Any], None]] = {
 }
 
 
-def _only_axes(figure: Figure, result: Result) -> Axes:
-    """Size the figure to the picture and the text under it, and give it one Axes that fills it."""
-    width, height = _drawn_size(result.image_size)
-    if _caption(result):
-        width = max(width, CAPTION_WIDTH)
-    figure.set_size_inches(width / DPI, height / DPI)
-    figure.set_size_inches(width / DPI, height / DPI + _caption_height(figure, result, width / DPI))
-    return figure.add_axes((0, 0, 1, 1))
-
-
-def _draw_picture(ax: Axes, image: Image.Image, image_size: tuple[int, int]) -> None:
+def _draw_image(ax: Axes, image: Image.Image, image_size: tuple[int, int]) -> None:
     width, height = image_size
-    scale = 2 * LONG_SIDE[1] / max(image.size)
+    scale = 2 * DISPLAY_LONG_SIDE[1] / max(image.size)
     if scale < 1:
-        # an 8000 x 6000 photograph costs matplotlib a gigabyte, and no figure shows so many pixels
-        smaller = [max(1, round(side * scale)) for side in image.size]
+        # matplotlib needs 1 GB for an image of 8000 x 6000 pixels, which no figure can show
+        smaller = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(smaller, Image.Resampling.LANCZOS, reducing_gap=2)
-    ax.imshow(np.asarray(image), extent=(0, width, height, 0), aspect=_aspect(image_size))
+    ax.imshow(np.asarray(image), extent=(0, width, height, 0), aspect=pixel_aspect(image_size))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.set_axis_off()
 
 
-def _draw_items(
-    ax: Axes,
-    result: Boxes | Quads | Polygons,
-    patches: Callable[[_Item, np.ndarray, float], list[Patch | Line2D]],
+def _draw_instances(
+    ax: Axes, result: Instances, patches: Callable[[DrawableInstance, Polygon, float], Sequence[Artist]]
 ) -> None:
-    items = _items(result)
-    if not items:
-        _draw_note(ax, "nothing found")
+    """Draw outlines and labels. `patches` makes the artists of one outline for a line width in points."""
+    instances = drawable_instances(result)
+    if not instances:
+        draw_message(ax, NOTHING_FOUND)
         return
-    font_size = _label_size(ax, sum(bool(item.name) for item in items))
-    # large ones first, so that what lies inside them stays on top
-    for item in sorted(items, key=lambda item: -float(np.prod(np.ptp(np.concatenate(item.outlines), axis=0)))):
-        for outline in item.outlines:
-            for artist in patches(item, outline, font_size / 5):
+    font_size = label_font_size(ax, sum(bool(instance.label) for instance in instances))
+    # large ones first, so that instances inside them stay visible
+    for instance in sorted(instances, key=_negative_box_area):
+        for outline in instance.outlines:
+            for artist in patches(instance, outline, font_size / 5):
                 ax.add_artist(artist)
-    _draw_labels(ax, items, font_size)
+    draw_labels(ax, instances, font_size)
 
 
-def _patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch]:
-    face = Polygon(outline, facecolor=to_rgba(item.colour, 0.35), edgecolor="none", zorder=2)
-    return [face] * item.filled + [_edge(item, outline, line_width)]
+def _negative_box_area(instance: DrawableInstance) -> float:
+    return -float(np.prod(np.ptp(np.concatenate(instance.outlines), axis=0)))
 
 
-def _quad_patches(item: _Item, outline: np.ndarray, line_width: float) -> list[Patch | Line2D]:
-    first = Line2D(*outline[:2].T, color=item.colour, linewidth=1.9 * line_width, solid_capstyle="butt", zorder=2.1)
-    return [_edge(item, outline, 0.8 * line_width), first]
+def _outline_patches(instance: DrawableInstance, outline: Polygon, line_width: float) -> list[Artist]:
+    edge = _edge_patch(instance, outline, line_width)
+    if not instance.is_filled:
+        return [edge]
+    return [PolygonPatch(outline, facecolor=to_rgba(instance.color, 0.35), edgecolor="none", zorder=2), edge]
 
 
-def _edge(item: _Item, outline: np.ndarray, line_width: float) -> Polygon:
-    return Polygon(
+def _quad_patches(instance: DrawableInstance, outline: Polygon, line_width: float) -> list[Artist]:
+    x, y = outline[:2].T
+    top = Line2D(x, y, color=instance.color, linewidth=1.9 * line_width, solid_capstyle="butt", zorder=2.1)
+    return [_edge_patch(instance, outline, 0.8 * line_width), top]
+
+
+def _edge_patch(instance: DrawableInstance, outline: Polygon, line_width: float) -> PolygonPatch:
+    return PolygonPatch(
         outline,
         fill=False,
-        edgecolor=item.colour,
+        edgecolor=instance.color,
         linewidth=line_width,
-        linestyle=item.line_style,
+        linestyle=instance.line_style,
         joinstyle="miter",
         zorder=2,
-        path_effects=_halo(item.colour, line_width),
+        path_effects=contrast_outline(instance.color, line_width),
     )
 
 
 def _draw_region(ax: Axes, result: Result) -> None:
-    """The region that went into the prompt, in white and black: the colours belong to the answers."""
+    """Draw the region in the prompt in white and black, which no instance has."""
     if get_task(result.task).input != "region":
         return
-    for box in _region_boxes(result):
+    border = Stroke(linewidth=3.2, foreground=DARK, dashes={"dash_offset": 0, "dash_list": None})
+    for box in region_boxes(result):
         ax.add_artist(
-            Polygon(
+            PolygonPatch(
                 box_corners(box),
                 fill=False,
                 edgecolor=LIGHT,
                 linewidth=1.6,
                 linestyle=(0, (4, 2.5)),
                 zorder=2,
-                path_effects=[
-                    Stroke(linewidth=3.2, foreground=DARK, dashes={"dash_offset": 0, "dash_list": None}),
-                    Normal(),
-                ],
+                path_effects=[border, Normal()],
             )
         )
-
-
-def _region_boxes(result: Result) -> np.ndarray:
-    """N x 4, xyxy: the region in the result's phrase; none where the phrase is something else."""
-    return bins_to_pixels(parse_location_tokens(result.phrase), result.image_size).reshape(-1, 4)
