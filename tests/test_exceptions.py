@@ -1,10 +1,20 @@
 """Exceptions, warnings and their messages."""
 
+import threading
+import warnings
+
 import pytest
 
 import florence_lab
 from florence_lab import exceptions
-from florence_lab.exceptions import FlorenceLabError, FlorenceLabWarning, summarize_error, unknown_name, warn
+from florence_lab.exceptions import (
+    FlorenceLabError,
+    FlorenceLabWarning,
+    capture_warnings,
+    summarize_error,
+    unknown_name,
+    warn,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +72,33 @@ def test_an_error_without_a_message_is_summarized_by_its_type():
 def test_a_summary_is_limited_in_length():
     assert summarize_error(ValueError("x" * 500)) == "x" * 300
     assert summarize_error(ValueError("x" * 500), max_length=10) == "x" * 10
+
+
+def test_captured_warnings_are_those_of_the_thread_and_leave_the_settings_alone():
+    before, others = (list(warnings.filters), warnings.showwarning), []
+    inside, go = threading.Event(), threading.Event()
+
+    def run():
+        with capture_warnings() as messages:
+            inside.set()
+            assert go.wait(20)
+            warn("there")
+        others.extend(messages)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert inside.wait(20)
+    with capture_warnings() as messages:  # begins before the thread has ended, and ends after it
+        go.set()
+        thread.join()
+        warn("here")
+        warn("here")
+    assert (others, messages) == (["there"], ["here", "here"])
+    assert (list(warnings.filters), warnings.showwarning) == before
+
+
+def test_a_warning_after_captured_ones_is_issued_again():
+    with capture_warnings():
+        warn("captured")
+    with pytest.warns(FlorenceLabWarning, match="issued"):
+        warn("issued")

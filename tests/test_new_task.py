@@ -116,8 +116,9 @@ def test_sft_trains_it(model, rows, tmp_path):
 
 def test_the_explorer_offers_it():
     from florence_lab.explorer.panel import Explorer
+    from florence_lab.explorer.predictor_cache import PredictorCache
 
-    panel = Explorer("florence-2-nano", None, "<CAPTION>")
+    panel = Explorer("florence-2-nano", None, "<CAPTION>", PredictorCache())
     assert TOKEN in [value for _, value in panel.task.options]
 
 

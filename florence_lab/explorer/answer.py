@@ -90,7 +90,7 @@ class Answer:
 
     @cached_property
     def _gallery(self) -> bytes:
-        return gallery([(result.image, result) for result in self.results], _GALLERY_COLUMNS)._repr_png_()
+        return gallery([(result.image, result) for result in self.results], _GALLERY_COLUMNS).to_png()
 
     def code(self, threshold: float = 0.0) -> str:
         """Return Python code whose last line is an expression for the filtered result, or for the list of results."""

@@ -93,7 +93,7 @@ def render_answer(answer: Answer, threshold: float = 0.0) -> str:
 def render_result(result: Result) -> str:
     """Return a text, or a table with a row for each instance: label, score and bounding box in pixels."""
     if isinstance(result, Text):
-        return f'<div class="fl-said">{escape(result.text)}</div>' if result.text else hint("The answer is empty.")
+        return f'<div class="fl-text">{escape(result.text)}</div>' if result.text else hint("The answer is empty.")
     assert isinstance(result, Instances)
     if not len(result):
         return hint("No instances.")

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from florence_lab.cli.demo import demo_input, predict_demo, run_demo
-from florence_lab.evaluation.metrics import METRIC_SUITES, metric_suite
+from florence_lab.evaluation.metrics import metric_suite
+from florence_lab.evaluation.suites import SCENE_METRIC_SUITES
 from florence_lab.scenes import sample_scene
 from florence_lab.tasks import TASKS, Task, get_task
 
@@ -45,4 +46,4 @@ def test_nano_answers_the_demo_correctly(nano):
         sample, text = demo_input(task)
         truth = sample_scene(sample).answer(task.token, text)
         minimum = 0.75 if task.result == "polygons" else 0.99
-        assert metric_suite(task, METRIC_SUITES).per_sample(result, truth) >= minimum, result.raw
+        assert metric_suite(task, SCENE_METRIC_SUITES).per_sample(result, truth) >= minimum, result.raw

@@ -12,6 +12,7 @@ from support import PHOTO, UNREACHABLE
 from florence_lab.cli import main
 from florence_lab.cli.session import SEPARATOR
 from florence_lab.scenes import sample_path
+from florence_lab.tasks import TASKS, Task
 
 
 def response_line(result):
@@ -112,6 +113,14 @@ def test_a_query_is_answered_for_each_image(infer, small, tmp_path, capsys):
     lines = [line for line in out.splitlines() if line.startswith("{'What does the image describe?'")]
     assert lines == [response_line(small.predict(image, "<CAPTION>", max_new_tokens=12)) for image in (PHOTO, rotated)]
     assert err == ""
+
+
+def test_a_registered_task_is_answered(infer, monkeypatch, capsys):
+    monkeypatch.setitem(TASKS, "<COUNT>", Task("<COUNT>", "How many {input} are there?", "phrase", "text", "a number"))
+    assert infer("--query", "<COUNT>sheep", "--images", PHOTO) == 0
+    assert capsys.readouterr().out.startswith("{'How many sheep are there?': ")
+    assert main(["tasks"]) == 0
+    assert "<COUNT>" in capsys.readouterr().out
 
 
 def test_a_failed_image_is_reported_and_the_others_are_answered(infer, capsys):

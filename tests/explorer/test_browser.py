@@ -165,7 +165,7 @@ def use(user, tmp_path):
     user.chooses_task("<REGION_TO_CATEGORY>")
     drags_the_first_sheep(user)
     user.asks()
-    assert user.waits_for(".fl-said").inner_text() == "sheep"
+    assert user.waits_for(".fl-text").inner_text() == "sheep"
     user.takes_screenshot("region")
 
     user.presses("Path or URL")
