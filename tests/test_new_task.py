@@ -122,8 +122,9 @@ def test_the_explorer_offers_it():
     assert TOKEN in [value for _, value in panel.task.options]
 
 
-def test_the_demo_answers_it(small, tmp_path, capsys):
+def test_the_demo_answers_it(small, tmp_path, capsys, monkeypatch):
     from florence_lab.cli.demo import run_demo
 
+    monkeypatch.setattr(small.model.generation_config, "max_new_tokens", 8)
     run_demo(small, tmp_path)
     assert f"{TOKEN} a cat" in capsys.readouterr().out

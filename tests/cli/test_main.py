@@ -178,6 +178,7 @@ print([name for name in ("torch", "transformers", "numpy", "PIL", "matplotlib") 
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+@pytest.mark.slow
 def test_a_session_reads_queries_from_a_pipe(small):
     lines = f"<CAPTION>\n{PHOTO}\n<OD>\nnowhere.png\n"
     options = ("--model_id_or_path", small.name, "--max_new_tokens", 8, "--num_beams", 1)
