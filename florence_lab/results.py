@@ -81,14 +81,14 @@ class Result(ABC):
 
     @abstractmethod
     def _to_florence(self) -> Any:
-        """The answer in the form of the published `post_process_generation`."""
+        """Return the answer in the form of the published `post_process_generation`."""
 
     @abstractmethod
     def _coco_annotations(self) -> list[dict[str, Any]]:
-        """COCO annotations without ids; `label` stands for the category."""
+        """Return COCO annotations without ids; `label` stands for the category."""
 
     def _repr_png_(self) -> bytes | None:
-        """The overlay, which Jupyter displays for the last expression of a cell."""
+        """Return the overlay as a PNG file, which Jupyter displays for the last expression of a cell."""
         if self.image is None:
             return None
         from .visualization.overlay import to_png
@@ -124,8 +124,7 @@ class Instances(Result):
     """The base class of results with instances. It is indexed like an array.
 
     `len(result)` is the number of instances, iteration gives results of one instance each. An integer, a slice, a boolean
-    mask or a list of integers select instances: `result[3]`, `result[1:4]`, `result[result.scores > 0.5]`,
-    `result[result.labels == "sheep"]`. A selection keeps `raw`.
+    mask or a list of integers select instances. A selection keeps `raw`.
 
     Attributes:
         labels: N strings as a NumPy array; "" for an instance that the model gave no label. A sequence is converted.
@@ -134,6 +133,11 @@ class Instances(Result):
 
     Raises:
         ValueError: if the fields differ in length.
+
+    Example:
+        >>> result[3], result[1:4]
+        >>> result[result.scores > 0.5]
+        >>> result[result.labels == "sheep"].with_labels("animal")
     """
 
     labels: np.ndarray
@@ -205,6 +209,10 @@ class Instances(Result):
 
         Raises:
             ValueError: if a label is not in `classes`.
+
+        Example:
+            >>> detections = result.to_supervision(classes=["sheep", "tree"])
+            >>> sv.BoxAnnotator().annotate(image, detections)
         """
         sv = _import_supervision()
         if not len(self):
@@ -231,14 +239,14 @@ class Instances(Result):
         return pd.DataFrame(columns | dict(zip(("x0", "y0", "x1", "y1"), self.xyxy.T, strict=True)))
 
     def _per_instance(self) -> dict[str, Any]:
-        """The fields that have one value for each instance."""
+        """Return the fields that have one value for each instance."""
         values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
         if isinstance(self, Boxes) and not self.polygons:
             del values["polygons"]  # they are optional
         return {name: value for name, value in values.items() if value is not None}
 
     def _resolve_index(self, index: Index) -> np.ndarray:
-        """Indices of the selected instances."""
+        """Return the indices of the selected instances."""
         if isinstance(index, slice):
             return np.arange(len(self))[index]
         if not isinstance(index, (Sequence, np.ndarray)):
@@ -381,6 +389,9 @@ def to_coco(
 
     Raises:
         ValueError: if a label is not in `classes`, or for another number of file names than of results.
+
+    Example:
+        >>> Path("coco.json").write_text(json.dumps(to_coco(results, file_names)))
     """
     if file_names is not None and len(file_names) != len(results):
         raise ValueError(f"{len(results)} results, but {len(file_names)} file names")
@@ -400,7 +411,7 @@ def to_coco(
 
 
 def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict[str, int]:
-    """Class name -> index."""
+    """Return the index of each class name, in the order of `classes` or of their first occurrence."""
     names = dict.fromkeys(name for r in results if isinstance(r, Instances) for name in r.class_names.tolist())
     if classes is None:
         return {name: i for i, name in enumerate(names)}
@@ -414,7 +425,7 @@ def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict
 
 
 def _import_supervision() -> ModuleType:
-    """The package `supervision`. It warns about missing OpenCV, which no conversion needs."""
+    """Import supervision without its warning about missing OpenCV, which no conversion needs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="OpenCV")
         import supervision
