@@ -16,6 +16,7 @@ from .files import is_complete
 from .registry import MODELS
 
 PROBE_SECONDS = 4.0
+"""Time limit for the first contact with a hub."""
 
 _HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -108,8 +109,12 @@ class _HuggingFace(_Hub):
 
     def cached_dirs(self, repo_id: str) -> Iterator[Path]:
         from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
 
-        main = try_to_load_from_cache(repo_id, "config.json", cache_dir=constants.HF_HUB_CACHE)
+        try:
+            main = try_to_load_from_cache(repo_id, "config.json", cache_dir=constants.HF_HUB_CACHE)
+        except HFValidationError:  # not an id of this hub: ModelScope accepts more names
+            return
         if isinstance(main, str):
             yield Path(main).parent
         repo = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"

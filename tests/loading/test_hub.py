@@ -124,6 +124,19 @@ def test_an_unknown_name_is_answered_with_what_is_accepted(word):
     assert repr(word) in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["some/model--v1", "some/model..v1", "some/model.", "some/model.git"])
+def test_an_id_that_hugging_face_forbids_is_searched_on_modelscope(caches, model):
+    layout = "models/" + model.replace(".", "___")
+    folder = fill(caches["modelscope"] / layout)
+    assert resolve(model, "modelscope") == resolve(model, "hf") == folder
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_an_id_that_hugging_face_forbids_is_a_hub_error_if_it_is_not_cached(empty_hubs, name):
+    with pytest.raises(HubError, match=f"cannot download some/model--v1 from {HUBS[name].title}"):
+        resolve("some/model--v1", name)
+
+
 def test_an_unknown_hub_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'github'.*modelscope, hf"):
         resolve(MODEL, hub="github")
