@@ -131,6 +131,8 @@ def _fetch(url: str, timeout: float, max_bytes: int) -> tuple[bytes, str]:
     except ImageError:
         raise
     except (requests.RequestException, ValueError) as error:
+        if time.monotonic() >= deadline:  # the time limit of the socket ends together with that of the caller
+            raise TimeoutError from error
         raise ImageError(f"{url} cannot be fetched: {summarize_error(error)}") from error
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
+from florence_lab import images
 from florence_lab.exceptions import ImageError
 from florence_lab.images import load_image
 
@@ -444,6 +445,12 @@ def test_a_slow_url_times_out(site, path):
     with pytest.raises(ImageError, match=f"{path} could not be read within 0.4 s"):
         load_image(f"{site}/{path}", timeout=0.4)
     assert time.monotonic() - started < 1
+
+
+def test_a_timeout_of_the_socket_gives_the_same_message(site, monkeypatch):
+    monkeypatch.setattr(images, "run_with_timeout", lambda _, function: function())
+    with pytest.raises(ImageError, match=r"hang could not be read within 0.2 s"):
+        load_image(f"{site}/hang", timeout=0.2)
 
 
 @pytest.mark.parametrize("path", ["announced", "endless"])
