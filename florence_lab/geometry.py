@@ -55,7 +55,7 @@ def _rasterize(polygon: Polygon, width: int, height: int) -> np.ndarray:
     """Fill one polygon by the even-odd rule, row by row.
 
     Pillow and `supervision.polygon_to_mask` round vertices to whole pixels and fill the border too, which makes a mask up
-    to one pixel too large on each side; `skimage.draw.polygon2mask` is 50 times slower.
+    to one pixel too large on each side; `skimage.draw.polygon2mask` is an order of magnitude slower.
     """
     crossings = np.zeros((height, width + 1), bool)  # True where a row, read from the left, crosses an edge
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,8 +77,8 @@ class Trace:
         """
         if isinstance(query, AnswerSpan):
             return query
-        if isinstance(query, int):
-            return self._token_span(query)
+        if not isinstance(query, str):
+            return self._token_span(operator.index(query))
         words = [(word, span) for span in self.spans for word in split_words(span.text)]
         wanted = split_words(query)
         for start in range(len(words) - len(wanted) + 1):
@@ -162,10 +163,11 @@ def trace(
         generate_kwargs: as in `Predictor.predict`. With beams or sampling a generated token may not be the most probable one.
 
     Raises:
-        PromptError, ImageError, ValueError: as `Predictor.predict`, and a ValueError for `top_k` below 1.
+        PromptError, ImageError, ValueError: as `Predictor.predict`, and a ValueError for a `top_k` out of range.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k must be 1 or more, got {top_k}")
+    vocab_size = predictor.model.lm_head.out_features
+    if not 1 <= top_k <= vocab_size:
+        raise ValueError(f"top_k must be 1 to {vocab_size}, got {top_k}")
     model, tokenizer, template = predictor.model, predictor.processor.tokenizer, predictor.template
     kwargs = resolve_generation_kwargs(model, generate_kwargs)
     source = image if isinstance(image, EncodedImage) else load_image(image)

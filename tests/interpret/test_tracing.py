@@ -119,7 +119,7 @@ def test_a_span_is_found_by_its_words(caption):
 
 
 def test_a_span_is_found_by_the_position_of_its_token(caption, detection):
-    assert caption.span(0) == AnswerSpan("token", "<s>", (0,))
+    assert caption.span(0) == caption.span(np.int64(0)) == AnswerSpan("token", "<s>", (0,))
     box = detection.span("box 1")
     token = detection.span(box.positions[2])
     assert (token.kind, token.positions) == ("token", (box.positions[2],))
@@ -149,7 +149,8 @@ def test_a_layer_or_head_that_does_not_exist_is_refused(caption, index, message)
 @pytest.mark.parametrize(
     ("arguments", "kwargs", "message"),
     [
-        (("<OD>",), {"top_k": 0}, "top_k must be 1 or more, got 0"),
+        (("<OD>",), {"top_k": 0}, "top_k must be 1 to 1815, got 0"),
+        (("<OD>",), {"top_k": 10**6}, "top_k must be 1 to 1815, got 1000000"),
         (("<OOD>",), {}, "<OOD>"),
         (("<OD>", "a cat"), {}, "takes no input"),
         (("<OD>",), {"num_beems": 2}, "num_beems"),
