@@ -1,7 +1,7 @@
-"""How much memory loading takes, as a multiple of the weights' size: `python tests/measure_loading.py FOLDER [base]`.
+"""Measure the memory of loading, relative to the size of the weights: `python tests/measure_loading.py FOLDER [base]`.
 
-Writes a checkpoint of random weights into FOLDER, in each way that weights are stored, and loads each in a process of its
-own. The last line printed is JSON: way of storing -> the process's peak above what it was before, over the weights.
+Writes a checkpoint of random weights into FOLDER in each supported format, and loads each in a process of its own. The last
+line printed is JSON: format -> growth of the peak memory / size of the weights in float32.
 """
 
 import json
@@ -24,14 +24,14 @@ SIZES = {
     "small": ((64, 128, 256, 512), (1, 1, 3, 1), 512, 4),
     "base": ((128, 256, 512, 1024), (1, 1, 9, 1), 768, 6),
 }
-WORDS = 51289
+VOCAB_SIZE = 51289
 
 
 def write_checkpoints(folder, size):
-    """Random weights in the published layout, under the names of `main`."""
+    """Write random weights in the published layout, one folder for each format."""
     dims, depths, d_model, layers = SIZES[size]
     heads = [dim // 32 for dim in dims]
-    text = {"d_model": d_model, "encoder_layers": layers, "decoder_layers": layers, "vocab_size": WORDS}
+    text = {"d_model": d_model, "encoder_layers": layers, "decoder_layers": layers, "vocab_size": VOCAB_SIZE}
     text |= {f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in (("ffn_dim", 4 * d_model),)}
     vision = {"depths": depths, "num_heads": heads, "num_groups": heads, "projection_dim": d_model}
     with torch.device("meta"):
@@ -60,22 +60,22 @@ def write_checkpoints(folder, size):
 
 
 def pad_tokenizer(folder):
-    """The tiny tokenizer's 387 words, filled up so that `<image>` comes behind the last of the real vocabulary."""
+    """Fill the 387 tokens of the tiny tokenizer up, so that `<image>` follows the last token of the real vocabulary."""
     for name in ("tokenizer.json", "vocab.json"):
         path = folder / name
         content = json.loads(path.read_text(encoding="utf-8"))
-        words = content if name == "vocab.json" else content["model"]["vocab"]
-        words |= {f"\u0120word{i}": i for i in range(len(words), WORDS - 1024)}
+        vocab = content if name == "vocab.json" else content["model"]["vocab"]
+        vocab |= {f"\u0120word{i}": i for i in range(len(vocab), VOCAB_SIZE - 1024)}
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def main(folder, size="small"):
     torch.set_num_threads(1)  # a process that has threads is not safe to fork
-    # not in this process, whose children would find the memory that it had let go, and need no more
+    # not in this process: its children would reuse the memory that it freed, and not grow
     in_process(lambda: write_checkpoints(folder, size))
     in_process(lambda: save_transformers(folder))
     size_in_bytes = (folder / "safetensors/model.safetensors").stat().st_size
-    load_checkpoint(TINY)  # what the libraries import on first use counts before
+    load_checkpoint(TINY)  # imports of the libraries on first use do not count
     names = ("safetensors", "half", "bin", "half bin", "transformers", "transformers bin")
     ratios = {name: in_process(lambda name=name: load_and_touch(folder / name)) / size_in_bytes for name in names}
     print(f"{size_in_bytes / 1e6:.0f} MB of weights")
@@ -85,7 +85,7 @@ def main(folder, size="small"):
 def load_and_touch(folder):
     model, _ = load_checkpoint(folder)
     for weight in model.parameters():
-        weight.sum()  # what is merely mapped takes no memory until it is used
+        weight.sum()  # mapped pages take no memory until they are read
 
 
 def save_transformers(folder):
@@ -98,23 +98,24 @@ def save_transformers(folder):
 
 
 def in_process(call):
-    """The peak of memory in a process that does nothing but `call`, in bytes, above what it started with."""
+    """Return by how many bytes the peak memory of a new process grows while it calls `call`."""
     pipe_out, pipe_in = os.pipe()
     pid = os.fork()
     if pid == 0:
-        before = peak()  # a forked process starts to count anew
+        before = peak()  # starts anew in a forked process
         call()
         os.write(pipe_in, str(peak() - before).encode())
         os._exit(0)
     os.close(pipe_in)
-    with os.fdopen(pipe_out) as answer:
-        grown = answer.read()
-    if os.waitpid(pid, 0)[1] or not grown:
+    with os.fdopen(pipe_out) as output:
+        growth = output.read()
+    if os.waitpid(pid, 0)[1] or not growth:
         sys.exit("loading failed")
-    return int(grown)
+    return int(growth)
 
 
 def peak():
+    """Return the peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,4 +1,4 @@
-"""`load_image`: every kind of source and pixel becomes upright RGB; all else is one clear, timely error."""
+"""`load_image` returns upright RGB for every supported source, and raises an ImageError in time for all others."""
 
 import contextlib
 import io
@@ -19,8 +19,8 @@ from florence_lab.images import load_image
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
-def picture() -> Image.Image:
-    """3 wide, 2 high, and different however it is turned: red, green, blue above black, white, black."""
+def sample_image() -> Image.Image:
+    """3 x 2 pixels without symmetry: red, green, blue above black, white, black."""
     return Image.fromarray(np.array([[RED, GREEN, BLUE], [BLACK, WHITE, BLACK]], dtype=np.uint8))
 
 
@@ -31,7 +31,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def assert_same(image: Image.Image, expected: Image.Image | None = None) -> None:
-    expected = expected or picture()
+    expected = expected or sample_image()
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
 
@@ -40,7 +40,7 @@ def assert_same(image: Image.Image, expected: Image.Image | None = None) -> None
 
 
 def test_a_path_is_read(tmp_path, monkeypatch):
-    picture().save(tmp_path / "a.png")
+    sample_image().save(tmp_path / "a.png")
     monkeypatch.setenv("HOME", str(tmp_path))
     for source in (tmp_path / "a.png", str(tmp_path / "a.png"), "~/a.png", Path("~/a.png")):
         assert_same(load_image(source))
@@ -48,12 +48,12 @@ def test_a_path_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_are_read(kind):
-    assert_same(load_image(kind(encoded(picture()))))
+    assert_same(load_image(kind(encoded(sample_image()))))
 
 
 def test_a_file_object_is_read_from_its_start_and_keeps_its_position(tmp_path):
     buffer = io.BytesIO()
-    picture().save(buffer, "PNG")
+    sample_image().save(buffer, "PNG")
     for position in (buffer.tell(), 3):
         buffer.seek(position)
         assert_same(load_image(buffer))
@@ -66,21 +66,21 @@ def test_a_file_object_is_read_from_its_start_and_keeps_its_position(tmp_path):
 
 def test_a_stream_that_cannot_seek_is_read():
     class Stream:
-        read = io.BytesIO(encoded(picture())).read
+        read = io.BytesIO(encoded(sample_image())).read
 
     assert_same(load_image(Stream()))
 
 
 def test_a_pil_image_is_copied():
-    given = picture()
+    given = sample_image()
     loaded = load_image(given)
     assert_same(loaded)
     loaded.putpixel((0, 0), WHITE)
     assert_same(given)
 
 
-RGB = np.asarray(picture())
-GREY = RGB[..., 1]
+RGB = np.asarray(sample_image())
+GRAY = RGB[..., 1]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ GREY = RGB[..., 1]
         (RGB / 255, RGB),
         ((RGB / 255).astype(np.float16), RGB),
         (RGB[::-1, ::-1], RGB[::-1, ::-1]),
-        (GREY, np.stack([GREY] * 3, axis=-1)),
-        (GREY[..., None], np.stack([GREY] * 3, axis=-1)),
+        (GRAY, np.stack([GRAY] * 3, axis=-1)),
+        (GRAY[..., None], np.stack([GRAY] * 3, axis=-1)),
         (np.dstack([RGB, np.full((2, 3), 255, np.uint8)]), RGB),
         (np.dstack([RGB, np.zeros((2, 3), np.uint8)]), np.full((2, 3, 3), 255)),
         (np.full((1, 1), 0.5), np.full((1, 1, 3), 128)),
@@ -113,12 +113,12 @@ def test_a_tensor_is_read_in_either_order():
     for tensor in (rows, channels_first, channels_first / 255, (channels_first / 255).requires_grad_()):
         assert_same(load_image(tensor))
     assert_same(load_image((channels_first / 255).bfloat16()))
-    square = torch.arange(27, dtype=torch.uint8).reshape(3, 3, 3)  # both orders fit: torch's own counts
+    square = torch.arange(27, dtype=torch.uint8).reshape(3, 3, 3)  # both orders fit: channels first is chosen
     np.testing.assert_array_equal(np.asarray(load_image(square)), square.permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
         (np.zeros((2, 3, 2), np.uint8), r"shape \(2, 3, 2\)"),
         (np.zeros((1, 2, 3, 3), np.uint8), r"shape \(1, 2, 3, 3\)"),
@@ -131,8 +131,8 @@ def test_a_tensor_is_read_in_either_order():
         (np.zeros((2, 2), bool), "bool.*uint8"),
     ],
 )
-def test_an_array_of_another_shape_or_range_is_refused(array, said):
-    with pytest.raises(ImageError, match=said):
+def test_an_array_of_another_shape_or_range_is_refused(array, message):
+    with pytest.raises(ImageError, match=message):
         load_image(array)
 
 
@@ -145,14 +145,14 @@ def test_other_sources_are_refused_by_their_type(source):
 # Pixels
 
 TURNED = {
-    1: picture(),
-    2: ImageOps.mirror(picture()),
-    3: picture().rotate(180),
-    4: ImageOps.flip(picture()),
-    5: picture().transpose(Image.Transpose.TRANSPOSE),
-    6: picture().transpose(Image.Transpose.ROTATE_90),
-    7: picture().transpose(Image.Transpose.TRANSVERSE),
-    8: picture().transpose(Image.Transpose.ROTATE_270),
+    1: sample_image(),
+    2: ImageOps.mirror(sample_image()),
+    3: sample_image().rotate(180),
+    4: ImageOps.flip(sample_image()),
+    5: sample_image().transpose(Image.Transpose.TRANSPOSE),
+    6: sample_image().transpose(Image.Transpose.ROTATE_90),
+    7: sample_image().transpose(Image.Transpose.TRANSVERSE),
+    8: sample_image().transpose(Image.Transpose.ROTATE_270),
 }
 
 
@@ -160,7 +160,7 @@ TURNED = {
 def test_exif_orientation_is_applied_once(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(TURNED[orientation], exif=exif)  # stored turned, so that the upright one is `picture()`
+    data = encoded(TURNED[orientation], exif=exif)  # stored rotated; the upright image is `sample_image()`
     upright = load_image(data)
     assert_same(upright)
     assert_same(load_image(upright))
@@ -205,7 +205,7 @@ def test_a_transparent_color_becomes_white(mode):
     ("values", "dtype", "expected"),
     [
         ([0, 32768, 65535], np.uint16, [0, 128, 255]),
-        ([0, 100, 255], np.uint16, [0, 0, 1]),  # dark, and stays so: 16 bits say what white is
+        ([0, 100, 255], np.uint16, [0, 0, 1]),  # the white level of 16 bits is known
         ([0, 100, 255], np.int32, [0, 100, 255]),
         ([0, 32768, 65535], np.int32, [0, 128, 255]),
         ([-1000, 0, 1000], np.int32, [0, 128, 255]),
@@ -235,7 +235,7 @@ def test_16_bit_files_are_read_in_either_byte_order():
 
 
 def test_an_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
+    frames = [Image.new("RGB", (4, 4), color) for color in (RED, GREEN, BLUE)]
     loaded = load_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert_same(loaded, frames[0])
 
@@ -267,7 +267,7 @@ def test_truncated_files_are_refused(tmp_path, kind, share):
 def test_a_file_that_is_not_an_image_is_named(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
-    for source, said in [
+    for source, message in [
         (tmp_path / "gone.png", "gone.png does not exist"),
         (tmp_path, f"{tmp_path} is a folder"),
         (tmp_path / "empty.png", "empty.png is empty"),
@@ -282,13 +282,13 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path):
         ("ftp://example.org/a.png", "unsupported URL scheme 'ftp'"),
         ("file:///etc/passwd", "unsupported URL scheme 'file'"),
     ]:
-        with pytest.raises(ImageError, match=said) as caught:
+        with pytest.raises(ImageError, match=message) as caught:
             load_image(source)
         assert len(str(caught.value)) < 400
 
 
 def test_a_closed_pil_image_is_refused():
-    image = Image.open(io.BytesIO(encoded(picture())))
+    image = Image.open(io.BytesIO(encoded(sample_image())))
     image.close()
     with pytest.raises(ImageError, match="the given PIL image"):
         load_image(image)
@@ -310,14 +310,14 @@ def test_more_pixels_than_pillows_limit_are_refused(monkeypatch, limit, refused)
 
 
 class Site(BaseHTTPRequestHandler):
-    """One path for each thing a server may do; see `answer_...`."""
+    """A server with one path for each behavior, see `answer_...`."""
 
     sent = 0
     over = threading.Event()
     hung_up = threading.Event()
 
     def do_GET(self):
-        with contextlib.suppress(OSError):  # the client goes away in the middle of many of these
+        with contextlib.suppress(OSError):  # many clients close the connection early
             getattr(self, f"answer_{self.path.strip('/')}")()
 
     def log_message(self, *args):
@@ -337,11 +337,11 @@ class Site(BaseHTTPRequestHandler):
 
     def answer_image(self):
         self.head(Content_Type="image/png")
-        self.wfile.write(encoded(picture()))
+        self.wfile.write(encoded(sample_image()))
 
     def answer_unlabelled(self):
         self.head()
-        self.wfile.write(encoded(picture()))
+        self.wfile.write(encoded(sample_image()))
 
     def answer_moved(self):
         self.head(302, Location="/image")
@@ -358,7 +358,7 @@ class Site(BaseHTTPRequestHandler):
 
     def answer_short(self):
         self.head(Content_Length="1000000", Content_Type="image/png")
-        self.wfile.write(encoded(picture()))
+        self.wfile.write(encoded(sample_image()))
 
     def answer_hang(self):
         Site.over.wait(20)
@@ -382,7 +382,7 @@ class Site(BaseHTTPRequestHandler):
 
     def answer_announced(self):
         self.head(Content_Length=str(100 * 2**20), Content_Type="image/png")
-        Site.over.wait(20)  # what is announced is refused before any of it comes
+        Site.over.wait(20)  # refused by its Content-Length, before any data
 
     def answer_endless(self):
         self.head(Content_Type="image/png")
@@ -418,7 +418,7 @@ def test_a_url_is_read(site, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("gone", "returned HTTP status 404"),
         ("page", "text/html.* is not an image"),
@@ -428,8 +428,8 @@ def test_a_url_is_read(site, path):
         ("elsewhere", "cannot be fetched"),
     ],
 )
-def test_a_url_without_an_image_is_refused(site, path, said):
-    with pytest.raises(ImageError, match=f"{site}/{path} .*{said}|{site}/{path} {said}"):
+def test_a_url_without_an_image_is_refused(site, path, message):
+    with pytest.raises(ImageError, match=f"{site}/{path} .*{message}|{site}/{path} {message}"):
         load_image(f"{site}/{path}")
 
 
@@ -458,11 +458,11 @@ def test_a_url_larger_than_max_bytes_is_refused(site, path):
     Site.sent = 0
     with pytest.raises(ImageError, match=f"{path} is larger than max_bytes = 1048576"):
         load_image(f"{site}/{path}", max_bytes=2**20)
-    assert Site.sent < 30 * 2**20  # what the sockets' buffers hold comes on top of what was read
+    assert Site.sent < 30 * 2**20  # the buffers of the sockets hold more than was read
 
 
 def test_a_url_of_exactly_max_bytes_is_read(site):
-    size = len(encoded(picture()))
+    size = len(encoded(sample_image()))
     assert_same(load_image(f"{site}/image", max_bytes=size))
     with pytest.raises(ImageError, match="larger than"):
         load_image(f"{site}/image", max_bytes=size - 1)

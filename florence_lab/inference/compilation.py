@@ -23,7 +23,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..exceptions import summarize_error, warn
 from ..loading.files import cache_dir
-from .davit import image_encoder_fingerprint
+from .davit import image_encoder_fingerprint, image_encoder_modules
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,7 @@ class ImageEncoderModule(nn.Module):
 
     def __init__(self, model: Florence2ForConditionalGeneration) -> None:
         super().__init__()
-        self.vision_tower = model.model.vision_tower
-        self.projector = model.model.multi_modal_projector
+        self.vision_tower, self.projector = image_encoder_modules(model)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the image tokens of pixel values."""

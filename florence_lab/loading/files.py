@@ -18,7 +18,10 @@ JSON_FILES = (
 
 
 def cache_dir(kind: str) -> Path:
-    """Return the folder for cached files of a kind, such as `"compiled"`: `~/.cache/florence_lab/<kind>` on Linux."""
+    """Return the folder for the package's cached files of a kind, such as `"compiled"`. It may not exist yet.
+
+    On Linux it is `$XDG_CACHE_HOME/florence_lab/<kind>`, by default in `~/.cache`; elsewhere it follows the system.
+    """
     from platformdirs import user_cache_path
 
     return Path(user_cache_path("florence_lab", appauthor=False)) / kind

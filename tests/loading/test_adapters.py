@@ -80,8 +80,13 @@ def test_an_adapter_of_a_model_of_scenes_does_not_warn_about_other_images(tmp_pa
         load(tmp_path, device="cpu").encode_image(PHOTO)
 
 
-def test_a_model_of_scenes_loaded_by_its_folder_warns_about_other_images():
+def test_a_model_of_scenes_loaded_by_its_folder_warns_once_about_other_images():
     folder = MODELS["florence-2-nano"].path
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained_on"] == "florence_lab scene"
-    with pytest.warns(FlorenceLabWarning, match="trained on florence_lab's cartoon scenes only"):
-        load(folder, device="cpu").encode_image(PHOTO)
+    predictor = load(folder, device="cpu")
+    with pytest.warns(FlorenceLabWarning, match="trained on florence_lab's cartoon scenes only") as caught:
+        predictor.predict_tasks(PHOTO, ["<CAPTION>", "<OD>"], max_new_tokens=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FlorenceLabWarning)
+        predictor.encode_image(PHOTO)
+    assert len(caught) == 1

@@ -29,7 +29,7 @@ MODELSCOPE_SNAPSHOT = "models/AI-ModelScope--Florence-2-base/snapshots/master"
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch):
-    """Empty caches, and hubs at a port of this machine where nobody listens."""
+    """Empty caches, and hubs at a local port without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -50,9 +50,9 @@ def use_endpoint(monkeypatch, endpoint):
 
 @pytest.fixture
 def empty_hubs(monkeypatch):
-    """Both hubs answer, and have nothing."""
+    """Both hubs respond with status 404."""
 
-    class Nothing(BaseHTTPRequestHandler):
+    class NotFound(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(404)
             self.send_header("Content-Length", "0")
@@ -63,7 +63,7 @@ def empty_hubs(monkeypatch):
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
     Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     use_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield
@@ -81,7 +81,7 @@ def fill(folder, *names):
 def test_an_existing_folder_is_returned(tmp_path):
     folder = fill(tmp_path / "mine")
     assert resolve(str(folder)) == resolve(folder) == folder
-    assert resolve("mine") == Path("mine")  # a bare word that is a folder here
+    assert resolve("mine") == Path("mine")  # a plain name that is a folder here
 
 
 def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_a_model_in_either_cache_is_found_under_any_of_its_names(caches, chosen,
 
 
 def test_the_cache_layouts_are_those_of_the_libraries(caches):
-    """What we find in a cache is what each library finds there itself."""
+    """Models are found where each library finds them."""
     fill(caches["hf"] / HF_SNAPSHOT)
     fill(caches["hf"] / HF_SNAPSHOT / "../../refs", "x")
     (caches["hf"] / HF_SNAPSHOT / "../../refs/main").write_text("abc123")
@@ -243,12 +243,12 @@ def test_a_copy_with_an_invalid_index_is_ignored(caches, text):
 
 @pytest.fixture
 def repository(monkeypatch, caches):
-    """The files that both hubs list; what was asked for is kept in `asked`."""
-    files, asked = {"config.json", "tokenizer.json", "vocab.txt", "modeling_florence2.py", "README.md"}, []
+    """The files of a repository on both hubs, and the list of ids that were downloaded."""
+    files, requested = {"config.json", "tokenizer.json", "vocab.txt", "modeling_florence2.py", "README.md"}, []
 
     def fake_download(cache, layout):
         def snapshot_download(model_id, allow_patterns, cache_dir=None, endpoint=None):
-            asked.append(model_id)
+            requested.append(model_id)
             wanted = {name for name in files for pattern in allow_patterns if fnmatch.fnmatch(name, pattern)}
             return str(fill(caches[cache] / layout, *wanted))
 
@@ -257,7 +257,7 @@ def repository(monkeypatch, caches):
     monkeypatch.setattr(hub, "_check_reachable", lambda hub: None)
     monkeypatch.setattr(modelscope, "snapshot_download", fake_download("modelscope", MODELSCOPE_SNAPSHOT))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download("hf", HF_SNAPSHOT))
-    return files, asked
+    return files, requested
 
 
 @pytest.mark.parametrize(
@@ -272,15 +272,15 @@ def repository(monkeypatch, caches):
     ],
 )
 def test_data_and_one_kind_of_weights_are_downloaded(repository, caches, name, model_id, layout, weights, wanted):
-    files, asked = repository
+    files, requested = repository
     files |= weights
     folder = resolve(MODEL, name)
     assert folder == caches[name] / layout
     assert {file.name for file in folder.iterdir()} == {"config.json", "tokenizer.json", "vocab.txt"} | wanted
-    assert set(asked) == {model_id}
-    asked.clear()
+    assert set(requested) == {model_id}
+    requested.clear()
     assert resolve(MODEL, name) == folder
-    assert not asked  # it is in the cache now
+    assert not requested  # found in the cache
 
 
 def test_a_repository_without_weights_is_refused(repository):
@@ -307,14 +307,14 @@ def test_a_model_that_the_hub_lacks_is_an_error(empty_hubs, name):
 
 
 @pytest.mark.parametrize(("name", "model_id"), [("modelscope", MODELSCOPE_ID), ("hf", HF_ID)])
-def test_no_network_is_a_quick_error_with_alternatives(caches, name, model_id):
+def test_without_network_an_error_with_alternatives_is_raised_in_time(caches, name, model_id):
     started = time.monotonic()
     with pytest.raises(HubError) as caught:
         resolve(MODEL, name)
     assert time.monotonic() - started < 2
     message = str(caught.value)
-    by_hand = caches["modelscope"] / "models" / "AI-ModelScope" / "Florence-2-base"
-    for part in (model_id, constants.ENDPOINT, "refused", str(by_hand), "'florence-2-nano'"):
+    manual_dir = caches["modelscope"] / "models" / "AI-ModelScope" / "Florence-2-base"
+    for part in (model_id, constants.ENDPOINT, "refused", str(manual_dir), "'florence-2-nano'"):
         assert part in message, part
     assert "\n" not in message
     assert caught.value.__suppress_context__  # one traceback, not five
@@ -345,7 +345,7 @@ def test_a_hub_that_does_not_answer_times_out(monkeypatch):
 
 def test_hf_hub_offline_is_respected(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):  # and not that nobody answered
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):  # not that the hub is unreachable
         resolve(MODEL, "hf")
 
 

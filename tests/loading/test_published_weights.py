@@ -1,7 +1,7 @@
-"""The seed's transcript, word for word, with the published weights: `pytest -m hub` (a download of 3 GB, or a cache).
+"""A transcript of ms-swift's documentation, reproduced with the published weights: `pytest -m hub` (3 GB, unless cached).
 
-ms-swift made it with florence-2-large-ft in float32. Whether it decoded greedily or with the checkpoint's own 3 beams can't
-be seen from its page, so an answer counts if either gives it, and a failure shows both.
+It was made with florence-2-large-ft in float32. Its page does not tell whether decoding was greedy or used the 3 beams of
+the checkpoint, so the results of either are accepted, and a failure shows both.
 """
 
 import pytest
@@ -11,9 +11,9 @@ from florence_lab.cli import main
 pytestmark = pytest.mark.hub
 
 MODEL = "florence-2-large-ft"
-PICTURES = "http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images/"
+IMAGES = "http://modelscope-open.oss-cn-hangzhou.aliyuncs.com/images/"
 
-# The query, the picture, and the line that was printed; without change, spaces at the end included.
+# Query, image and printed line, unchanged; some end with a space.
 TRANSCRIPT = [
     (
         "Describe the image",
@@ -65,37 +65,37 @@ def large():
     return load(MODEL, dtype="fp32")
 
 
-@pytest.mark.parametrize(("query", "picture", "line"), TRANSCRIPT, ids=[query for query, _, _ in TRANSCRIPT])
-def test_the_transcript(large, query, picture, line):
+@pytest.mark.parametrize(("query", "image", "line"), TRANSCRIPT, ids=[query for query, _, _ in TRANSCRIPT])
+def test_the_transcript_is_reproduced(large, query, image, line):
     lines = {}
-    for name, generation in (("beams", {}), ("greedy_search", {"num_beams": 1})):
-        result = large.predict(PICTURES + picture, query, max_new_tokens=1024, **generation)
+    for name, kwargs in (("beams", {}), ("greedy", {"num_beams": 1})):
+        result = large.predict(IMAGES + image, query, max_new_tokens=1024, **kwargs)
         lines[name] = str({result.prompt: result.raw})
-    assert line in lines.values(), "\n".join(f"{name:9}{given}" for name, given in {"the seed": line, **lines}.items())
+    assert line in lines.values(), "\n".join(f"{name:9}{found}" for name, found in {"expected": line, **lines}.items())
 
 
-def test_the_session_prints_its_answer_as_the_transcript_does(large, monkeypatch, capsys):
-    query, picture, _ = TRANSCRIPT[0]
-    typed = iter([query, PICTURES + picture, "exit"])
+def test_the_session_prints_as_in_the_transcript(large, monkeypatch, capsys):
+    query, image, _ = TRANSCRIPT[0]
+    typed = iter([query, IMAGES + image, "exit"])
     monkeypatch.setattr("builtins.input", lambda prompt: print(prompt, end="") or next(typed))
     monkeypatch.setattr("florence_lab.predictor.load", lambda *_: large)
     arguments = ["--model_type", MODEL, "--dtype", "fp32", "--max_new_tokens", "1024", "--stream", "False"]
     assert main(["infer", *arguments]) == 0
-    result = large.predict(PICTURES + picture, query, max_new_tokens=1024)
+    result = large.predict(IMAGES + image, query, max_new_tokens=1024)
     answer = f"{{'Describe the image': {result.raw!r}}}"
     assert capsys.readouterr().out == f"<<< Input a media path or URL <<< {answer}\n{'-' * 50}\n<<< "
 
 
-def test_the_listing():
+def test_the_listing_of_the_documentation_gives_its_result():
     from florence_lab import get_default_template_type, get_model_tokenizer, get_template, inference, seed_everything
 
     model, tokenizer = get_model_tokenizer(MODEL, "fp32", model_kwargs={"device_map": None})
     model.generation_config.max_new_tokens = 1024
     template = get_template(get_default_template_type(MODEL), tokenizer)
     seed_everything(42)
-    theirs = {"Describe the image": "Four sheep standing in a field with mountains in the background."}
-    beams, greedy_search = (
-        inference(model, template, "Describe the image", images=[f"{PICTURES}animal.png"], **generation)[0]
-        for generation in ({}, {"num_beams": 1})
+    expected = {"Describe the image": "Four sheep standing in a field with mountains in the background."}
+    beams, greedy = (
+        inference(model, template, "Describe the image", images=[f"{IMAGES}animal.png"], **kwargs)[0]
+        for kwargs in ({}, {"num_beams": 1})
     )
-    assert theirs in (beams, greedy_search), f"the seed: {theirs}\nbeams: {beams}\ngreedy: {greedy_search}"
+    assert expected in (beams, greedy), f"expected: {expected}\nbeams: {beams}\ngreedy: {greedy}"
