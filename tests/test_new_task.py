@@ -107,7 +107,6 @@ def test_scenes_skip_it(capsys, nano):
         draw_scene(0, 64).answer(TOKEN, "a cat")
 
 
-@pytest.mark.slow
 def test_sft_trains_it(model, rows, tmp_path):
     arguments = ["--dataset", str(rows), "--sft_type", "lora", "--max_steps", "2", "--logging_steps", "1"]
     assert main(["sft", *model, *arguments, "--output_dir", str(tmp_path), "--lora_rank", "2"]) == 0
