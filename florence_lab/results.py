@@ -181,6 +181,8 @@ class Instances(Result):
             labels = [labels.get(label, label) for label in self.labels.tolist()]
         elif isinstance(labels, str):
             labels = [labels] * len(self)
+        if len(labels) != len(self):
+            raise ValueError(f"expected {len(self)} labels, one for each instance, but got {len(labels)}")
         return replace(self, labels=np.array(labels, dtype=str))
 
     @property

@@ -213,7 +213,7 @@ def test_with_labels_maps_old_labels_to_new_ones_and_leaves_the_others():
 
 
 def test_with_labels_refuses_another_number():
-    with pytest.raises(ValueError, match=r"^2 labels, but 3 boxes$"):
+    with pytest.raises(ValueError, match=r"^expected 3 labels, one for each instance, but got 2$"):
         DETECTION.with_labels(["a", "b"])
 
 
