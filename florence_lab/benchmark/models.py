@@ -33,7 +33,7 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def build_model(model_type: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    """Return a model in fp32 on the CPU and its processor. Its answers never end by themselves: `</s>` has no effect.
+    """Return a model in fp32 on the CPU and its processor. Its answers do not end at `</s>`, only at `max_new_tokens`.
 
     Args:
         model_type: one of `available_models()`, a folder or a hub id. A checkpoint that is not on this machine is replaced by
@@ -44,7 +44,7 @@ def build_model(model_type: str) -> tuple[Florence2ForConditionalGeneration, Flo
     """
     folder = find_cached(model_type)
     model, processor = load_checkpoint(folder) if folder else _build_random(model_type.removesuffix("-ft"))
-    # generate warns of a sequence without end that stops at max_new_tokens, which is intended here
+    # generate warns of a sequence without `</s>` that stops at max_new_tokens, which is intended here
     model.generation_config.update(num_beams=1, early_stopping=False, eos_token_id=None, forced_eos_token_id=None)
     return model, processor
 

@@ -1,4 +1,4 @@
-"""Rows as readers find them in a file, before validation."""
+"""Rows as readers return them, before validation."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class InvalidRow(ValueError):
 
 
 class ValidatedRow(NamedTuple):
-    """The examples of a row, and what is wrong with it or its annotations."""
+    """The examples of a row, and the errors of the row or its annotations."""
 
     examples: list[Example]
     errors: list[RowError]
@@ -76,7 +76,7 @@ class RowValidator:
     _image_sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, row: RawRow | RowError) -> ValidatedRow:
-        """Return the examples of a row and its faults. Threads may call this at the same time."""
+        """Return the examples of a row and its errors. Threads may call this at the same time."""
         if isinstance(row, RowError):
             return ValidatedRow([], [row])
         try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FREE_QUESTION_NAME = "question"
-"""What stands for the empty token of a free-form question in tables and flat metric names."""
+"""Name of free-form questions, whose task token is empty, in tables and flat metric names."""
 
 
 class FailedExample(NamedTuple):

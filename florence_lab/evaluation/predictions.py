@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 ANSWERS_FILE = "answers.jsonl"
 
 Outcome = Result | ImageError | PromptError
-"""A result, or why there is none."""
+"""A result, or the exception of a failed example."""
 
 _EARLIER_KEYS = {"label": "target", "truth": "target", "answer": "response", "agreement": "score"}
-"""Key of the rows of earlier versions -> field. They are still written, for programs that read them."""
+"""Key in the rows of earlier versions -> field of `Prediction`. They are still written, for programs that read them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ def _encode(predictor: Predictor, example: Example) -> EncodedImage | ImageError
 
 
 def _prompt_error(predictor: Predictor, example: Example) -> PromptError | None:
-    """Why the model does not accept a prompt. In `predict_batch` it would end the whole batch."""
+    """Return the error of an invalid prompt, else None. `predict_batch` would raise it for the whole batch."""
     try:
         predictor.build_prompt(example.image_size, example.prompt.task.token, example.prompt.text)
     except PromptError as error:

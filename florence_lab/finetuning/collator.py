@@ -1,4 +1,4 @@
-"""From examples to a batch of the model."""
+"""Collate examples into batches for the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA: which layers get it, and merging an adapter into its base model."""
+"""LoRA: selecting the target layers, adding an adapter, and merging it into its base model."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     adapted, processor = load_adapter(checkpoint)
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
     model = adapted.merge_and_unload()
-    model.config.trained_on = None  # the base model's domain is not the adapter's
+    model.config.trained_on = None  # the adapter may cover another domain than the base model
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -43,7 +43,7 @@ DENSE_TARGET_WIDTH = sum(DENSE_TARGET_FIELDS.values())
 
 
 def render_letter_map(scene: Scene) -> np.ndarray:
-    """Return the letters of a scene: 192 x 192 uint8, 0 for none, else 1 + the index in `CHARACTERS`.
+    """Return the letters of a scene: 192 x 192 uint8, 0 for no letter, else 1 + the index in `CHARACTERS`.
 
     The widths of the letters relative to one another are those of one font, which is close for the others.
     """

@@ -26,7 +26,7 @@ def token_losses(
 ) -> torch.Tensor:
     """Return the loss of each token of the answers.
 
-    The target of a location token is a Gaussian over its neighbors, since these are nearly as good. The entropy of the target
+    The target of a location token is a Gaussian over its neighbors, since adjacent bins are nearly correct. The entropy of the target
     is subtracted, so that the smallest possible loss is 0.
 
     Args:

@@ -1,4 +1,4 @@
-"""Write about scenes: captions, descriptions, and expressions that refer to one object."""
+"""Write text about scenes: captions, descriptions, and expressions that refer to one object."""
 
 from __future__ import annotations
 

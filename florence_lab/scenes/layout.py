@@ -167,7 +167,7 @@ def _place_object(
         stretch = math.exp(rng.uniform(-sprite.aspect_jitter, sprite.aspect_jitter))
         height = sprite.height * perspective * min(scale, 0.62 / sprite.height) * rng.uniform(0.86, 1.16)
         width = height * sprite.size[0] / sprite.size[1] * stretch
-        # what stands is at most as high as the image above its feet, but never too small to be recognized
+        # a standing object fits between its lower edge and the top of the image, but is never too small to recognize
         fit = min(1.0, (y - 0.02) / min(1, aspect) / height) if zone in ("ground", "water") else 1.0
         fit = max(fit, 0.105 / min(width, height))
         width, height = width * fit, height * fit

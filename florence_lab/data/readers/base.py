@@ -34,5 +34,5 @@ class Reader(Protocol):
         ...
 
     def __getitem__(self, index: int) -> RawRow | RowError:
-        """Return one row, or what is wrong with it. Threads may read rows at the same time."""
+        """Return one row, or the `RowError` of an invalid one. Threads may read rows at the same time."""
         ...

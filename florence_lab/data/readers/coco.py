@@ -24,7 +24,7 @@ class CocoReader:
     """Rows for tasks that the annotations of a COCO file answer, such as `<OD>`: those with a `Task.coco_label`.
 
     A task about the whole image has a row for each image, a task about a region has one for each annotation. Crowd regions
-    (`iscrowd`) stand for several objects and are no instances; they are skipped.
+    (`iscrowd`) cover several objects at once and are skipped.
     """
 
     options: ClassVar[Mapping[str, str]] = {
@@ -69,7 +69,7 @@ class CocoReader:
 
     @cached_property
     def _rows(self) -> list[RowError | Callable[[], AnnotatedRow]]:
-        """Faulty entries, and functions that build the rows, since polygons of a large file take much memory."""
+        """Errors of invalid entries, and functions that build rows on demand to limit the memory for polygons."""
         index = _CocoIndex(self.path, read_json(self.path))
         rows: list[RowError | Callable[[], AnnotatedRow]] = list(index.errors)
         empty = 0
@@ -124,7 +124,7 @@ def _is_supported(task: Task) -> bool:
 
 
 class _CocoIndex:
-    """The valid images and annotations of a COCO file, and the faulty ones as errors. Iterates over images."""
+    """The valid images and annotations of a COCO file, with the errors of invalid ones. Iterating yields (image, annotations)."""
 
     def __init__(self, path: Path, data: Any) -> None:
         from pycocotools.coco import COCO
@@ -146,12 +146,12 @@ class _CocoIndex:
         return ((image, self.coco.imgToAnns.get(image["id"], [])) for image in self.images)
 
     def source(self, image: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> str:
-        """Return where an image or annotation stands, by its ids."""
+        """Return the location of an image or annotation for messages: the file and the ids."""
         suffix = "" if annotation is None else f", annotation {annotation['id']}"
         return f"{self.path}, image {image['id']}{suffix}"
 
     def to_annotation(self, annotation: Mapping[str, Any], image: Mapping[str, Any], task: Task) -> Annotation:
-        """Return an annotation as a task needs it."""
+        """Return an annotation with the label, and for segmentation the polygons, that a task needs."""
         x, y, width, height = map(float, annotation["bbox"])
         name = str(self.coco.cats[annotation["category_id"]]["name"])
         label = {"category": name, "caption": str(annotation.get("caption", name)), "none": ""}[

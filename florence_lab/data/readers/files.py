@@ -15,7 +15,7 @@ from ..spec import DatasetSpec
 
 
 class JsonLinesReader:
-    """Rows as JSON objects, one a line. Blank lines do not count."""
+    """Rows as JSON objects, one per line. Blank lines are ignored."""
 
     options: ClassVar[Mapping[str, str]] = {}
 
