@@ -26,8 +26,8 @@ def token_losses(
 ) -> torch.Tensor:
     """Return the loss of each token of the answers.
 
-    The target of a location token is a Gaussian over its neighbors, since adjacent bins are nearly correct. The entropy of the target
-    is subtracted, so that the smallest possible loss is 0.
+    The target of a location token is a Gaussian over its neighbors, since adjacent bins are nearly correct. The entropy
+    of the target is subtracted, so that the smallest possible loss is 0.
 
     Args:
         hidden: N x d_model, the decoder's output.

@@ -124,7 +124,7 @@ def _is_supported(task: Task) -> bool:
 
 
 class _CocoIndex:
-    """The valid images and annotations of a COCO file, with the errors of invalid ones. Iterating yields (image, annotations)."""
+    """The valid images and annotations of a COCO file, and the errors of invalid ones. Yields (image, annotations)."""
 
     def __init__(self, path: Path, data: Any) -> None:
         from pycocotools.coco import COCO
