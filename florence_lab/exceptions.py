@@ -80,7 +80,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
     Args:
         kind: what was named, as in "model_type".
-        name: the name given. Its case does not count for the comparison.
+        name: the name given. The comparison ignores case.
         known: the names that exist.
     """
     spelled = {str(item).lower(): str(item) for item in known}

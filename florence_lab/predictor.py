@@ -115,8 +115,8 @@ class Predictor:
         """Compile the image encoder ahead of time for faster inference, and return the predictor itself.
 
         Takes about one minute at the first call, and the size of the image encoder's weights on disk, where the result is
-        cached. Needs a C++ compiler; without one, a warning says so and the encoder runs uncompiled. On a CPU, the weights of
-        the language model are kept a second time in the order that oneDNN prefers.
+        cached. Needs a C++ compiler; without one, a warning says so and the encoder runs uncompiled. On a CPU, a
+        second copy of the language model's weights is held in memory, in the layout that oneDNN prefers.
 
         Args:
             cache_dir: for compiled encoders; by default `$XDG_CACHE_HOME/florence_lab/compiled`.
@@ -325,7 +325,7 @@ class Predictor:
         length = len(self.processor.tokenizer(prompt.prompt).input_ids)
         limit = generation.max_prompt_tokens(self.model, self.processor.num_image_tokens)
         if length > limit:
-            raise PromptError(f"the prompt has {length} tokens; the model reads at most {limit} beside an image")
+            raise PromptError(f"the prompt has {length} tokens; the model accepts at most {limit} besides the image")
         return prompt
 
     def _predict(

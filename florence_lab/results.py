@@ -41,7 +41,7 @@ class Result(ABC):
         task: the task token; empty for a free-form question.
         prompt: the text that the model read.
         phrase: the phrase, caption or region (as location tokens) in the prompt; empty if the task takes none.
-        image: the image, for drawing in a notebook; None if it was not kept.
+        image: the image, for drawing in a notebook; None if it was not stored.
     """
 
     raw: str
@@ -197,7 +197,7 @@ class Instances(Result):
 
     @property
     def class_names(self) -> np.ndarray:
-        """N strings: the labels, where an empty one is replaced by the phrase that was asked for."""
+        """N strings: the labels, with empty labels replaced by the phrase of the prompt."""
         task = TASKS.get(self.task)
         phrase = self.phrase if task is not None and task.input == "phrase" else ""
         return np.array([label or phrase for label in self.labels.tolist()], dtype=str)

@@ -59,7 +59,7 @@ def get_model_tokenizer(
         model_type: one of `available_models()`.
         torch_dtype: as `dtype` of `load`.
         model_kwargs: `{"device_map": device}`. None selects the device as `load` does.
-        model_id_or_path: a checkpoint folder or hub id, in place of `model_type`.
+        model_id_or_path: a checkpoint folder or hub id, used instead of `model_type`.
 
     Raises:
         ValueError: for an unknown model type, and for other keys in `model_kwargs` than `device_map`.

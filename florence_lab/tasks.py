@@ -20,7 +20,7 @@ class Task:
 
     Attributes:
         token: the task token, `<OD>`; empty for a free-form question.
-        prompt: the text that the model reads in place of the token. `{input}` stands for the phrase or the region.
+        prompt: the text that replaces the task token in the model's input. `{input}` is the phrase or region.
         input: what the task takes besides the image: nothing, a phrase, or a region of the image.
         result: what the answer is parsed into. The kinds correspond to those of transformers'
             `Florence2Processor.post_process_generation`: `text` is `pure_text`, `boxes` is `description_with_bboxes`

@@ -309,7 +309,7 @@ def test_the_dtype_that_auto_selects_is_logged(small, caplog):
         (("<OD>", "a cat"), "takes no input"),
         (("<REGION_TO_OCR>", [1, 2, 3]), r"takes a region: .*; got \[1, 2, 3\]"),
         (("<REGION_TO_OCR>", (0, 0, 999, 10)), "of an image of 451 x 300 pixels lies partly outside the image"),
-        (("<OPEN_VOCABULARY_DETECTION>", "cat " * 999), "the prompt has .* tokens; the model reads at most 987"),
+        (("<OPEN_VOCABULARY_DETECTION>", "cat " * 999), "the prompt has .* tokens; the model accepts at most 987"),
     ],
 )
 def test_a_wrong_prompt_is_refused_before_the_model_runs(small, encoder_runs, method, arguments, message):

@@ -59,8 +59,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a checkpoint in place of `--model_type`."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--model_id_or_path", help="checkpoint folder or hub id, in place of --model_type")
-    group.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, in place of --model_type")
+    group.add_argument("--model_id_or_path", help="checkpoint folder or hub id, instead of --model_type")
+    group.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, instead of --model_type")
 
 
 def load_predictor(arguments: argparse.Namespace) -> Predictor:

@@ -45,10 +45,10 @@ class Command:
 def _add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_checkpoint_arguments(parser)
-    parser.add_argument("--query", help="one prompt about --images, in place of the interactive session")
+    parser.add_argument("--query", help="prompt about --images, instead of an interactive session")
     parser.add_argument("--images", nargs="+", metavar="IMAGE", help="paths or URLs, for --query")
     parser.add_argument(
-        "--val_dataset", nargs="+", help="answer all rows of these datasets in place of --images; needs --result_dir"
+        "--val_dataset", nargs="+", help="answer all rows of these datasets instead of --images; needs --result_dir"
     )
     parser.add_argument(
         "--stream", type=parse_bool, default=False, help="print the answer while it is generated (default: false)"

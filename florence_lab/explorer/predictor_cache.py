@@ -15,7 +15,7 @@ from ..loading.hub import resolve
 from ..predictor import Predictor, load
 
 CACHE_SIZE = 2
-"""Predictors that are kept. The largest takes 3 GB in fp32."""
+"""Maximum number of cached predictors. The largest takes 3 GB in fp32."""
 
 _Key = tuple[str, bool, float]  # model name, whether it is compiled, time of the last change of its folder
 
@@ -40,7 +40,7 @@ class PredictorCache:
         """Create an empty cache.
 
         Args:
-            max_size: number of predictors that are kept, at least 1.
+            max_size: maximum number of cached predictors, at least 1.
             load: loads a predictor by its name and whether it is compiled.
         """
         self._max_size = max_size

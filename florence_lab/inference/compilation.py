@@ -1,7 +1,7 @@
 """Compilation of a model for faster inference.
 
-Two things are done. The image encoder is compiled ahead of time by torch's inductor with its weights frozen into it, and cached
-on disk. On a CPU, the linear layers of the language model get a second copy of their weights in the layout of oneDNN: a decoder
+The image encoder is compiled ahead of time by torch's inductor with its weights frozen into it, and cached on disk.
+On a CPU, the linear layers of the language model get a second copy of their weights in the layout of oneDNN: a decoder
 reads each of them once per token, and plain matrix products reach half of the memory bandwidth.
 """
 

@@ -77,7 +77,7 @@ class TokenScoreRecorder:
         Args:
             rows: indices of the sequences to record.
             location_ids: token ids of `<loc_0>` … `<loc_999>`.
-            image_token_id: id of `<image>`, which stands for the image in a prompt and has probability 0 in an answer.
+            image_token_id: id of `<image>`, the placeholder of the image in a prompt; it has probability 0 in an answer.
         """
         self._locations = slice(location_ids.start, location_ids.stop)
         self._image_token_id = image_token_id

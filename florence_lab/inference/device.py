@@ -48,6 +48,6 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 def has_native_bf16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16. PyTorch emulates it on other devices, which is slower than float32."""
-    if device.type == "cpu":  # no public function tells; tested with torch 2.6 to 2.14
+    if device.type == "cpu":  # torch has no public function for this; tested with torch 2.6 to 2.14
         return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -106,7 +106,7 @@ def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Ten
 
 
 def max_prompt_tokens(model: Florence2ForConditionalGeneration, num_image_tokens: int) -> int:
-    """Return how many prompt tokens fit beside the image tokens."""
+    """Return the maximum number of prompt tokens besides the image tokens."""
     return int(text_config(model).max_position_embeddings) - num_image_tokens
 
 
@@ -160,7 +160,7 @@ def resolve_generation_kwargs(model: Florence2ForConditionalGeneration, override
         max_length = kwargs.pop("max_length", None)  # counts the start token too
         kwargs["max_new_tokens"] = max_length - 1 if max_length else config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     limit = text_config(model).max_position_embeddings
-    # transformers warns if max_length of the checkpoint's configuration stands beside max_new_tokens
+    # transformers warns if max_length of the checkpoint's configuration is set besides max_new_tokens
     return kwargs | {"max_new_tokens": min(kwargs["max_new_tokens"], limit), "max_length": None}
 
 
@@ -255,7 +255,7 @@ def next_token_probabilities(
 ) -> Iterator[torch.Tensor]:
     """Yield the probabilities of the next token, n x V float32, for chunks of T x d hidden states of the decoder.
 
-    The probability of `<image>`, which stands for the image in a prompt, is 0.
+    The probability of `<image>`, the placeholder of the image in a prompt, is 0.
     """
     for chunk in hidden_states.split(_POSITIONS_PER_CHUNK):
         logits = model.lm_head(chunk).float()

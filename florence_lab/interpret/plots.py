@@ -134,7 +134,7 @@ def show_location_probabilities(trace: Trace, span: str | int | AnswerSpan) -> N
         span: a box, quad box or polygon (`"box 1"`), or the position of a location token.
 
     Raises:
-        ValueError: for a word, and as `Trace.span`.
+        ValueError: if the span is a word, or as for `Trace.span`.
     """
     found = trace.span(span)
     if found.points is None:

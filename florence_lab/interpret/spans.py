@@ -50,7 +50,7 @@ def split_spans(
         tokenizer: decodes words.
         token_ids: the T generated ids.
         token_spans: the same, as `FlorenceTemplate.split_tokens` gives it.
-        prompt: what was asked; its task determines the shapes.
+        prompt: the prompt of the answer; its task determines the shapes.
         image_size: (width, height) in pixels.
     """
     kind, length = _shape(prompt, token_spans)

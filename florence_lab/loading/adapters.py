@@ -66,7 +66,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Return the `adapter_config.json` of a folder, which names the base model.
 
     Raises:
-        CheckpointError: if there is none, if it names no base model, or if there are no weights beside it.
+        CheckpointError: if there is none, if it names no base model, or if the folder has no weights.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(f"{folder} is not an adapter: it has no {ADAPTER_CONFIG}")

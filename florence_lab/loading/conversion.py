@@ -117,7 +117,7 @@ def _convert_config(folder: Path, config: dict[str, Any], image_token_id: int) -
         },
         text_config=BartConfig(
             **{name: text[name] for name in TEXT_FIELDS if name in text},
-            # <image> stands for the image tokens in a prompt; the published vocabulary has no row for it
+            # <image> is the placeholder of the image tokens in a prompt; the published vocabulary has no row for it
             vocab_size=max(text["vocab_size"], image_token_id + 1),
         ).to_dict(),
         image_token_id=image_token_id,

@@ -72,10 +72,10 @@ def build_result(
     Args:
         spans: the answer, see `Vocabulary.split` and `split_text`.
         raw: the answer as generated.
-        prompt: what was asked.
+        prompt: the prompt that the sequence answers.
         image_size: (width, height) in pixels.
         probabilities: of the generated tokens; without them the result has no scores.
-        image: kept in the result.
+        image: stored in the result.
     """
     task = prompt.task
     shared: dict[str, Any] = {

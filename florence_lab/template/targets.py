@@ -16,7 +16,7 @@ from .vocabulary import split_text
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """What a target says about one instance.
+    """One instance of a training target.
 
     Attributes:
         label: the label; "" if the task gives none.
@@ -32,7 +32,7 @@ class Instance:
 def format_target(task: Task, instances: Sequence[Instance], image_size: tuple[int, int], region: str = "") -> str:
     """Write instances as the target text of a task. `parse_text` reads them back, up to half a location bin.
 
-    The instances are written in the order given, with two exceptions: instances of a category stand together in object
+    The instances are written in the order given, with two exceptions: instances of a category are grouped in object
     detection, behind one label (`sheep<box><box>dog<box>`), and consecutive instances of a phrase share one label.
 
     Args:

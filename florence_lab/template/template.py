@@ -67,7 +67,7 @@ class FlorenceTemplate:
             prompt: the prompt that was answered, or a task without input.
             image_size: (width, height) in pixels.
             probabilities: of the T tokens; without them the result has no scores.
-            image: kept in the result, for drawing.
+            image: stored in the result, for drawing.
         """
         ids = [int(i) for i in token_ids]
         vocabulary = self.vocabulary
@@ -90,7 +90,7 @@ class FlorenceTemplate:
         return self.vocabulary.decode(token_ids)
 
     def split_tokens(self, token_ids: Sequence[int]) -> list[TokenSpan]:
-        """Split generated token ids into words, location tokens and separators."""
+        """Split generated token ids into text, location tokens and separators."""
         return self.vocabulary.split(token_ids)
 
     @property

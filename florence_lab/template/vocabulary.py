@@ -1,4 +1,4 @@
-"""The tokens of Florence-2: splitting a generated sequence into words, location tokens and separators."""
+"""The tokens of Florence-2: splitting a generated sequence into text, location tokens and separators."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _UNUSED_RE = re.compile("|".join(_UNUSED_TOKENS))
 
 
 class TokenSpan(NamedTuple):
-    """Consecutive generated tokens: words, one location token, or one separator (`<sep> <and> <poly> </poly>`).
+    """Consecutive generated tokens: text, one location token, or one separator (`<sep> <and> <poly> </poly>`).
 
     Attributes:
-        text: the words, or the token.
+        text: the decoded text, or the token.
         bin: 0..999 for a location token, else None.
         positions: indices of the tokens in the generated sequence.
     """
@@ -56,7 +56,7 @@ class TokenSpan(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether the span is words, neither a location token nor a separator."""
+        """Whether the span is text, neither a location token nor a separator."""
         return self.bin is None and self.text not in SEPARATORS
 
 
@@ -106,21 +106,22 @@ class Vocabulary:
         return self._decode([i for i in token_ids if i not in self.special_ids])
 
     def split(self, token_ids: Sequence[int]) -> list[TokenSpan]:
-        """Split token ids into spans. Consecutive words form one span; tokens that no answer contains are skipped."""
+        """Split token ids into spans. Text tokens in a row form one span; tokens that no answer contains are skipped."""
         spans: list[TokenSpan] = []
-        words: list[int] = []  # positions
+        text_positions: list[int] = []
 
         def flush() -> None:
-            if words:
-                spans.append(TokenSpan(self._decode([token_ids[i] for i in words]), None, tuple(words)))
-                words.clear()
+            if text_positions:
+                text = self._decode([token_ids[i] for i in text_positions])
+                spans.append(TokenSpan(text, None, tuple(text_positions)))
+                text_positions.clear()
 
         for position, token_id in enumerate(token_ids):
             if token_id in self.markup:
                 flush()
                 spans.append(TokenSpan(*self.markup[token_id], (position,)))
             elif token_id not in self.skipped_ids:
-                words.append(position)
+                text_positions.append(position)
         flush()
         return spans
 
