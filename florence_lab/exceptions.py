@@ -91,6 +91,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 def summarize_error(error: BaseException, max_length: int = 300) -> str:
     """Return the first line of an exception's message, or of its innermost cause, which network libraries wrap."""
-    while inner := error.__cause__ or error.__context__:
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return (str(error).strip() or type(error).__name__).splitlines()[0][:max_length]

@@ -85,7 +85,7 @@ class Result(ABC):
 
     @abstractmethod
     def _coco_annotations(self) -> list[dict[str, Any]]:
-        """Return COCO annotations without ids; `label` stands for the category."""
+        """Return COCO annotations without ids, with the class name in the field `label`."""
 
     def _repr_png_(self) -> bytes | None:
         """Return the overlay as a PNG file, which Jupyter displays for the last expression of a cell."""

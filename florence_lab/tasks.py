@@ -49,7 +49,10 @@ class Task:
         if self.token and not re.fullmatch(r"<[A-Z0-9_]+>", self.token):
             raise ValueError(f"task token {self.token!r} must match <[A-Z0-9_]+>, as in <OD>")
         if ("{input}" in self.prompt) != (self.input != "none"):
-            raise ValueError(f"{self.name}: the prompt must contain {{input}} exactly if the task takes an input")
+            verb = "must not" if self.input == "none" else "must"
+            raise ValueError(
+                f"{self.name}: the prompt of a task with input={self.input!r} {verb} contain {{input}}, got {self.prompt!r}"
+            )
 
     @property
     def name(self) -> str:

@@ -64,6 +64,18 @@ def test_the_innermost_error_is_summarized_in_one_line():
     assert summarize_error(caught.value) == "no route"
 
 
+def test_a_suppressed_cause_is_not_summarized():
+    def fail():
+        try:
+            raise OSError("no route")
+        except OSError:
+            raise ValueError("not reachable") from None
+
+    with pytest.raises(ValueError, match="not reachable") as caught:
+        fail()
+    assert summarize_error(caught.value) == "not reachable"
+
+
 def test_an_error_without_a_message_is_summarized_by_its_type():
     assert summarize_error(KeyError()) == "KeyError"
     assert summarize_error(ValueError("  ")) == "ValueError"

@@ -182,7 +182,13 @@ def test_a_malformed_token_is_refused(token):
         replace(COUNT, token=token)
 
 
-@pytest.mark.parametrize("changes", [{"prompt": "How many?"}, {"input": "none"}])
-def test_prompt_and_input_must_agree(changes):
-    with pytest.raises(ValueError, match=re.escape("<COUNT>: the prompt must contain {input} exactly if")):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": "How many?"}, "with input='phrase' must contain {input}, got 'How many?'"),
+        ({"input": "none"}, "with input='none' must not contain {input}, got 'How many {input} are there?'"),
+    ],
+)
+def test_prompt_and_input_must_agree(changes, message):
+    with pytest.raises(ValueError, match=re.escape(f"<COUNT>: the prompt of a task {message}")):
         replace(COUNT, **changes)
