@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .evaluation.evaluator import Evaluation as Evaluation
     from .evaluation.evaluator import evaluate as evaluate
+    from .exceptions import ArgumentError as ArgumentError
+    from .exceptions import ArgumentTypeError as ArgumentTypeError
     from .exceptions import CheckpointError as CheckpointError
     from .exceptions import DatasetError as DatasetError
     from .exceptions import FlorenceLabError as FlorenceLabError
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "evaluation.evaluator": ("Evaluation", "evaluate"),
     "exceptions": (
+        "ArgumentError",
+        "ArgumentTypeError",
         "CheckpointError",
         "DatasetError",
         "FlorenceLabError",

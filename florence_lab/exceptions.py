@@ -14,6 +14,14 @@ class FlorenceLabError(Exception):
     """Base class of the package's own exceptions."""
 
 
+class ArgumentError(FlorenceLabError, ValueError):
+    """An argument whose value is out of its range, or not one of the permitted values."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument of a type that the function does not accept."""
+
+
 class PromptError(FlorenceLabError, ValueError):
     """An unknown task, a missing input, or an input that the task does not accept."""
 
@@ -87,6 +95,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     closest = difflib.get_close_matches(str(name).lower(), spelled, n=1)
     hint = f"; did you mean {spelled[closest[0]]!r}?" if closest else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(spelled.values())}"
+
+
+def shorten(value: object, max_length: int = 80) -> str:
+    """Return the `repr` of a value for a message: at most `max_length` characters, in a single line of valid Unicode."""
+    try:
+        text = repr(value)
+    except Exception:  # a `__repr__` of the caller's own may raise anything
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
 def summarize_error(error: BaseException, max_length: int = 300) -> str:
