@@ -11,7 +11,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
-from ..loading.checkpoint import suppress_library_output
+from ..loading.library import save_model, suppress_library_output
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 """The linear layers of attention: the first four in the language model, the others in the image encoder."""
@@ -98,6 +98,5 @@ def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
     model = adapted.merge_and_unload()
     model.config.trained_on = None  # the adapter may cover another domain than the base model
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_model(model, processor, folder)
     return folder

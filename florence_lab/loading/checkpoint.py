@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import BartTokenizer, Florence2ForConditionalGeneration, Florence2Processor, PreTrainedTokenizerBase
 from transformers.models.clip import CLIPImageProcessorPil
-from transformers.utils import logging
 
 from ..exceptions import CheckpointError, summarize_error
 from ..template.vocabulary import ADDED_TOKENS
@@ -26,6 +22,7 @@ from .conversion import (
     load_published,
 )
 from .files import JSON_FILES, find_weight_files, read_json
+from .library import LIBRARY_LOCK, suppress_library_output
 from .published import POST_PROCESSOR_CONFIG
 
 _IMAGE_SETTINGS = (
@@ -123,22 +120,6 @@ def build_processor(tokenizer: BartTokenizer, image_size: int) -> Florence2Proce
     return Florence2Processor(
         image_processor, tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
     )
-
-
-@contextmanager
-def suppress_library_output() -> Iterator[None]:
-    """Suppress the reports, progress bars and FutureWarnings of transformers; errors of this package state the same."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
 
 
 def _load_processor(folder: Path) -> Florence2Processor:
