@@ -172,16 +172,23 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
         ArgumentError: as `validate_arguments`.
     """
     limits = NUMBER_RANGES.get(name, Range())
-    if get_origin(hint) is Annotated:
-        hint, *metadata = get_args(hint)
-        limits = next((item for item in metadata if isinstance(item, Range)), limits)
+    hint, limits = _split_annotated(hint, limits)
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
+        option, option_limits = _split_annotated(option, limits)
         if _is_type(value, option):
-            return _normalize(name, value, option, limits)
+            return _normalize(name, value, option, option_limits)
     expected = " or ".join(dict.fromkeys(_describe(option) for option in options))
     error = ArgumentError if any(get_origin(option) is Literal for option in options) else ArgumentTypeError
     raise error(f"{name} must be {expected}, got {shorten(value)}")
+
+
+def _split_annotated(hint: Any, limits: Range) -> tuple[Any, Range]:
+    """An annotation without its `Annotated`, and the `Range` in it, else the given one."""
+    if get_origin(hint) is not Annotated:
+        return hint, limits
+    hint, *metadata = get_args(hint)
+    return hint, next((item for item in metadata if isinstance(item, Range)), limits)
 
 
 def validate_text(name: str, value: str) -> str:

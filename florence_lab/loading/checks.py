@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+from transformers import Florence2Config
 from transformers.activations import ACT2FN
 
 from ..argument_validation import Range, validate_value
@@ -60,10 +61,14 @@ _CONFIG_FIELDS: Fields = {
     "image_token_id": _TOKEN,
     "tie_word_embeddings": bool,
     "trained_on": str | None,
+    "is_encoder_decoder": Literal[True],
 }
 
-# A model of transformers with another value of one of these returns another type of output.
-IGNORED_CONFIG_FIELDS = ("return_dict", "output_attentions", "output_hidden_states", "use_return_dict", "torchscript")
+IGNORED_CONFIG_FIELDS = (
+    *("return_dict", "output_attentions", "output_hidden_states", "use_return_dict", "torchscript", "use_cache"),
+    *("attn_implementation", "_attn_implementation", "chunk_size_feed_forward", "pruned_heads"),
+)
+"""Fields of a config that do not describe a model, but what its calls return. They are not read from checkpoints."""
 
 _IMAGE_FIELDS: Fields = {
     "size": dict | _SIDE,
@@ -109,7 +114,10 @@ _TOKENIZER_FIELDS: Fields = {
 # Fields that have one value per stage of the image encoder.
 _STAGE_FIELDS = "embed_dim dim_embed patch_size patch_stride patch_padding patch_prenorm num_heads num_groups".split()
 
-_TOKEN_FIELDS = "bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id"
+_TOKEN_ID_FIELDS = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
+    *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
+)
 
 
 def check_fields(path: Path, values: Mapping[str, Any], fields: Fields, part: str = "") -> None:
@@ -143,12 +151,17 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     check_fields(path, config, _CONFIG_FIELDS)
     check_fields(path, vision, _VISION_FIELDS, "vision_config.")
     check_fields(path, text, _TEXT_FIELDS, "text_config.")
-    for name, field in (("visual_temporal_embedding", "max_temporal_embeddings"), ("image_pos_embed", "max_pos_embeddings")):
+    for name, field in (
+        ("visual_temporal_embedding", "max_temporal_embeddings"),
+        ("image_pos_embed", "max_pos_embeddings"),
+    ):
         check_fields(path, vision.get(name, {}), {field: _SIZE}, f"vision_config.{name}.")
     for part, values in (("vision_config", vision), ("text_config", text)):
         name = values.get("activation_function", "gelu")
         if name not in ACT2FN:
-            raise CheckpointError(f"{path} is invalid: {part}.activation_function {shorten(name)} is not one of transformers'")
+            raise CheckpointError(
+                f"{path} is invalid: {part}.activation_function {shorten(name)} is not one of transformers'"
+            )
     depths = vision.get("depths")
     for name in _STAGE_FIELDS:
         if depths and name in vision and len(vision[name]) != len(depths):
@@ -168,7 +181,9 @@ def check_image_settings(path: Path, settings: Mapping[str, Any]) -> None:
     for name in ("size", "crop_size"):
         value = settings.get(name)
         if isinstance(value, dict):
-            check_fields(path, value, dict.fromkeys(("height", "width", "shortest_edge", "longest_edge"), _SIDE), f"{name}.")
+            check_fields(
+                path, value, dict.fromkeys(("height", "width", "shortest_edge", "longest_edge"), _SIDE), f"{name}."
+            )
     if image_size(settings) is None:
         raise CheckpointError(
             f"{path} is invalid: size {shorten(settings.get('size'))} does not give images of one size; "
@@ -184,38 +199,41 @@ def image_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
             return size, size
     else:
         size = settings.get("size") if settings.get("do_resize", True) else None
-    is_fixed = isinstance(size, dict) and size.keys() >= {"height", "width"}
-    return (size["height"], size["width"]) if is_fixed else None
+    if isinstance(size, dict) and size.keys() >= {"height", "width"}:
+        return size["height"], size["width"]
+    return None
 
 
-def check_image_tokens(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def check_image_tokens(path: Path, settings: Mapping[str, Any], config: Florence2Config) -> None:
     """Compare the size of images with the model: the number of image tokens, and the tables of positions.
 
     Args:
         path: the file of the image settings.
         settings: the image settings, checked.
-        config: the `config.json` in transformers' layout, checked.
+        config: the model's, in transformers' layout.
 
     Raises:
         CheckpointError: names the size, and the number of tokens that it gives.
     """
-    vision, text = config["vision_config"], config["text_config"]
-    height, width = sides = image_size(settings) or (0, 0)
-    for size, stride, padding in zip(vision["patch_size"], vision["patch_stride"], vision["patch_padding"], strict=True):
-        sides = tuple((side + 2 * padding - size) // stride + 1 for side in sides)  # of a convolution
-    num_tokens = sides[0] * sides[1] + 1
+    vision: Any = config.vision_config
+    text: Any = config.text_config
+    height, width = image_size(settings) or (0, 0)
+    rows, columns = height, width
+    for size, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
+        rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (rows, columns))  # of a convolution
+    num_tokens = rows * columns + 1
     problem = ""
-    if min(sides) < 1:
+    if min(rows, columns) < 1:
         problem = "is too small for the image encoder"
-    elif max(sides) > vision["max_position_embeddings"]:
+    elif max(rows, columns) > vision.max_position_embeddings:
         problem = (
-            f"gives {sides[0]} x {sides[1]} image tokens; the model has positions for {vision['max_position_embeddings']} on a "
-            "side (vision_config.max_position_embeddings)"
+            f"gives {rows} x {columns} image tokens; the model has positions for {vision.max_position_embeddings} on a side "
+            "(vision_config.max_position_embeddings)"
         )
-    elif num_tokens >= text["max_position_embeddings"]:
+    elif num_tokens >= text.max_position_embeddings:
         problem = (
-            f"gives {num_tokens:,} image tokens; with a prompt they do not fit the {text['max_position_embeddings']:,} positions "
-            "of the language model (text_config.max_position_embeddings)"
+            f"gives {num_tokens:,} image tokens; with a prompt they do not fit the {text.max_position_embeddings:,} positions of "
+            "the language model (text_config.max_position_embeddings)"
         )
     elif settings["image_seq_length"] != num_tokens:
         problem = f"gives {num_tokens:,} image tokens, but image_seq_length is {settings['image_seq_length']:,}"
@@ -223,34 +241,26 @@ def check_image_tokens(path: Path, settings: Mapping[str, Any], config: Mapping[
         raise CheckpointError(f"{path} is invalid: size {height} x {width} {problem}")
 
 
-def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_size: int) -> None:
+def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_size: int, part: str = "") -> None:
     """Check a `generation_config.json`, or the same fields of another file.
 
     Args:
         path: the file, for messages.
         settings: the settings.
         vocab_size: number of token ids.
+        part: as in `check_fields`.
 
     Raises:
         CheckpointError: for a value of another type, out of its range, or not supported.
     """
-    check_fields(path, settings, _GENERATION_FIELDS)
-    check_token_ids(path, settings, vocab_size)
-    for name in ("suppress_tokens", "begin_suppress_tokens"):
-        check_token_ids(path, settings, vocab_size, name)
-
-
-def check_token_ids(path: Path, values: Mapping[str, Any], vocab_size: int, names: str = _TOKEN_FIELDS) -> None:
-    """Check that the token ids of some fields are in the vocabulary.
-
-    Raises:
-        CheckpointError: names the field, the id and the size of the vocabulary.
-    """
-    for name in names.split():
-        value = values.get(name)
+    check_fields(path, settings, _GENERATION_FIELDS, part)
+    for name in _TOKEN_ID_FIELDS:
+        value = settings.get(name)
         for token_id in value if isinstance(value, list) else [value]:
             if token_id is not None and token_id >= vocab_size:
-                raise CheckpointError(f"{path} is invalid: {name} {token_id} is not an id of the {vocab_size:,} tokens")
+                raise CheckpointError(
+                    f"{path} is invalid: {part}{name} {token_id} is not an id of the {vocab_size:,} tokens"
+                )
 
 
 def check_tokenizer_settings(path: Path, settings: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from transformers import BartTokenizer
 
 from ..images import GENERATOR_TAG
 from ..inference.device import has_native_bf16, select_device
-from ..loading.checkpoint import build_processor
+from ..loading.processor import build_processor
 from .arguments import PretrainArguments
 from .auxiliary_heads import AuxiliaryHeads
 from .config import PAD_ID

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BartTokenizer
 
-from ..loading.checkpoint import add_florence_tokens
+from ..loading.processor import add_florence_tokens
 from ..predictor import load
 from ..scenes import TRAIN_SEEDS, draw_scene
 from ..tasks import TASKS
