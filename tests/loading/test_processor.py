@@ -57,7 +57,9 @@ def test_what_a_folder_lacks_is_that_of_the_published_model_in_a_cache(published
 
 @pytest.mark.parametrize("names", PARTS.values(), ids=PARTS)
 def test_otherwise_both_ways_to_give_it_are_named(published, names):
-    with pytest.raises(CheckpointError, match=r"has no (tokenizer|image settings).*processor='florence-2-base'.*in the cache"):
+    with pytest.raises(
+        CheckpointError, match=r"has no (tokenizer|image settings).*processor='florence-2-base'.*in the cache"
+    ):
         load_checkpoint(without(published, names))
 
 
