@@ -23,7 +23,7 @@ def saved_once(tiny, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["published", "saved"])
+@pytest.fixture(params=["published", pytest.param("saved", marks=pytest.mark.slow)])
 def folder(request, tmp_path):
     """A copy of either layout, to change."""
     if request.param == "published":
