@@ -11,7 +11,8 @@ from transformers import Florence2ForConditionalGeneration
 
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
-from ..loading.library import save_model, suppress_library_output
+from ..loading.library import suppress_library_output
+from ..loading.saving import merge_layers, save_model
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
 """The linear layers of attention: the first four in the language model, the others in the image encoder."""
@@ -96,7 +97,7 @@ def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     read_adapter_config(checkpoint)
     adapted, processor = load_adapter(checkpoint)
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
-    model = adapted.merge_and_unload()
+    model = merge_layers(adapted.get_base_model())
     model.config.trained_on = None  # the adapter may cover another domain than the base model
     save_model(model, processor, folder)
     return folder
