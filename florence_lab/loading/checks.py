@@ -20,8 +20,15 @@ _LAYERS = Annotated[int, Range(1, 1000)]
 _SIDE = Annotated[int, Range(1, 16_384)]
 _PROBABILITY = Annotated[float, Range(0, 1)]
 _POSITIVE = Annotated[float, Range(0, is_open=True)]
+_MEAN = Annotated[float, Range(-255, 255)]  # of pixel values that may not be rescaled
+_STD = Annotated[float, Range(0, 255, is_open=True)]
 _TOKEN = Annotated[int, Range(0, 2**31)]
 _TOKENS = _TOKEN | list[_TOKEN] | None
+
+_TOKEN_IDS: Fields = {
+    **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"), _TOKEN | None),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _TOKENS),
+}
 
 _VISION_FIELDS: Fields = {
     **dict.fromkeys(("depths", "patch_size", "patch_stride", "num_heads", "num_groups"), list[_LAYERS]),
@@ -52,12 +59,11 @@ _TEXT_FIELDS: Fields = {
     "scale_embedding": bool,
     "activation_function": str,
     "tie_word_embeddings": bool,
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
-    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), _TOKENS),
+    **_TOKEN_IDS,
 }
 
 _CONFIG_FIELDS: Fields = {
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
+    **_TOKEN_IDS,
     "image_token_id": _TOKEN,
     "tie_word_embeddings": bool,
     "trained_on": str | None,
@@ -75,9 +81,9 @@ _IMAGE_FIELDS: Fields = {
     "crop_size": dict | _SIDE | None,
     "resample": Literal[0, 1, 2, 3, 4, 5],
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_center_crop"), bool),
-    "rescale_factor": _POSITIVE,
-    "image_mean": tuple[float, float, float],
-    "image_std": tuple[_POSITIVE, _POSITIVE, _POSITIVE],
+    "rescale_factor": Annotated[float, Range(0, 1, is_open=True)],
+    "image_mean": tuple[_MEAN, _MEAN, _MEAN],
+    "image_std": tuple[_STD, _STD, _STD],
     "image_seq_length": _SIZE,
 }
 
@@ -90,8 +96,7 @@ _GENERATION_FIELDS: Fields = {
     "length_penalty": Annotated[float, Range(-1000, 1000)] | None,
     "early_stopping": bool | Literal["never"] | None,
     **dict.fromkeys(("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values"), bool | None),
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
-    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), _TOKENS),
+    **_TOKEN_IDS,
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), list[_TOKEN] | None),
     "bad_words_ids": list[list[_TOKEN]] | None,
     # what predictions do not support, apart from the value without an effect
@@ -137,11 +142,6 @@ _LORA_FIELDS: Fields = {
 
 # Fields that have one value per stage of the image encoder.
 _STAGE_FIELDS = "embed_dim dim_embed patch_size patch_stride patch_padding patch_prenorm num_heads num_groups".split()
-
-_TOKEN_ID_FIELDS = (
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
-    *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
-)
 
 
 def check_fields(path: Path, values: Mapping[str, Any], fields: Fields, part: str = "") -> None:
@@ -278,8 +278,10 @@ def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_siz
         CheckpointError: for a value of another type, out of its range, or not supported.
     """
     check_fields(path, settings, _GENERATION_FIELDS, part)
-    for name in _TOKEN_ID_FIELDS:
+    for name in (*_TOKEN_IDS, "suppress_tokens", "begin_suppress_tokens"):
         value = settings.get(name)
+        if value == [] and name in _TOKEN_IDS:
+            raise CheckpointError(f"{path} is invalid: {part}{name} must not be an empty list")
         for token_id in value if isinstance(value, list) else [value]:
             if token_id is not None and token_id >= vocab_size:
                 raise CheckpointError(
