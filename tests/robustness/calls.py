@@ -166,7 +166,7 @@ GENERATION_SETTINGS = (
     *("use_cache", "cache_implementation", "num_return_sequences", "return_dict_in_generate", "output_scores"),
     *("watermarking_config", "penalty_alpha", "dola_layers", "guidance_scale", "constraints", "force_words_ids"),
     *("renormalize_logits", "remove_invalid_values", "exponential_decay_length_penalty", "token_healing"),
-    *("prompt_lookup_num_tokens", "is_assistant", "num_assistant_tokens", "compile_config", "max_newtokens", "self"),
+    *("prompt_lookup_num_tokens", "is_assistant", "num_assistant_tokens", "compile_config", "max_newtokens"),
 )
 """Keyword arguments of transformers' `generate`, among them some that it has not."""
 
