@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..exceptions import ArgumentError, shorten
+from ..results import Instances
 from ..tasks import Task
 from .locations import LOCATION_RE, NUM_BINS
 from .parsing import build_result
@@ -137,7 +138,8 @@ def _check_labels(task: Task, groups: Sequence[_Group]) -> None:
 def _check_groundable(spans: Sequence[TokenSpan], groups: Sequence[_Group], prompt: Prompt) -> None:
     """Verify that the parser drops no phrase: pronouns, and phrases such as `the image`, have no boxes."""
     boxes = sum(len(group.body) for group in groups) // 4
-    if len(build_result(spans, "", prompt, (NUM_BINS, NUM_BINS))) < boxes:
+    result = build_result(spans, "", prompt, (NUM_BINS, NUM_BINS))
+    if isinstance(result, Instances) and len(result) < boxes:
         labels = ", ".join(shorten(group.label) for group in groups)
         raise ArgumentError(f"pronouns, and phrases such as 'the image', have no boxes; remove them from {labels}")
 
