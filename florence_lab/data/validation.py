@@ -118,14 +118,15 @@ class RowValidator:
         if row.answers == "first" or not self.require_target:
             answers = answers[:1]
         for answer in answers:
-            if _is_empty(row.objects):
-                if placeholder := next((p for p in _PLACEHOLDERS if p in query or p in answer), None):
-                    raise InvalidRow(
-                        "placeholder without objects", f"{placeholder} in {shorten(query)}, {shorten(answer)}"
-                    )
-                yield query, answer
-            else:
+            if len(row.boxes):
+                yield fill_boxes(row, query, answer, size)
+            elif not _is_empty(row.objects):
                 yield from expand_objects(row, query, answer, size)
+            elif placeholder := next((p for p in _PLACEHOLDERS if p in query or p in answer), None):
+                detail = f"{placeholder} in {shorten(query)}, {shorten(answer)}"
+                raise InvalidRow("placeholder without objects", detail)
+            else:
+                yield query, answer
 
     def _validate_annotated(self, row: AnnotatedRow, size: tuple[int, int]) -> ValidatedRow:
         """Return the example of a row without its invalid annotations, each of which is an error of its own."""
