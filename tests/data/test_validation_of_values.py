@@ -193,7 +193,9 @@ def test_an_invalid_value_is_a_row_error(template, row, kind, detail):
 
 
 @pytest.mark.parametrize("token", ["<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "<REFERRING_EXPRESSION_SEGMENTATION>"])
-@pytest.mark.parametrize("response", [None, "", True, {}, [], [None], b"x", [10**5000], object(), float("nan"), "\ud800"])
+@pytest.mark.parametrize(
+    "response", [None, "", True, {}, [], [None], b"x", [10**5000], object(), float("nan"), "\ud800"]
+)
 @pytest.mark.parametrize("query_suffix", ["", "\0", "<image>", TOKENS])
 def test_no_value_makes_the_validation_fail(validator, token, response, query_suffix):
     row = text_row(token + INPUTS[TASKS[token].input] + query_suffix, response, objects=response)
