@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..tasks import Task
 from .examples import ImageSource
+
+BoxUnit = Literal["real", "norm_1000", "norm_1"]
+"""Units of boxes: pixels, thousandths of the sides of the image, fractions of the sides."""
 
 
 class RowError(NamedTuple):
@@ -45,6 +48,8 @@ class TextRow:
         response: the target, with the other placeholder if there are objects.
         source: where the row stands.
         objects: ms-swift's objects, `{"caption", "bbox", "bbox_type", "image"}`. Their boxes are in the units of the file.
+        boxes: ms-swift 3's boxes, which replace the placeholders `<bbox>` of query and response in this order.
+        unit: the unit of `boxes`.
     """
 
     image: ImageSource | None
@@ -52,6 +57,8 @@ class TextRow:
     response: str
     source: str
     objects: Sequence[Mapping[str, Any]] = ()
+    boxes: Sequence[Sequence[float]] = ()
+    unit: BoxUnit = "real"
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,9 @@ class Annotation:
 
     Attributes:
         label: what the task calls it; "" if the task gives no label.
-        box: (x0, y0, x1, y1) in pixels.
+        box: (x0, y0, x1, y1) in the unit of the row.
         source: where the annotation stands.
-        polygons: outlines, K x 2 pixels each; () if there are none.
+        polygons: outlines, K x 2 each, in the unit of the row; () if there are none.
     """
 
     label: str
@@ -81,13 +88,19 @@ class AnnotatedRow:
         annotations: the objects, in the order of the target.
         source: where the row stands.
         image_size: (width, height) that the file states; None if it states none.
+        phrase: the input of a task that takes a phrase.
+        unit: the unit of boxes and polygons.
+        errors: the annotations of the row that the reader could not read.
     """
 
-    image: ImageSource
+    image: ImageSource | None
     task: Task
     annotations: tuple[Annotation, ...]
     source: str
     image_size: tuple[int, int] | None = None
+    phrase: str = ""
+    unit: BoxUnit = "real"
+    errors: tuple[RowError, ...] = ()
 
 
 RawRow = TextRow | AnnotatedRow

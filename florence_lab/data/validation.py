@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,9 +115,15 @@ class RowValidator:
             stated = "the annotations state {} x {} pixels, but the image has {} x {}".format(*row.image_size, *size)
             raise InvalidRow("wrong image size", stated)
         instances: list[Instance] = []
-        errors: list[RowError] = []
+        errors = list(row.errors)
+        scale = unit_scale(row.unit, size)
         for annotation in row.annotations:
             try:
+                annotation = replace(
+                    annotation,
+                    box=annotation.box * np.tile(scale, 2),
+                    polygons=tuple(polygon * scale for polygon in annotation.polygons),
+                )
                 instances.append(validate_annotation(annotation, size, needs_polygons=row.task.result == "polygons"))
             except InvalidRow as error:
                 errors.append(error.at(annotation.source))
@@ -124,7 +131,7 @@ class RowValidator:
             return ValidatedRow([], errors)
         region = _format_region(instances[0], size) if row.task.input == "region" else ""
         target = _write_target(row.task, instances, size, region)
-        return ValidatedRow([self._to_example(row, row.task.token + region, target, size)], errors)
+        return ValidatedRow([self._to_example(row, row.task.token + row.phrase + region, target, size)], errors)
 
     def _to_example(self, row: RawRow, query: str, target: str, size: tuple[int, int]) -> Example:
         try:
@@ -180,6 +187,8 @@ def expand_objects(row: TextRow, image_size: tuple[int, int]) -> list[tuple[str,
     Raises:
         InvalidRow: for malformed objects.
     """
+    if row.boxes:
+        return [fill_boxes(row, image_size)]
     if not row.objects:
         return [(row.query, row.response)]
     instances = [instance for item in row.objects for instance in parse_object(item, image_size)]
@@ -195,6 +204,25 @@ def expand_objects(row: TextRow, image_size: tuple[int, int]) -> list[tuple[str,
         phrases = " and ".join(dict.fromkeys(instance.label for instance in instances))
         return [(task.token + phrases, _write_target(task, instances, image_size))]
     raise InvalidRow("objects without placeholders", _MIXED_PLACEHOLDERS)
+
+
+def fill_boxes(row: TextRow, image_size: tuple[int, int]) -> tuple[str, str]:
+    """Return query and target with the boxes of the row, as location tokens, in place of the placeholders `<bbox>`.
+
+    Raises:
+        InvalidRow: for a box that is not in the image.
+    """
+    scale = np.tile(unit_scale(row.unit, image_size), 2)
+    boxes = (
+        format_location_tokens(validate_box(np.array(box, float) * scale, image_size), image_size) for box in row.boxes
+    )
+    query, target = (re.sub("<bbox>", lambda _: next(boxes), text) for text in (row.query, row.response))
+    return query, target
+
+
+def unit_scale(unit: str, image_size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels, x and y, of one unit of `BOX_UNITS`."""
+    return np.array(image_size, float) / {"real": image_size, "norm_1000": NUM_BINS, "norm_1": 1}[unit]
 
 
 def _write_target(task: Task, instances: Sequence[Instance], image_size: tuple[int, int], region: str = "") -> str:
