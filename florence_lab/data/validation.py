@@ -21,7 +21,7 @@ from ..template.targets import Instance, format_target, to_instances
 from ..template.template import FlorenceTemplate
 from ..template.vocabulary import split_text
 from .examples import Example, ImageSource, SceneReference, load_image_source
-from .rows import AnnotatedRow, Annotation, RawRow, RowError, TextRow
+from .rows import AnnotatedRow, Annotation, InvalidRow, RawRow, RowError, TextRow
 
 BOX_TOLERANCE = 1.0
 """Boxes may exceed the image by this many pixels, because of rounding. They are clipped."""
@@ -32,23 +32,6 @@ BOX_UNITS = ("real", "norm_1000", "norm_1")
 _MIXED_PLACEHOLDERS = (
     "a row with objects has <bbox> in its query and <ref-object> in its response, or the other way round"
 )
-
-
-class InvalidRow(ValueError):
-    """A row, or an annotation of it, that cannot be used.
-
-    Attributes:
-        kind: the kind of fault.
-        details: the particulars.
-    """
-
-    def __init__(self, kind: str, details: str = "") -> None:
-        super().__init__(kind, details)
-        self.kind, self.details = kind, details
-
-    def at(self, source: str) -> RowError:
-        """Return the fault with the place where it stands."""
-        return RowError(source, self.kind, self.details)
 
 
 class ValidatedRow(NamedTuple):
