@@ -8,15 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..exceptions import FlorenceLabError, shorten
+from ..exceptions import FlorenceLabError, shorten, summarize_error
 from ..tasks import Task
 from .examples import ImageSource
 
-BoxUnit = Literal["real", "norm_1000", "norm_1"]
-"""Units of boxes: pixels, thousandths of the sides of the image, fractions of the sides."""
-
 ClassNames = Sequence[str] | Mapping[Any, str]
 """The class names of a dataset by their numbers: a list, or a mapping whose keys are the numbers, also as text (YAML, JSON)."""
+
+BoxUnit = Literal["real", "norm_1000", "norm_1"]
+"""The unit of boxes: pixels, thousandths of the sides of the image, or fractions of them. The names are ms-swift's."""
 
 
 class RowError(NamedTuple):
@@ -76,8 +76,9 @@ class TextRow:
         has_response: whether the row states a response at all, be it an empty one.
         answers: whether each answer of a list gives an example, or the first one only.
         class_names: the names behind captions of objects that are numbers.
-        boxes: ms-swift 3's boxes, which replace the placeholders `<bbox>` of query and response in this order.
-        unit: the unit of `boxes`.
+        boxes: for each `<bbox>` in the query and then in the response, the (x0, y0, x1, y1) that its location tokens stand for.
+            A row has either boxes or objects.
+        unit: of `boxes`.
     """
 
     image: ImageSource | None
@@ -121,8 +122,8 @@ class AnnotatedRow:
         image_size: (width, height) that the file states; None if it states none.
         phrase: the input of a task that takes a phrase.
         class_names: the names behind labels that are numbers.
-        unit: the unit of boxes and polygons.
-        errors: the annotations of the row that the reader could not read.
+        errors: the objects that the reader could not read, which are missing from the annotations.
+        unit: of boxes and polygons.
     """
 
     image: ImageSource | None
@@ -132,11 +133,18 @@ class AnnotatedRow:
     image_size: tuple[int, int] | None = None
     phrase: str = ""
     class_names: ClassNames | None = None
-    unit: BoxUnit = "real"
     errors: tuple[RowError, ...] = ()
+    unit: BoxUnit = "real"
 
 
 RawRow = TextRow | AnnotatedRow
+
+
+def to_row_error(error: Exception, source: str) -> RowError:
+    """Return the error of a row that cannot be used: a fault as it is described, anything unforeseen as "cannot be read"."""
+    if isinstance(error, InvalidRow):
+        return error.at(source)
+    return RowError(source, "cannot be read", f"{type(error).__name__}: {summarize_error(error)}")
 
 
 def class_name(label: Any, names: ClassNames | None) -> str:
@@ -157,7 +165,7 @@ def class_name(label: Any, names: ClassNames | None) -> str:
         raise InvalidRow(
             "class number without names", f"the dataset has no class names; write the name in place of {label}"
         )
-    known = names if isinstance(names, Mapping) else dict(enumerate(names))
+    known: Mapping[Any, Any] = names if isinstance(names, Mapping) else dict(enumerate(names))
     name = known.get(label, known.get(str(label)))
     if not isinstance(name, str) or not name.strip():
         numbers = ", ".join(map(str, known))

@@ -184,7 +184,9 @@ class RecordParser:
         for number, (box, label) in enumerate(_pair_objects(objects), start=1):
             at = f"{source}, object {number}"
             try:
-                x0, y0, x1, y1 = read_box(box, "x, y, width, height" if self.bbox_format == "xywh" else "x0, y0, x1, y1")
+                x0, y0, x1, y1 = read_box(
+                    box, "x, y, width, height" if self.bbox_format == "xywh" else "x0, y0, x1, y1"
+                )
                 corners = (x0, y0, x0 + x1, y0 + y1) if self.bbox_format == "xywh" else (x0, y0, x1, y1)
                 annotations.append(Annotation("" if task.coco_label == "none" else label, np.array(corners), at))
             except InvalidRow as error:
@@ -272,4 +274,3 @@ def _with_objects(row: TextRow, objects: Any) -> TextRow:
         query, response, boxes, unit = fill_placeholders(row.query, row.response, objects)
         return replace(row, query=query, response=response, boxes=boxes, unit=unit)
     return replace(row, objects=objects) if objects else row
-

@@ -200,7 +200,9 @@ def resolve_image(image: Any, folder: Path) -> ImageSource | None:
         return _decode_image(image, folder)
     if not isinstance(image, str):
         if isinstance(image, (int, float, list, tuple, set)):
-            raise InvalidRow("invalid image", f"expected a path, a URL or {{'path', 'bytes'}}, but got {shorten(image)}")
+            raise InvalidRow(
+                "invalid image", f"expected a path, a URL or {{'path', 'bytes'}}, but got {shorten(image)}"
+            )
         return image
     if "://" in image:
         return image

@@ -99,7 +99,9 @@ class HuggingFaceReader:
         """
         location = self.spec.location
         if not location:
-            raise DatasetError(f"{self.spec.kind}: is followed by a hub id or a folder, as in {self.spec.kind}:owner/name")
+            raise DatasetError(
+                f"{self.spec.kind}: is followed by a hub id or a folder, as in {self.spec.kind}:owner/name"
+            )
         if is_folder(expand_path(location)):
             return
         if location.startswith((".", "/", "~")) or location.count("/") > 1 or "\\" in location:

@@ -132,4 +132,8 @@ def _read_caption(path: Path) -> str:
 def _is_detection_label(line: str) -> bool:
     """Whether a line is a class number and four or more numbers, as in YOLO's format."""
     number, *values = line.split() or [""]
-    return number.isdecimal() and len(values) >= 4 and all(value.lstrip("-").replace(".", "", 1).isdecimal() for value in values)
+    return (
+        number.isdecimal()
+        and len(values) >= 4
+        and all(value.lstrip("-").replace(".", "", 1).isdecimal() for value in values)
+    )

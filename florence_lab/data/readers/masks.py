@@ -27,16 +27,21 @@ def read_segmentation(segmentation: Any) -> tuple[np.ndarray, ...]:
     if isinstance(segmentation, dict):
         return trace_mask(decode_rle(segmentation))
     if not isinstance(segmentation, list | None):
-        raise InvalidRow("invalid polygon", f"expected a list of polygons or run lengths, but got {shorten(segmentation)}")
+        raise InvalidRow(
+            "invalid polygon", f"expected a list of polygons or run lengths, but got {shorten(segmentation)}"
+        )
     return tuple(_read_polygon(flat) for flat in segmentation or ())
 
 
 def _read_polygon(flat: Any) -> np.ndarray:
     if not isinstance(flat, list) or not all(is_finite(value) for value in flat):
-        raise InvalidRow("invalid polygon", f"expected a flat list of numbers x0, y0, x1, y1, …, but got {shorten(flat)}")
+        raise InvalidRow(
+            "invalid polygon", f"expected a flat list of numbers x0, y0, x1, y1, …, but got {shorten(flat)}"
+        )
     if len(flat) % 2 or len(flat) < 6:
         raise InvalidRow(
-            "invalid polygon", f"expected x and y of at least three vertices, but got {len(flat)} numbers: {shorten(flat)}"
+            "invalid polygon",
+            f"expected x and y of at least three vertices, but got {len(flat)} numbers: {shorten(flat)}",
         )
     return np.array(flat, float).reshape(-1, 2)
 

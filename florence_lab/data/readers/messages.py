@@ -76,10 +76,13 @@ def read_messages(messages: Any) -> Turn:
     roles = [role for role, _ in contents]
     if roles.count("user") > 1:
         raise InvalidRow(
-            "more than one turn", f"{roles.count('user')} prompts; Florence-2 answers single prompts: write a row for each"
+            "more than one turn",
+            f"{roles.count('user')} prompts; Florence-2 answers single prompts: write a row for each",
         )
     if roles not in (["user"], ["user", "assistant"]):
-        raise InvalidRow("invalid messages", f"expected user and assistant, but got {', '.join(roles) or 'no messages'}")
+        raise InvalidRow(
+            "invalid messages", f"expected user and assistant, but got {', '.join(roles) or 'no messages'}"
+        )
     query = contents[0][1]
     if not isinstance(query, str):
         raise InvalidRow("invalid messages", f"the content of the user is {shorten(query)}, not text")
@@ -144,7 +147,12 @@ def fill_placeholders(query: Any, response: Any, objects: Mapping[str, Any]) -> 
         InvalidRow: if the numbers of placeholders and values differ, and for malformed values.
     """
     references, boxes = _read_references(objects.get("ref")), _read_boxes(objects.get("bbox"))
-    found = [placeholder for text in (query, response) if isinstance(text, str) for placeholder in _PLACEHOLDER_RE.findall(text)]
+    found = [
+        placeholder
+        for text in (query, response)
+        if isinstance(text, str)
+        for placeholder in _PLACEHOLDER_RE.findall(text)
+    ]
     for placeholder, key, values in (("<ref-object>", "ref", references), ("<bbox>", "bbox", boxes)):
         if found.count(placeholder) != len(values):
             raise InvalidRow(
@@ -162,9 +170,7 @@ def fill_placeholders(query: Any, response: Any, objects: Mapping[str, Any]) -> 
     def fill(match: re.Match[str]) -> str:
         return next(remaining) if match[0] == "<ref-object>" else match[0]
 
-    query, response = (
-        _PLACEHOLDER_RE.sub(fill, text) if isinstance(text, str) else text for text in (query, response)
-    )
+    query, response = (_PLACEHOLDER_RE.sub(fill, text) if isinstance(text, str) else text for text in (query, response))
     return Filled(query, response, boxes, BOX_TYPES[unit])
 
 

@@ -88,7 +88,9 @@ class VocReader(AnnotatedReader):
     def _find_image(self, path: Path, name: str | None) -> Path:
         """Return the image of an XML file: the one that it names, else one of its own name."""
         images = self.spec.options.get("images")
-        folders = [expand_path(images)] if images else [self.path / "JPEGImages", path.parent, path.parent.parent / "images"]
+        folders = (
+            [expand_path(images)] if images else [self.path / "JPEGImages", path.parent, path.parent.parent / "images"]
+        )
         names = [name.strip().replace("\\", "/").rpartition("/")[2]] if name and name.strip() else []
         stem_names = (f"{path.stem}{extension}" for extension in _common_extensions())
         for file in (*names, *stem_names):

@@ -59,10 +59,14 @@ class YoloReader(AnnotatedReader):
         known = [name for name, value in config.content.items() if name in _SPLITS and value]
         value = config.content.get(split)
         if not value or split in _NO_SPLITS:
-            raise DatasetError(f"{self.spec.name}: {config.path} has no split {split!r}; it has {', '.join(known) or 'none'}")
+            raise DatasetError(
+                f"{self.spec.name}: {config.path} has no split {split!r}; it has {', '.join(known) or 'none'}"
+            )
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, str):
-                raise DatasetError(f"{config.path}: {split} must be a folder, a .txt or a list of them, not {shorten(item)}")
+                raise DatasetError(
+                    f"{config.path}: {split} must be a folder, a .txt or a list of them, not {shorten(item)}"
+                )
             yield from _list_images(_locate(item, config), config)
 
 
