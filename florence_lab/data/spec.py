@@ -44,7 +44,7 @@ class DatasetSpec:
         name, has_sample, count = text.rpartition("#")
         if not has_sample:
             name, sample = text, None
-        elif count.isdecimal() and 0 < int(count[:18]):
+        elif count.isdecimal() and int(count[:18]) > 0:
             sample = int(count[:18])  # more rows than any dataset has; Python refuses to read thousands of digits
         else:
             raise DatasetError(f"{shorten(text)}: # must be followed by the number of rows to sample, as in {name}#500")

@@ -113,8 +113,8 @@ def read_xml(path: Path) -> Element:
     """
     from xml.etree.ElementTree import ParseError
 
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import parse
+    from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
+    from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
     try:
         if path.stat().st_size > MAX_XML_BYTES:

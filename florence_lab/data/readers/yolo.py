@@ -120,8 +120,9 @@ def read_config(path: Path) -> YoloConfig:
     """
     import yaml
 
+    text = read_text(path)
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise DatasetError(f"{path} is not YAML: {reason}") from None
@@ -223,7 +224,7 @@ def read_label(text: str, names: Mapping[int, str], source: str) -> AnnotatedObj
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         return AnnotatedObject(name, box, source)
     polygon = np.clip(np.array(values).reshape(-1, 2), 0, 1)
-    x0, y0, x1, y1 = (*polygon.min(0).tolist(), *polygon.max(0).tolist())
+    (x0, y0), (x1, y1) = polygon.min(0), polygon.max(0)
     return AnnotatedObject(name, (x0, y0, x1, y1), source, read_polygons=lambda: (polygon,))
 
 
