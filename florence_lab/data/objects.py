@@ -16,7 +16,7 @@ from ..tasks import Task
 from ..template.grammar import check_tokens, requires_label
 from ..template.locations import NUM_BINS
 from ..template.targets import Instance
-from .rows import Annotation, ClassNames, InvalidRow, class_name
+from .rows import Annotation, BoxUnit, ClassNames, InvalidRow, class_name
 
 BOX_TOLERANCE = 1.0
 """Boxes may exceed the image by this many pixels, because of rounding. They are clipped."""
@@ -91,9 +91,14 @@ def parse_boxes(value: Any, unit: str, image_size: tuple[int, int]) -> list[np.n
     rows = values if isinstance(values, Sequence) and values and _is_list(values[0]) else [values]
     if not all(_is_list(row) and len(row) == 4 and all(map(_is_finite, row)) for row in rows):
         raise InvalidRow("invalid box", f"{shorten(value)}; expected four finite numbers x0, y0, x1, y1")
-    measure = BOX_UNITS[unit]
-    scale = 1 if measure is None else np.array(image_size * 2, float) / measure
+    scale = np.tile(_unit_scale(unit, image_size), 2)
     return [validate_box(np.array(row, float) * scale, image_size) for row in rows]
+
+
+def _unit_scale(unit: str, image_size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels, x and y, of one unit."""
+    measure = BOX_UNITS[unit]
+    return np.ones(2) if measure is None else np.array(image_size, float) / measure
 
 
 def _is_list(value: Any) -> bool:
@@ -122,7 +127,11 @@ def check_label(label: Any, class_names: ClassNames | None) -> str:
 
 
 def validate_annotation(
-    annotation: Annotation, image_size: tuple[int, int], task: Task, class_names: ClassNames | None = None
+    annotation: Annotation,
+    image_size: tuple[int, int],
+    task: Task,
+    class_names: ClassNames | None = None,
+    unit: BoxUnit = "real",
 ) -> Instance:
     """Return an annotation as an instance of a target of a task.
 
@@ -132,13 +141,14 @@ def validate_annotation(
     label = check_label(annotation.label, class_names)
     if not label and (requires_label(task) or task.result == "text"):
         raise InvalidRow("no label", f"{task.name} needs one")
-    (box,) = parse_boxes(annotation.box, "real", image_size)
+    (box,) = parse_boxes(annotation.box, unit, image_size)
     if task.result == "polygons" and not annotation.polygons:
         raise InvalidRow("no polygon", "the segmentation is missing, empty or malformed")
     for polygon in annotation.polygons:
         if len(polygon) < 3 or not np.isfinite(polygon).all():
             raise InvalidRow("invalid polygon", f"expected at least three vertices x, y: {shorten(polygon.tolist())}")
-    return Instance(label, box, annotation.polygons)
+    scale = _unit_scale(unit, image_size)
+    return Instance(label, box, tuple(polygon * scale for polygon in annotation.polygons))
 
 
 def validate_box(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

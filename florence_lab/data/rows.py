@@ -99,9 +99,9 @@ class Annotation:
 
     Attributes:
         label: what the task calls it; "" if the task gives no label. A number stands for a name in the row's `class_names`.
-        box: (x0, y0, x1, y1) in pixels.
+        box: (x0, y0, x1, y1) in the unit of the row.
         source: where the annotation stands.
-        polygons: outlines, K x 2 pixels each; () if there are none.
+        polygons: outlines, K x 2 each, in the unit of the row; () if there are none.
     """
 
     label: Any
@@ -123,9 +123,10 @@ class AnnotatedRow:
         phrase: the input of a task that takes a phrase.
         class_names: the names behind labels that are numbers.
         errors: the objects that the reader could not read, which are missing from the annotations.
+        unit: of boxes and polygons.
     """
 
-    image: ImageSource
+    image: ImageSource | None
     task: Task
     annotations: tuple[Annotation, ...]
     source: str
@@ -133,6 +134,7 @@ class AnnotatedRow:
     phrase: str = ""
     class_names: ClassNames | None = None
     errors: tuple[RowError, ...] = ()
+    unit: BoxUnit = "real"
 
 
 RawRow = TextRow | AnnotatedRow

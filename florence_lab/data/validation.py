@@ -138,7 +138,7 @@ class RowValidator:
         errors: list[RowError] = [*row.errors]
         for annotation in row.annotations:
             try:
-                instances.append(validate_annotation(annotation, size, row.task, row.class_names))
+                instances.append(validate_annotation(annotation, size, row.task, row.class_names, row.unit))
             except Exception as error:
                 errors.append(to_row_error(error, annotation.source))
         if errors and not instances:
