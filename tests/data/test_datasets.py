@@ -29,8 +29,8 @@ def captions(write_rows):
         ("scenes:0", "'0'"),
         ("scenes:3?size=9", "unknown option 'size'"),
         ("hf:gone/gone?picture=1", "unknown option 'picture'"),
-        ("rows.csv", r"unknown dataset 'rows.csv': .*\.jsonl or \.json, .*coco:, scenes:"),
-        ("yolo:folder", "unknown dataset 'yolo:folder'"),
+        ("rows.xyz", r"unknown dataset .rows.xyz.: .*\.jsonl.*coco:.*scenes:"),
+        ("voodoo:folder", "unknown dataset 'voodoo:folder'"),
     ],
 )
 def test_a_dataset_that_cannot_be_read_is_refused_by_the_check(dataset, message):
