@@ -136,7 +136,7 @@ def predict_dataset(
         ValueError: for a batch size below 1.
     """
     check_batch_size(batch_size)
-    validator = RowValidator(predictor.template, require_target=False)
+    validator = RowValidator.for_model(predictor.model, predictor.processor, require_target=False)
     examples = load_examples(datasets, validator, split="held_out").require_valid()
     path = Path(folder) / ANSWERS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
