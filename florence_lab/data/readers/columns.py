@@ -113,8 +113,7 @@ class RecordParser:
         if not isinstance(record, dict):
             raise InvalidRow("not an object", f"a row maps names to values, but this is {shorten(record)}")
         record = self._rename(record)
-        objects = record.get("objects")
-        objects = parse_json(objects) if isinstance(objects, str) and objects.strip() else objects
+        objects = _decode_objects(record.get("objects"))
         if (task := self._detection_task(record, objects)) is not None:
             return self._parse_detection(record, task, objects, source)
         _check_single_prompt(record)
@@ -206,6 +205,16 @@ def find_missing_columns(columns: Collection[str]) -> list[str]:
     text = {*CONVERSATIONS, "objects"} | {column for pair in PAIRS for column in pair} - {"response", "suffix"}
     has_image = not {*IMAGES, "messages"}.isdisjoint(columns)
     return [name for name, found in (("query", not text.isdisjoint(columns)), ("image", has_image)) if not found]
+
+
+def _decode_objects(objects: Any) -> Any:
+    """Return objects, which may be written as a JSON text."""
+    if not isinstance(objects, str) or not objects.strip():
+        return objects
+    try:
+        return parse_json(objects)
+    except InvalidRow as error:
+        raise InvalidRow("invalid objects", error.details) from None
 
 
 def _pair_objects(objects: Any) -> list[tuple[Any, Any]]:

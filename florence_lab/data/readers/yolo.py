@@ -221,11 +221,11 @@ def read_label(text: str, names: Mapping[int, str], source: str) -> AnnotatedObj
     name = names[int(class_number)]
     if len(values) == 4:
         x, y, width, height = values
-        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        return AnnotatedObject(name, box, source)
+        # rounded, as 0.35 - 0.5 / 2 is less than 0.1, which would be another location bin
+        x0, x1, y0, y1 = (round(v, 9) for v in (x - width / 2, x + width / 2, y - height / 2, y + height / 2))
+        return AnnotatedObject(name, (x0, y0, x1, y1), source)
     polygon = np.clip(np.array(values).reshape(-1, 2), 0, 1)
-    (x0, y0), (x1, y1) = polygon.min(0), polygon.max(0)
-    return AnnotatedObject(name, (x0, y0, x1, y1), source, read_polygons=lambda: (polygon,))
+    return AnnotatedObject(name, (*polygon.min(0), *polygon.max(0)), source, read_polygons=lambda: (polygon,))
 
 
 def _read_number(text: str) -> float:
