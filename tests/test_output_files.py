@@ -45,6 +45,7 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
 def test_a_failure_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "report.json"
     path.write_text("old")
+
     def fail():
         with replace_file(path) as temporary:
             temporary.write_text("half")

@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
         line = " ".join(message.split())
         self.exit(_INVALID, f"{_PROGRAM}: {line}; see {self.prog} --help\n")
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: D102
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         for word in sys.argv[1:] if args is None else args:
             if "\0" in word:  # a process cannot be given one, but a caller of `main` can
                 self.error(f"the argument {word!r} contains a null byte")

@@ -33,7 +33,9 @@ def describe_error(error: BaseException) -> str:
     message = " ".join(message.split())
     message = message if len(message) <= _MAX_LENGTH else f"{message[:_MAX_LENGTH]}..."
     if isinstance(error, KeyError) or not isinstance(error, EXPECTED_ERRORS):
-        return f"internal error: {type(error).__name__}: {message}{_where(error)}; {DEBUG_VARIABLE}=1 shows the traceback"
+        return (
+            f"internal error: {type(error).__name__}: {message}{_where(error)}; {DEBUG_VARIABLE}=1 shows the traceback"
+        )
     return message if isinstance(error, OSError) or str(error) else shorten(error)
 
 
