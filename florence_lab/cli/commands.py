@@ -200,11 +200,12 @@ def _add_sft_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_sft(arguments: argparse.Namespace) -> None:
+    options = to_dataclass(arguments, SftArguments)  # before processes are started, each of which would refuse them
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
         launch_processes()
     from ..finetuning.run import sft
 
-    print(sft(to_dataclass(arguments, SftArguments)))
+    print(sft(options))
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
