@@ -267,6 +267,7 @@ def to_training_arguments(arguments: SftArguments, output_dir: Path) -> Seq2SeqT
             "eval_strategy": "steps",
             "eval_steps": arguments.eval_steps,
             "load_best_model_at_end": True,
+            "restore_callback_states_from_checkpoint": True,  # the count of early stopping
             "metric_for_best_model": arguments.metric_for_best_model,
             "greater_is_better": not arguments.metric_for_best_model.endswith(("loss", "ECE")),
         }
