@@ -180,6 +180,7 @@ def _add_sft_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_sft(arguments: argparse.Namespace) -> None:
+    options = to_dataclass(arguments, SftArguments)  # before processes are started, each of which would refuse them
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
         launch_processes()
     options = to_dataclass(arguments, SftArguments)
