@@ -20,6 +20,7 @@ DTYPES = ("auto", "fp32", "fp16", "bf16", "float32", "float16", "bfloat16")
 _SHORT_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _HUBS = ("", "modelscope", "hf")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_LORA_OPTIONS = ("target_regex", "modules_to_save", "use_dora", "use_rslora")
 _NOT_ALL = Range(0, 0.99)  # a share that leaves something
 
 
@@ -56,6 +57,19 @@ class SftArguments:
     freeze_vision: bool | None = _option(
         None, "freeze the image encoder and its projector (default: true for lora, false for full)"
     )
+    freeze_vit: bool | None = _option(
+        None, "freeze the image encoder without its projector (default: as freeze_vision)"
+    )
+    freeze_aligner: bool | None = _option(None, "freeze the projector (default: as freeze_vision)")
+    freeze_llm: bool = _option(False, "freeze the language model; with lora it gets no adapter")
+    target_regex: str = _option(
+        "", "linear layers with LoRA whose whole name this pattern matches, instead of lora_target_modules"
+    )
+    modules_to_save: tuple[str, ...] = _option(
+        (), "modules that are trained whole and saved beside LoRA, such as multi_modal_projector"
+    )
+    use_dora: bool = _option(False, "train the magnitude of the weights beside LoRA (DoRA, Liu et al., 2024)")
+    use_rslora: bool = _option(False, "multiply by lora_alpha / sqrt(lora_rank) (rsLoRA, Kalajdzievski, 2023)")
     cache_image_features: bool = _option(False, "cache image features on disk (requires a frozen image encoder)")
     feature_dir: str = _option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
     output_dir: str = _option("output", "runs are written to output_dir/model_type/v<N>-<time>")
@@ -104,6 +118,8 @@ class SftArguments:
         """Raise `ArgumentError` for the first value that does not exist or contradicts another."""
         for item in fields(self):
             choices, value = item.metadata["choices"], getattr(self, item.name)
+            if isinstance(value, tuple) and "" in value:
+                raise ArgumentError(f"--{item.name} {shorten(value)}: contains an empty name")
             if "\0" in "".join(value if isinstance(value, tuple) else str(value)):
                 raise ArgumentError(f"--{item.name} {shorten(value)}: contains a null byte")
             if choices and value not in choices:
@@ -114,17 +130,51 @@ class SftArguments:
             raise ArgumentError(f"--device {shorten(self.device)}: must be auto, cpu, cuda, cuda:0 or mps")
         if self.max_steps == 0:
             raise ArgumentError("--max_steps 0: must be at least 1, or -1 to train for num_train_epochs")
-        if self.cache_image_features and not self.is_vision_frozen:
-            raise ArgumentError("--cache_image_features true requires a frozen image encoder: --freeze_vision true")
+        self._validate_trained_parts()
         if self.early_stopping_patience > 0 and not self.val_dataset:
             raise ArgumentError(f"--early_stopping_patience {self.early_stopping_patience} requires a --val_dataset")
         if self.metric_for_best_model != "loss" and not self.val_dataset:
             raise ArgumentError(f"--metric_for_best_model {self.metric_for_best_model} requires a --val_dataset")
 
+    def _validate_trained_parts(self) -> None:
+        for name in ("freeze_vit", "freeze_aligner"):
+            value = getattr(self, name)
+            if None not in (value, self.freeze_vision) and value != self.freeze_vision:
+                raise ArgumentError(
+                    f"--{name} {str(value).lower()} contradicts --freeze_vision {str(self.freeze_vision).lower()}"
+                )
+        if self.sft_type == "full":
+            for name in _LORA_OPTIONS:
+                if getattr(self, name):
+                    raise ArgumentError(f"--{name} requires --sft_type lora, but --sft_type is full")
+        if self.is_vision_frozen and self.freeze_llm and not self.modules_to_save:
+            raise ArgumentError(
+                "nothing is left to train: image encoder, projector and language model are frozen (--freeze_llm true); "
+                "with --sft_type lora the first two are unless --freeze_vit false or --freeze_aligner false is given"
+            )
+        if self.cache_image_features and not self.is_vision_frozen:
+            raise ArgumentError(
+                "--cache_image_features true requires a frozen image encoder and projector: --freeze_vision true"
+            )
+
+    @property
+    def is_image_encoder_frozen(self) -> bool:
+        """Whether the image encoder, without its projector, keeps its weights."""
+        return self._is_frozen(self.freeze_vit)
+
+    @property
+    def is_projector_frozen(self) -> bool:
+        """Whether the projector behind the image encoder keeps its weights."""
+        return self._is_frozen(self.freeze_aligner)
+
     @property
     def is_vision_frozen(self) -> bool:
-        """Whether the image encoder and its projector keep their weights."""
-        return self.sft_type == "lora" if self.freeze_vision is None else self.freeze_vision
+        """Whether the image encoder and its projector keep their weights, apart from `modules_to_save`."""
+        return self.is_image_encoder_frozen and self.is_projector_frozen
+
+    def _is_frozen(self, choice: bool | None) -> bool:
+        given = [value for value in (choice, self.freeze_vision) if value is not None]
+        return given[0] if given else self.sft_type == "lora"
 
     @property
     def needs_generation(self) -> bool:

@@ -101,6 +101,21 @@ def test_the_image_encoder_is_frozen_by_default_with_lora(sft_type, freeze_visio
         ({"sft_type": "qlora"}, "'qlora': must be one of lora, full"),
         ({"dtype": "fp8"}, "'fp8': must be one of auto"),
         ({"cache_image_features": True, "freeze_vision": False}, "--freeze_vision true"),
+        ({"cache_image_features": True, "freeze_aligner": False}, "--freeze_vision true"),
+        ({"freeze_vision": True, "freeze_vit": False}, "--freeze_vit false contradicts --freeze_vision true"),
+        ({"freeze_vision": False, "freeze_aligner": True}, "--freeze_aligner true contradicts --freeze_vision false"),
+        ({"freeze_llm": True}, "nothing is left to train"),
+        ({"sft_type": "full", "freeze_vision": True, "freeze_llm": True}, "nothing is left to train"),
+        *[
+            ({"sft_type": "full", name: value}, f"--{name} requires --sft_type lora")
+            for name, value in {
+                "use_dora": True,
+                "use_rslora": True,
+                "modules_to_save": "multi_modal_projector",
+                "target_regex": ".*q_proj",
+            }.items()
+        ],
+        ({"modules_to_save": ""}, "--modules_to_save.*empty name"),
         ({"early_stopping_patience": 2}, "--val_dataset"),
         ({"metric_for_best_model": "OD/mAP@0.5"}, "OD/mAP@0.5 requires a --val_dataset"),
     ],
