@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from .exceptions import ImageError, PromptError, warn
-from .images import GENERATOR_TAG, list_images, load_image
+from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
 from .inference.compilation import compile_model
 from .inference.device import resolve_dtype, select_device
@@ -27,6 +27,7 @@ from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .loading.adapters import load_model
 from .loading.hub import resolve
 from .results import Instances, Result, Text
+from .sources import list_images
 from .template.locations import Region
 from .template.parsing import drop_incomplete
 from .template.prompts import Prompt, build_prompt
