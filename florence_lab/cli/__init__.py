@@ -11,6 +11,7 @@ from typing import NoReturn, TextIO
 
 from ..exceptions import FlorenceLabError
 from .commands import COMMANDS
+from .swift_options import name_as_given, parse_arguments
 
 _PROGRAM = "florence-lab"
 _INVALID = 2  # exit status, the same that argparse uses
@@ -33,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for `--help` (status 0) and for arguments that cannot be parsed (status 2).
     """
-    arguments = _build_parser().parse_args(argv)
     with _messages_on_stderr():
+        arguments = parse_arguments(_build_parser(), argv)
         try:
             return arguments.run(arguments) or 0
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            logger.error("%s", _format_error(error))
+            logger.error("%s", name_as_given(_format_error(error), getattr(arguments, "given_as", None)))
             return _INVALID
         except KeyboardInterrupt:
             return _INTERRUPTED
@@ -48,6 +49,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage, which takes half a screen for `sft`."""
 
     def error(self, message: str) -> NoReturn:
+        message = name_as_given(message, self.get_default("given_as"))
         self.exit(_INVALID, f"{_PROGRAM}: {message}; see {self.prog} --help\n")
 
 
