@@ -38,26 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for `--help` (status 0) and for arguments that cannot be parsed (status 2).
     """
-    with _any_characters(sys.stdout, "backslashreplace"), _any_characters(sys.stdin, "surrogateescape"):
-        with _messages_on_stderr():
-            arguments = parse_arguments(_build_parser(), argv)
-            try:
-                status = arguments.run(arguments) or 0
-                sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
-                return status
-            except BrokenPipeError:
-                _discard_output()  # the reader, such as `head`, has what it wants
+    with (
+        _any_characters(sys.stdout, "backslashreplace"),
+        _any_characters(sys.stdin, "surrogateescape"),
+        _messages_on_stderr(),
+    ):
+        arguments = parse_arguments(_build_parser(), argv)
+        try:
+            status = arguments.run(arguments) or 0
+            sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
+            return status
+        except BrokenPipeError:
+            _discard_output()  # the reader, such as `head`, has what it wants
+            return _INVALID
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except Exception as error:
+            message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
+            logger.error("%s", message, exc_info=is_debugging())
+            with suppress(OSError):
+                sys.stdout.flush()
                 return _INVALID
-            except KeyboardInterrupt:
-                return _INTERRUPTED
-            except Exception as error:
-                message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
-                logger.error("%s", message, exc_info=is_debugging())
-                with suppress(OSError):
-                    sys.stdout.flush()
-                    return _INVALID
-                _discard_output()
-                return _INVALID
+            _discard_output()
+            return _INVALID
 
 
 class _Parser(argparse.ArgumentParser):
