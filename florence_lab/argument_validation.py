@@ -171,16 +171,18 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
     Raises:
         ArgumentError: as `validate_arguments`.
     """
-    limits = NUMBER_RANGES.get(name, Range())
-    if get_origin(hint) is Annotated:
-        hint, *metadata = get_args(hint)
-        limits = next((item for item in metadata if isinstance(item, Range)), limits)
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
+    default = NUMBER_RANGES.get(name, Range())
+    options = []
+    for option in _union_members(hint):
+        base, *metadata = get_args(option) if get_origin(option) is Annotated else (option,)
+        limits = next((item for item in metadata if isinstance(item, Range)), default)
+        options += [(member, limits) for member in _union_members(base)]
+    for option, limits in options:
         if _is_type(value, option):
             return _normalize(name, value, option, limits)
-    expected = " or ".join(dict.fromkeys(_describe(option) for option in options))
-    error = ArgumentError if any(get_origin(option) is Literal for option in options) else ArgumentTypeError
+    hints = [option for option, _ in options]
+    expected = " or ".join(dict.fromkeys(map(_describe, hints)))
+    error = ArgumentError if any(get_origin(option) is Literal for option in hints) else ArgumentTypeError
     raise error(f"{name} must be {expected}, got {shorten(value)}")
 
 
@@ -221,6 +223,10 @@ def _hints_of_class(cls: type) -> dict[str, Any]:
         if base.__module__ in sys.modules:
             hints |= resolve_hints(base, base.__module__)
     return hints
+
+
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _is_type(value: Any, hint: Any) -> bool:

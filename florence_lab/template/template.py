@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..exceptions import PromptError
+from ..exceptions import PromptError, shorten
 from ..results import Result
 from ..tasks import Task
 from .confidence import TokenProbabilities
-from .locations import Region
+from .locations import Region, RegionFormat
 from .parsing import build_result
 from .prompts import Prompt, build_prompt
 from .vocabulary import TokenSpan, Vocabulary, split_text
@@ -32,22 +32,27 @@ class FlorenceTemplate:
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
 
     def build_prompt(
-        self, query: str, text: str | Region | None = None, image_size: tuple[int, int] | None = None
+        self,
+        query: str,
+        text: str | Region | None = None,
+        image_size: tuple[int, int] | None = None,
+        region_format: RegionFormat = "xyxy",
     ) -> Prompt:
         """Return the prompt of a query.
 
         Args:
             query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
                 question.
-            text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as four location tokens.
-            image_size: (width, height); required for a region in pixels.
+            text: the phrase, or the region as four numbers or as four location tokens.
+            image_size: (width, height); required for a region of four numbers.
+            region_format: the units of the four numbers, see `locations.REGION_FORMATS`.
 
         Raises:
             PromptError: for an unknown task, and for a missing input or one that the task does not accept.
         """
         if image_size is None and not isinstance(text, (str, type(None))):
-            raise PromptError(f"the region {text!r} in pixels needs the size of the image")
-        return build_prompt(query, text, image_size)
+            raise PromptError(f"the region {shorten(text)} in pixels needs the size of the image")
+        return build_prompt(query, text, image_size, region_format=region_format)
 
     def parse(
         self,
@@ -56,6 +61,7 @@ class FlorenceTemplate:
         image_size: tuple[int, int],
         probabilities: TokenProbabilities | None = None,
         image: Image.Image | None = None,
+        truncated: bool = False,
     ) -> Result:
         """Parse generated token ids into a typed result in pixels.
 
@@ -68,11 +74,12 @@ class FlorenceTemplate:
             image_size: (width, height) in pixels.
             probabilities: of the T tokens; without them the result has no scores.
             image: stored in the result, for drawing.
+            truncated: stored in the result.
         """
         ids = [int(i) for i in token_ids]
         vocabulary = self.vocabulary
         raw, spans = vocabulary.decode(ids), vocabulary.split(ids)
-        return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image)
+        return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image, truncated)
 
     def parse_text(self, text: str, prompt: Prompt | Task | str, image_size: tuple[int, int]) -> Result:
         """Parse a text in Florence-2's answer grammar, such as a training target. The result has no scores.
