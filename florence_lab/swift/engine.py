@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, PreTrainedTokenizerBase
 
 from ..argument_validation import Range, validate_arguments
 from ..exceptions import ArgumentError, ArgumentTypeError, FlorenceLabError, ImageError, PromptError, shorten
-from ..images import load_image
 from ..predictor import Predictor, load
 from ..results import Result, Text
+from ..template.prompts import build_prompt
 from ..template.template import FlorenceTemplate
-from .functions import TEMPLATE_TYPE, device_from_map, get_template, predictor_from, seed_everything
+from .functions import TEMPLATE_TYPE, device_from_map, predictor_from, seed_everything
 from .protocol import (
     ChatCompletionResponse,
     ChatCompletionResponseChoice,
@@ -150,10 +150,12 @@ class TransformersEngine:
         """
         config = request_config or RequestConfig()
         questions = [self._parse(request) for request in infer_requests]
+        if config.stream:
+            return [
+                self._stream(item, config, metrics or ()) if isinstance(item, Question) else item for item in questions
+            ]
         if config.seed is not None:
             seed_everything(config.seed)
-        if config.stream:
-            return [self._stream(question, config, metrics or ()) for question in questions]
         outcomes = self._predict(questions, config)
         for outcome in outcomes:
             if self.strict and isinstance(outcome, Exception):
@@ -175,59 +177,54 @@ class TransformersEngine:
     def _predict(self, questions: Sequence[Question | FlorenceLabError], config: RequestConfig) -> list[Any]:
         """The result or exception of each question, in batches of the same image or of the same task."""
         outcomes: list[Any] = list(questions)
-        asked = {row: question for row, question in enumerate(questions) if isinstance(question, Question)}
-        by_image, by_task = (
-            _group(asked, key) for key in (lambda q: _image_key(q.image), lambda q: (q.task, type(q.text)))
-        )
-        batch_size = self.max_batch_size or max(1, len(questions))
-        kwargs = config.generate_kwargs()
-        if len(by_image) < len(by_task):
-            for rows in by_image:
-                results = self._predict_image([asked[row] for row in rows], batch_size, kwargs)
-                outcomes = _put(outcomes, rows, results)
-        else:
-            for rows in by_task:
-                results = self._predict_task([asked[row] for row in rows], batch_size, kwargs)
-                outcomes = _put(outcomes, rows, results)
+        asked = {row: _split_task(item) for row, item in enumerate(questions) if isinstance(item, Question)}
+        by_image = _group(asked, lambda question: _image_key(question.image))
+        by_task = _group(asked, lambda question: (question.task, question.text is None))
+        answer, groups = (self._ask_image, by_image) if len(by_image) < len(by_task) else (self._ask_task, by_task)
+        for rows in groups:
+            found = answer([asked[row] for row in rows], config.generate_kwargs())
+            for row, outcome in zip(rows, found, strict=True):
+                outcomes[row] = outcome
         return outcomes
 
-    def _predict_task(self, questions: Sequence[Question], batch_size: int, kwargs: dict[str, Any]) -> Sequence[Any]:
-        texts: Any = [question.text for question in questions]
-        if texts[0] is None:
-            texts = None
+    def _ask_task(self, questions: Sequence[Question], kwargs: dict[str, Any]) -> list[Any]:
+        """The outcomes of questions with the same task."""
+        task, text = questions[0].task, questions[0].text
+        texts = None if text is None else [question.text for question in questions]
         images = [question.image for question in questions]
         try:
-            return self.predictor.predict_batch(images, questions[0].task, texts, batch_size, **kwargs)
-        except PromptError as error:  # of the task, the same for all images
-            return [error] * len(questions)
+            return list(
+                self.predictor.predict_batch(images, task, cast(Any, texts), self._batch_size(images), **kwargs)
+            )
+        except PromptError as error:  # of one question, or of all of them
+            if len(questions) == 1:
+                return [error]
+            return [self._ask_task([question], kwargs)[0] for question in questions]
 
-    def _predict_image(self, questions: Sequence[Question], batch_size: int, kwargs: dict[str, Any]) -> Sequence[Any]:
-        outcomes: list[Any] = [None] * len(questions)
+    def _ask_image(self, questions: Sequence[Question], kwargs: dict[str, Any]) -> list[Any]:
+        """The outcomes of questions about the same image, which is encoded once."""
         try:
-            image = load_image(questions[0].image)
+            image = self.predictor.encode_image(questions[0].image)
         except ImageError as error:
             return [error] * len(questions)
-        valid = []
-        for index, (_, task, text) in enumerate(questions):
-            try:
-                self.predictor.build_prompt(image.size, task, text)
-                valid.append(index)
-            except PromptError as error:
-                outcomes[index] = error
-        tasks = [(questions[index].task, questions[index].text) for index in valid]
-        return _put(outcomes, valid, self.predictor.predict_tasks(image, tasks, batch_size, **kwargs) if tasks else [])
+        tasks = [(question.task, question.text) for question in questions]
+        try:
+            return list(self.predictor.predict_tasks(image, tasks, self._batch_size(tasks), **kwargs))
+        except PromptError as error:
+            if len(questions) == 1:
+                return [error]
+            return [self._ask_image([question._replace(image=image)], kwargs)[0] for question in questions]
+
+    def _batch_size(self, items: Sequence[Any]) -> int:
+        return self.max_batch_size or len(items)
 
     def _stream(
-        self, question: Question | FlorenceLabError, config: RequestConfig, metrics: Sequence[Any]
+        self, question: Question, config: RequestConfig, metrics: Sequence[Any]
     ) -> Iterator[ChatCompletionStreamResponse]:
-        if isinstance(question, FlorenceLabError):
-            return
-        try:
-            results = self.predictor.stream(*question, **config.generate_kwargs())
-            yield from self._to_stream(results, metrics)
-        except (ImageError, PromptError):
-            if self.strict:
-                raise
+        if config.seed is not None:
+            seed_everything(config.seed)
+        results = self.predictor.stream(*question, **config.generate_kwargs())
+        yield from self._to_stream(results, metrics)
 
     def _to_stream(self, results: Iterable[Result], metrics: Sequence[Any]) -> Iterator[ChatCompletionStreamResponse]:
         response = ChatCompletionStreamResponse(self.predictor.name, [])
@@ -304,15 +301,21 @@ def _image_key(image: Any) -> Hashable:
     return image if isinstance(image, (str, Path)) else id(image)
 
 
-def _group(questions: dict[int, Question], key: Any) -> list[list[int]]:
+def _split_task(question: Question) -> Question:
+    """The question with its task token apart from its phrase, so that questions of one task form a batch."""
+    try:
+        prompt = build_prompt(question.task, question.text, warn_of_language=False)
+    except PromptError:  # reported when it is answered
+        return question
+    if not prompt.task.token:
+        return question
+    is_region = question.text is not None and not isinstance(question.text, str)
+    return question._replace(task=prompt.task.token, text=question.text if is_region else prompt.text or None)
+
+
+def _group(questions: dict[int, Question], key: Callable[[Question], Hashable]) -> list[list[int]]:
     """The rows of the questions with the same key."""
     groups: dict[Hashable, list[int]] = {}
     for row, question in questions.items():
         groups.setdefault(key(question), []).append(row)
     return list(groups.values())
-
-
-def _put(values: list[Any], rows: Sequence[int], new: Sequence[Any]) -> list[Any]:
-    for row, value in zip(rows, new, strict=True):
-        values[row] = value
-    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from ..exceptions import ArgumentError, ArgumentTypeError, shorten
 if TYPE_CHECKING:
     from ..results import Result
     from ..template.locations import Region
+
+_BASE64_RE = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
+_MIN_BASE64_LENGTH = 200  # shorter texts are paths
 
 IMAGE_TAG, REFERENCE_TAG, BOX_TAG = "<image>", "<ref-object>", "<bbox>"
 
@@ -290,10 +294,8 @@ def _split_content(content: Any) -> tuple[str, list[Any]]:
 def _without_image_tag(text: str) -> str:
     """The query without `<image>` before or behind it."""
     stripped = text.strip()
-    if stripped.startswith(IMAGE_TAG):
-        stripped = stripped.removeprefix(IMAGE_TAG)
-    else:
-        stripped = stripped.removesuffix(IMAGE_TAG)
+    is_first = stripped.startswith(IMAGE_TAG)
+    stripped = stripped.removeprefix(IMAGE_TAG) if is_first else stripped.removesuffix(IMAGE_TAG)
     if IMAGE_TAG in stripped:
         raise ArgumentError(f"{IMAGE_TAG} must stand once, before the query, got {shorten(text)}")
     return stripped.strip()
@@ -324,8 +326,14 @@ def _insert_objects(query: str, objects: Mapping[str, Any]) -> tuple[str, str | 
 
 
 def _to_source(image: Any) -> Any:
-    """A source that `load_image` reads: `{"bytes": …, "path": …}`, as datasets store images, is one of the two."""
+    """A source that `load_image` reads.
+
+    `{"bytes": …, "path": …}`, as datasets store images, is one of the two. A long text of base64 characters is the content of
+    a file.
+    """
     if isinstance(image, Mapping):
         found = [image[key] for key in ("bytes", "path") if image.get(key) is not None]
         return found[0] if found else None
+    if isinstance(image, str) and len(image) > _MIN_BASE64_LENGTH and _BASE64_RE.fullmatch(image):
+        return f"data:image/png;base64,{image}"
     return image
