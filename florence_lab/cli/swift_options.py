@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..exceptions import ArgumentError
-from .swift_option_tables import REFUSED_COMMANDS, REFUSED_PREFIXES, TABLES, Entry, Ignore, Refuse, Rename
+from .swift_option_tables import REFUSED_COMMANDS, REFUSED_PREFIXES, TABLES, Entry, Ignore, Refuse
 
 _OPTION = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 
@@ -53,7 +53,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
             translated, given_as = translate_options(command, arguments, _option_names(subparser))
         except ArgumentError as error:
             subparser.error(str(error))
-        subparser.set_defaults(given_as=given_as)
+        for each in (parser, subparser):  # for their messages
+            each.set_defaults(given_as=given_as)
         argv = [command, *translated]
     return parser.parse_args(argv)
 
@@ -96,9 +97,9 @@ def translate_options(
             raise ArgumentError(_describe_unknown(option.name, table, own_options))
         if isinstance(entry, Ignore):
             logger.info("--%s is ignored: %s", option.name, entry.reason)
-        if isinstance(entry, Rename):
-            given_as[entry.option] = option.name
         for name in (other.name for other in _split(new) if other.name):
+            if name != option.name and new == [f"--{name}", *option.values]:
+                given_as[name] = option.name
             if entry is not None and name not in own_options:
                 raise ArgumentError(
                     f"--{option.name} does not apply to `florence-lab {command}`, which has no --{name}"
