@@ -86,7 +86,7 @@ def to_polygons(name: str, value: Any) -> tuple[tuple[Polygon, ...], ...]:
     Raises:
         ArgumentError: for anything else.
     """
-    instances = validate_value(name, value, tuple[tuple[Any, ...], ...])
+    instances = validate_value(name, value, tuple[tuple[object, ...], ...])
     polygons = tuple(tuple(to_coordinates(name, polygon, (2,)) for polygon in instance) for instance in instances)
     if not all(len(polygon) for instance in polygons for polygon in instance):
         raise ArgumentError(f"{name} must have at least one vertex each, got {shorten(value)}")

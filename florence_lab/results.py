@@ -450,9 +450,7 @@ def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict
 
 
 def _to_labels(name: str, value: Any) -> np.ndarray:
-    labels = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
-    validate_value(name, labels, Sequence[str])
-    return np.array(labels, dtype=str).reshape(-1)
+    return np.array(validate_value(name, value, Sequence[str]), dtype=str)
 
 
 def _to_scores(name: str, value: Any) -> np.ndarray:
