@@ -96,6 +96,7 @@ class Predictor:
         image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
+    @validate_arguments
     def __init__(
         self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -23,7 +24,8 @@ BOX_TOLERANCE = 1.0
 BOX_UNITS: dict[str, int | None] = {"real": None, "norm_1000": NUM_BINS, "norm_1": 1}
 """`BoxUnit` -> what the sides of the image measure in it; None for pixels."""
 
-_CONTROL_CHARACTERS = {i for i in (*range(0x20), *range(0x7F, 0xA0)) if chr(i) not in "\t\n\r"}
+# all but tab and the ends of lines
+_CONTROL_RE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check_text(name: str, value: Any) -> str:
@@ -42,10 +44,9 @@ def check_text(name: str, value: Any) -> str:
         validate_text(name, value)
     except ArgumentError as error:
         raise InvalidRow(f"invalid {name}", str(error)) from None
-    control = next((character for character in value if ord(character) in _CONTROL_CHARACTERS), None)
-    if control is not None:
-        detail = f"{control!r} in {shorten(value)}; is the file in another encoding?"
-        raise InvalidRow(f"invalid {name}", f"the control character {detail}")
+    if control := _CONTROL_RE.search(value):
+        detail = f"the control character {control.group()!r} in {shorten(value)}; is the file in another encoding?"
+        raise InvalidRow(f"invalid {name}", detail)
     return value
 
 

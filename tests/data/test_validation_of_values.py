@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from florence_lab.data.objects import parse_boxes, validate_box
-from florence_lab.data.rows import AnnotatedRow, Annotation, InvalidRow, RowError, TextRow, class_name
+from florence_lab.data.rows import AnnotatedRow, Annotation, RowError, TextRow
 from florence_lab.data.validation import RowValidator
 from florence_lab.tasks import TASKS
 
@@ -227,22 +226,3 @@ def test_the_length_of_prompts_is_limited_by_the_model(tiny):
         "query too long",
         f"{limit + 1} tokens; the model reads at most {limit} besides the image",
     )
-
-
-@pytest.mark.parametrize("names", [["dog", "cat"], ("dog", "cat"), {0: "dog", 1: "cat"}, {"0": "dog", "1": "cat"}])
-def test_a_class_number_becomes_the_name_of_the_class(names):
-    assert [class_name(label, names) for label in (1, np.int32(0), "bird")] == ["cat", "dog", "bird"]
-    with pytest.raises(InvalidRow, match="unknown class number: 2"):
-        class_name(2, names)
-
-
-@pytest.mark.parametrize("box", [[0, 0, 1, 1], [0.2, 0.2, 0.9, 1.0]])
-def test_a_box_in_fractions_is_refused_in_all_but_the_smallest_images(box):
-    with pytest.raises(InvalidRow, match="norm_1"):
-        validate_box(np.array(box, float), (200, 100))
-    assert validate_box(np.array(box, float), (1, 1)).tolist() == box
-
-
-def test_boxes_are_returned_in_pixels():
-    (box,) = parse_boxes([100, 100, 600, 600], "norm_1000", (200, 100))
-    assert box.tolist() == BOX
