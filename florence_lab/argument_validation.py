@@ -53,6 +53,7 @@ class Range:
 
 _COUNT, _POSITIVE, _NOT_NEGATIVE = Range(1), Range(0, is_open=True), Range(0)
 _PROBABILITY = Range(0, 1)
+_PROCESSES = Range(0, 1024)
 _MAX_SEED = 2**32 - 1  # of NumPy
 
 NUMBER_RANGES: dict[str, Range] = {
@@ -99,7 +100,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "warmup_ratio": _PROBABILITY,
     "weight_decay": _NOT_NEGATIVE,
     "max_grad_norm": _POSITIVE,
-    "dataloader_num_workers": _NOT_NEGATIVE,
+    "dataloader_num_workers": _PROCESSES,
     "logging_steps": _COUNT,
     "eval_steps": _COUNT,
     "save_total_limit": _COUNT,
@@ -117,8 +118,8 @@ NUMBER_RANGES: dict[str, Range] = {
     "helper": _NOT_NEGATIVE,
     "save_every": _COUNT,
     "measure_every": _COUNT,
-    "measured": _COUNT,
-    "workers": _NOT_NEGATIVE,
+    "measured": Range(1, 100_000),  # the held-out scenes
+    "workers": _PROCESSES,
 }
 """Name of a parameter or field -> its permitted values. A `Range` in `Annotated[int, Range(…)]` takes precedence."""
 

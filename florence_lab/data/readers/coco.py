@@ -165,7 +165,9 @@ class _CocoFile:
         missing = [key for key in ("id", *ids) if not is_object or not _is_id(entry.get(key))]
         missing += [key for key in texts if not is_object or not _is_text(entry.get(key))]
         if missing:
-            name = shorten(entry.get("id", "without an id")) if is_object else f"that is {shorten(entry)}"
+            name = f"that is {shorten(entry)}"
+            if is_object:
+                name = shorten(entry["id"]) if "id" in entry else "without an id"
             self.errors.append(RowError(f"{self.path}, {kind} {name}", "missing or invalid fields", ", ".join(missing)))
         elif entry["id"] in seen:
             self.errors.append(RowError(f"{self.path}, {kind} {shorten(entry['id'])}", "repeated id"))

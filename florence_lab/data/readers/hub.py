@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...exceptions import DatasetError, summarize_error
+from ...exceptions import DatasetError, HubError, summarize_error
 from ...loading.hub import HUBS, check_reachable, suppress_logs
 from ..rows import AnnotatedRow, RowError, TextRow
 from ..spec import DatasetSpec
@@ -75,8 +75,8 @@ class HuggingFaceReader:
     @cached_property
     def _table(self) -> Dataset:
         options = self.spec.options
+        self._check_location()
         try:
-            self._check_location()
             from datasets import Image, List, load_dataset
 
             with suppress_logs("huggingface_hub", "datasets", "httpx", "modelscope", "modelscope_hub"):
@@ -94,8 +94,7 @@ class HuggingFaceReader:
         """Verify within seconds that the dataset can be had. The libraries retry for half a minute.
 
         Raises:
-            DatasetError: if the name is no folder and no hub id.
-            HubError: if the hub is not reachable.
+            DatasetError: if the name is no folder and no hub id, or if the hub is not reachable.
         """
         location = self.spec.location
         if not location:
@@ -105,9 +104,12 @@ class HuggingFaceReader:
         if is_folder(expand_path(location)):
             return
         if location.startswith((".", "/", "~")) or location.count("/") > 1 or "\\" in location:
-            raise DatasetError(f"there is no folder {location}")
+            raise DatasetError(f"{self.spec.name}: there is no folder {location}")
         if not _is_offline() and not self._is_cached():
-            check_reachable(HUBS[self.hub])
+            try:
+                check_reachable(HUBS[self.hub])
+            except HubError as error:
+                raise DatasetError(f"{self.spec.name} is neither a folder nor cached, and {error}") from None
 
     def _is_cached(self) -> bool:
         from datasets import config
