@@ -29,19 +29,20 @@ def own_cache(tmp_path_factory):
 
 @pytest.mark.parametrize("hub", ["hf", "ms"])
 def test_columns_are_mapped_by_options(read, table, hub):
-    examples, (error,) = read(f"{hub}:{table}?image=photo&response=says&query=ask")
+    examples, errors = read(f"{hub}:{table}?image=photo&response=says&query=ask")
+    assert errors == []
     assert [(example.prompt.query, example.target) for example in examples] == [
         ("<CAPTION>", "a cat"),
         ("<CAPTION>", "a dog"),
+        ("<CAPTION>", ""),
     ]
     assert examples[1].load_image().getpixel((0, 0)) == (0, 128, 0)
-    assert error.kind == "empty target"
-    assert error.source.endswith("row 3")
+    assert examples[2].source.endswith("row 3")
 
 
 def test_a_task_can_be_the_query_of_every_row(read, table):
     examples, _ = read(f"hf:{table}?image=photo&response=says&query=<DETAILED_CAPTION>")
-    assert [example.prompt.task.token for example in examples] == ["<DETAILED_CAPTION>"] * 2
+    assert [example.prompt.task.token for example in examples] == ["<DETAILED_CAPTION>"] * 3
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,14 @@ def test_a_task_can_be_the_query_of_every_row(read, table):
 def test_a_dataset_that_does_not_fit_is_an_error(read, table, options, message):
     with pytest.raises(DatasetError, match=message):
         read(f"hf:{table}{options}")
+
+
+def test_class_numbers_in_a_column_of_classes_become_names(read, tmp_path):
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), response=datasets.ClassLabel(names=["healthy", "rust"]))
+    columns = {"image": [Image.new("RGB", (200, 100))] * 4, "response": [1, 0, None, -1]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "train.parquet")
+    examples, (error,) = read(f"hf:{tmp_path}?query=<CAPTION>")
+    assert [example.target for example in examples] == ["rust", "healthy", ""]
+    assert (error.source.rpartition(", ")[2], error.kind) == ("row 4", "unknown class number")
