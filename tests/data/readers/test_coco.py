@@ -175,14 +175,15 @@ def test_a_bad_annotation_is_reported_once_for_several_tasks(coco, read):
         ([[1, 2, 3, 4, 5, "6"]], "invalid polygon", "'6'"),
         ([[1, 2, 3, 4, 5, float("inf")]], "invalid polygon", "inf"),
         ({"counts": "?"}, "invalid polygon", "size"),
-        ({"size": [2, 2]}, "invalid polygon", "counts"),
-        ({"size": [2, 2], "counts": 5}, "invalid polygon", "counts"),
-        ({"size": [2, 2], "counts": [1]}, "invalid polygon", "add up to 1, not to 2 x 2"),
-        ({"size": [2, 2], "counts": [5, -1]}, "invalid polygon", "counts"),
+        ({"size": [100, 200]}, "invalid polygon", "counts"),
+        ({"size": [100, 200], "counts": 5}, "invalid polygon", "counts"),
+        ({"size": [100, 200], "counts": [1]}, "invalid polygon", "add up to 1, not to 100 x 200"),
+        ({"size": [2, 2], "counts": [2, 2]}, "invalid polygon", "[2, 2] in an image of 100 x 200"),
+        ({"size": [100, 200], "counts": [5, -1]}, "invalid polygon", "counts"),
         ({"size": [100, 200], "counts": "?"}, "invalid polygon", "add up"),
         ({"size": [100, 200], "counts": "~" * 10_000}, "invalid polygon", "run lengths"),
         ({"size": [0, 200], "counts": []}, "invalid polygon", "[0, 200]"),
-        ({"size": [10**9, 10**9], "counts": [10**18]}, "invalid polygon", "too large"),
+        ({"size": [10**9, 10**9], "counts": [10**18]}, "invalid polygon", "1000000000"),
     ],
 )
 def test_a_malformed_segmentation_is_reported(coco, read, segmentation, kind, detail):
@@ -383,3 +384,10 @@ def test_a_large_file_is_read_in_seconds(tmp_path):
     reader = open_dataset(DatasetSpec.parse(f"coco:{tmp_path / 'coco.json'}?tasks=OD,REGION_TO_SEGMENTATION"))
     assert len(reader) == 110_000
     assert process_time() - start < 10
+
+
+def test_a_mask_that_is_too_large_is_not_decoded(coco, read):
+    mask = {"size": [10**9, 10**9], "counts": [10**18]}
+    name = coco(annotation(segmentation=mask), annotation(32), images=[{"id": 7, "file_name": "a.png"}])
+    (_,), (error,) = read(f"{name}?tasks=REGION_TO_SEGMENTATION")
+    assert (error.kind, "too large" in error.details) == ("invalid polygon", True)
