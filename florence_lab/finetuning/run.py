@@ -28,7 +28,6 @@ from ..inference.generation import prepare_model
 from ..loading.adapters import ADAPTER_CONFIG
 from ..loading.checkpoint import load_checkpoint
 from ..loading.hub import resolve
-from ..template.template import FlorenceTemplate
 from .arguments import SftArguments
 from .collator import Florence2DataCollator, TrainingRow
 from .feature_cache import FeatureCache
@@ -118,9 +117,10 @@ def load_training_data(
     """
     text_config: Any = model.config.text_config
     max_tokens = min(arguments.max_length, text_config.max_position_embeddings)
-    validator = RowValidator(FlorenceTemplate(processor.tokenizer), max_tokens)
-    train = load_examples(arguments.dataset, validator, arguments.seed)
-    val = load_examples(arguments.val_dataset, validator, arguments.seed, "held_out")
+    validator = RowValidator.for_model(model, processor, max_tokens)
+    skip = arguments.skip_bad_rows
+    train = load_examples(arguments.dataset, validator, arguments.seed, skip_bad_rows=skip)
+    val = load_examples(arguments.val_dataset, validator, arguments.seed, "held_out", skip_bad_rows=skip)
     errors = [*train.errors, *val.errors]
     if errors and not arguments.skip_bad_rows:
         raise TrainingError(
