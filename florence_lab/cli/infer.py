@@ -6,10 +6,11 @@ import argparse
 import os
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from ..exceptions import ArgumentError, ImageError
-from ..output_files import prepare_output_folder
+from ..output_files import prepare_output_file, prepare_output_folder
 from .arguments import (
     add_checkpoint_arguments,
     add_model_arguments,
@@ -116,19 +117,24 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     for name in ("region", "caption_files"):
         if getattr(arguments, name) and arguments.query is None:
             raise ArgumentError(f"--{name} needs --query and --images")
+    if arguments.stream and (arguments.num_beams or 1) > 1:
+        raise ArgumentError(f"--stream supports num_beams=1 only, got {arguments.num_beams}")
     sources = _check_query(arguments) if arguments.query is not None else ()
     _prepare_folders(arguments)
     predictor = load_predictor(arguments)
+    from ..inference.generation import resolve_generation_kwargs
     from .answers import AnswerWriter
     from .session import Session
 
+    kwargs = generate_kwargs(arguments)
+    limit = resolve_generation_kwargs(predictor.model, kwargs)["max_new_tokens"]
     session = Session(
         predictor,
-        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files),
+        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit),
         stream=arguments.stream,
         seed=arguments.seed,
         batch_size=arguments.batch_size or 8,
-        generate_kwargs=generate_kwargs(arguments),
+        generate_kwargs=kwargs,
     )
     if arguments.query is None:
         session.run()
@@ -169,9 +175,16 @@ def _list_files(sources: Iterable[Any]) -> Iterable[Any]:
 
 
 def _prepare_folders(arguments: argparse.Namespace) -> None:
-    for name in ("result_dir", "overlay"):
-        if getattr(arguments, name):
-            prepare_output_folder(f"--{name}", getattr(arguments, name))
+    """Verify that answers can be written before a model is loaded."""
+    if arguments.overlay:
+        prepare_output_folder("--overlay", arguments.overlay)
+    if arguments.result_dir:
+        folder = prepare_output_folder("--result_dir", arguments.result_dir)
+        prepare_output_file("--result_dir", folder / "answers.jsonl")
+        if arguments.val_dataset is None and (folder / "answers.settings.json").exists():
+            raise ArgumentError(
+                f"--result_dir {folder} has the answers to a dataset, of --val_dataset or eval; choose another folder"
+            )
 
 
 def _infer_datasets(arguments: argparse.Namespace) -> None:
@@ -181,11 +194,13 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     if not arguments.result_dir:
         raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers")
     from ..data.datasets import check_datasets
-    from ..evaluation.predictions import predict_dataset
+    from ..evaluation.predictions import ANSWERS_FILE, predict_dataset, read_predictions
     from ..swift import seed_everything
 
     check_datasets(arguments.val_dataset, split="held_out")
     _prepare_folders(arguments)
+    if (path := Path(arguments.result_dir) / ANSWERS_FILE).exists():
+        read_predictions(path)  # fails for other content
     predictor = load_predictor(arguments)
     seed_everything(arguments.seed)
     print(
