@@ -67,6 +67,11 @@ NUMBER_RANGES: dict[str, Range] = {
     "repeats": _COUNT,
     "port": Range(0, 65_535),
     "count": _COUNT,
+    "image_size": _COUNT,
+    "columns": _COUNT,
+    "num_bins": Range(1, 10_000),
+    "num_tasks": _COUNT,
+    "num_per_task": _COUNT,
     # generation settings, as transformers defines them
     "max_new_tokens": _COUNT,
     "max_length": _COUNT,
@@ -172,16 +177,22 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
     Raises:
         ArgumentError: as `validate_arguments`.
     """
-    limits = NUMBER_RANGES.get(name, Range())
-    if get_origin(hint) is Annotated:
-        hint, *metadata = get_args(hint)
-        limits = next((item for item in metadata if isinstance(item, Range)), limits)
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
-        if _is_type(value, option):
+    default = NUMBER_RANGES.get(name, Range())
+    options = []
+    for option in _union_members(hint):
+        base, *metadata = get_args(option) if get_origin(option) is Annotated else (option,)
+        limits = next((item for item in metadata if isinstance(item, Range)), default)
+        options += [(member, limits) for member in _union_members(base)]
+    matching = [(option, limits) for option, limits in options if _is_type(value, option)]
+    for option, limits in matching:
+        try:
             return _normalize(name, value, option, limits)
-    expected = " or ".join(dict.fromkeys(_describe(option) for option in options))
-    error = ArgumentError if any(get_origin(option) is Literal for option in options) else ArgumentTypeError
+        except ArgumentTypeError:  # of an item, which may have the type of the next option
+            if option is matching[-1][0]:
+                raise
+    hints = [option for option, _ in options]
+    expected = " or ".join(dict.fromkeys(map(_describe, hints)))
+    error = ArgumentError if any(get_origin(option) is Literal for option in hints) else ArgumentTypeError
     raise error(f"{name} must be {expected}, got {shorten(value)}")
 
 
@@ -224,6 +235,10 @@ def _hints_of_class(cls: type) -> dict[str, Any]:
     return hints
 
 
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
 def _is_type(value: Any, hint: Any) -> bool:
     """Whether a value has the type of an annotation, apart from ranges and the items of a collection."""
     if hint in _TYPES:
@@ -238,7 +253,8 @@ def _is_type(value: Any, hint: Any) -> bool:
         return True
     if base in (Collection, Iterable, Sequence):
         is_text = isinstance(value, (str, bytes, bytearray, Mapping))
-        return not is_text and (isinstance(value, base) or hasattr(value, "__array__"))
+        is_array = hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
+        return not is_text and (isinstance(value, base) or is_array)
     return isinstance(value, base)
 
 
@@ -252,6 +268,9 @@ def _normalize(name: str, value: Any, hint: Any, limits: Range) -> Any:
     if hint is Path:
         return _to_path(name, value)
     items = get_args(hint)
+    if _is_numpy_array(value) and items and items[0] is not Any and get_origin(hint) is not type(value):
+        for item in value.tolist():
+            validate_value(name, item, items[0])
     if isinstance(value, (list, tuple, AbstractSet)) and get_origin(hint) is not Literal and items:
         item_hints = items if get_origin(hint) is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
         if len(item_hints) != len(value):
@@ -279,6 +298,11 @@ def _check_range(name: str, number: float, limits: Range) -> float:
     if number not in limits:
         raise ArgumentError(f"{name} must be {limits}, got {shorten(number)}")
     return number
+
+
+def _is_numpy_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")  # there are no arrays before it is imported
+    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def _is_whole(value: Any) -> bool:

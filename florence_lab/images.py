@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -14,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .exceptions import ImageError, summarize_error
+from .argument_validation import validate_arguments
+from .exceptions import ImageError, shorten, summarize_error
 from .network import run_with_timeout
 
 CHANNELS = (1, 3, 4)
@@ -31,6 +33,17 @@ WHITE_LEVELS: dict[str, tuple[int, ...]] = {
 }
 
 
+HEIF_EXTENSIONS = (".heic", ".heif")
+"""Extensions of the format of iPhones, which Pillow reads with the plugin `pillow-heif`."""
+
+VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts")
+"""Extensions of videos, whose frames `sources.expand_sources` reads."""
+
+_SCHEME_RE = re.compile(r"([A-Za-z][\w+.-]+)://")
+_DATA_URL_RE = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+
+
+@validate_arguments
 def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) -> Image.Image:
     """Read an image as upright, 8-bit RGB. The source is not modified.
 
@@ -38,39 +51,52 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
     bits is scaled to 8, and the first frame of an animation is used.
 
     Args:
-        source: a path (`~` is expanded), an http or https URL, `bytes`, a binary file object, a PIL image, a NumPy array
-            (H x W, or H x W x C with 1, 3 or 4 channels; `uint8`, or floats in 0..1), or a torch tensor of the same kind,
-            which may also be C x H x W (the order that is chosen if both fit).
+        source: a path (`~` is expanded), an http, https or base64 data URL, `bytes`, a binary file object, a PIL image, a
+            NumPy array (H x W, or H x W x C with 1, 3 or 4 channels; `uint8`, or floats in 0..1), or a torch tensor of the
+            same kind, which may also be C x H x W (the order that is chosen if both fit).
         timeout: seconds that reading a URL may take in total.
         max_bytes: maximum size of what a URL returns.
 
     Raises:
         ImageError: for anything else, for a source that cannot be read, and for a file of more than
-            `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels. An `ImageError` given as the source is raised.
+        ArgumentError: for a time limit or a size that is not positive.
     """
+    if isinstance(source, ImageError):
+        raise source
     if isinstance(source, Image.Image):
         with _image_errors(f"the given PIL image ({source.mode}, {source.width} x {source.height})"):
             return _upright_rgb(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), "the byte string")
-    if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][\w+.-]+)://", source)):
+    if isinstance(source, str) and (scheme := _SCHEME_RE.match(source)):
         return _load_url(source, scheme[1].lower(), timeout, max_bytes)
+    if isinstance(source, str) and (header := _DATA_URL_RE.match(source)):
+        with _image_errors("the data URL"):
+            return _decode(base64.b64decode(source[header.end() :], validate=True), "the data URL")
     if isinstance(source, (str, os.PathLike)):
-        return _load_path(Path(source))
+        return _load_path(source)
     if hasattr(source, "read"):
         return _load_file(source)
     if hasattr(source, "detach"):
-        return _from_array(_tensor_to_array(source), "the given tensor")
+        with _image_errors("the given tensor"):
+            return _from_array(_tensor_to_array(source), "the given tensor")
     if isinstance(source, np.ndarray):
-        return _from_array(source, "the given array")
+        with _image_errors("the given array"):
+            return _from_array(source, "the given array")
     raise ImageError(
-        f"cannot read an image from {type(source).__name__}; pass a path, URL, bytes, file object, PIL image, NumPy array or "
-        "torch tensor"
+        f"cannot read an image from {shorten(source)}, a {type(source).__name__}; pass a path, URL, bytes, file object, PIL "
+        "image, NumPy array or torch tensor"
     )
 
 
-def _load_path(path: Path) -> Image.Image:
-    name = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
+def _load_path(source: str | os.PathLike) -> Image.Image:
+    with _image_errors(shorten(source, 200)):
+        path = Path(source)
+        name = shorten(str(path), 200)
+        name = name[1:-1] if str(path).isprintable() else name  # quotes show what is not printable
+        if not str(source):
+            raise ImageError("the path of the image is empty")
     with _image_errors(name):
         path = path.expanduser()
         if not path.exists():
@@ -79,12 +105,14 @@ def _load_path(path: Path) -> Image.Image:
             raise ImageError(f"{name} is a folder, not an image" if path.is_dir() else f"{name} is not a file")
         if path.stat().st_size == 0:
             raise ImageError(f"{name} is empty")
+        if path.suffix.lower() in VIDEO_EXTENSIONS:
+            raise ImageError(f"{name} is a video; pass it to predict_iter or infer --images, which read its frames")
         with path.open("rb") as file:
             return _open(file, name)
 
 
 def _load_file(file: BinaryIO) -> Image.Image:
-    name = str(getattr(file, "name", "the given file object"))
+    name = shorten(getattr(file, "name", "the given file object")).strip("'")
     with _image_errors(name):
         rewinds = hasattr(file, "seekable") and file.seekable()
         position = file.tell() if rewinds else 0
@@ -95,7 +123,9 @@ def _load_file(file: BinaryIO) -> Image.Image:
             file.seek(position)
     if isinstance(data, str):
         raise ImageError(f"{name} was opened in text mode; open it in binary mode, 'rb'")
-    return _decode(data, name)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ImageError(f"reading {name} gave {shorten(data)}, not bytes")
+    return _decode(bytes(data), name)
 
 
 def _load_url(url: str, scheme: str, timeout: float, max_bytes: int) -> Image.Image:
@@ -137,7 +167,7 @@ def _fetch(url: str, timeout: float, max_bytes: int) -> tuple[bytes, str]:
 
 
 def _tensor_to_array(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().resolve_conj()
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16
     array = tensor.numpy()
@@ -166,12 +196,29 @@ def _decode(data: bytes, name: str) -> Image.Image:
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
+    if _is_heif(file):
+        _register_heif_plugin(name)
     with Image.open(file) as image:
         limit = Image.MAX_IMAGE_PIXELS
         # Pillow only warns up to twice its limit. Nothing has been decoded yet.
         if limit and image.width * image.height > limit:
             raise Image.DecompressionBombError
         return _upright_rgb(image)
+
+
+def _is_heif(file: BinaryIO) -> bool:
+    """Whether a file is HEIF with HEVC, by the brand in its first box (ISO/IEC 23008-12)."""
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _register_heif_plugin(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"{name} is a HEIC image; install pillow-heif to read it: pip install pillow-heif") from None
+    pillow_heif.register_heif_opener()  # idempotent
 
 
 @contextmanager
@@ -192,6 +239,8 @@ def _image_errors(name: str) -> Iterator[None]:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"an image of {image.width} x {image.height} has no pixels")
     image = ImageOps.exif_transpose(image)  # always a copy
     if image.mode in WHITE_LEVELS:
         return _gray_to_8_bits(image).convert("RGB")
@@ -209,21 +258,3 @@ def _gray_to_8_bits(image: Image.Image) -> Image.Image:
     if white is None:  # no convention fits: stretch from the darkest to the lightest pixel
         values, white = values - low, high - low or 1
     return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name. Files are recognized by their extension.
-
-    Raises:
-        ValueError: if there is no such folder, or no image in it.
-    """
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; for one image use predict, or pass a list: [{str(folder)!r}]")
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; pass a folder or a list of images")
-    known = Image.registered_extensions()
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
-    if not paths:
-        raise ValueError(f"{folder} contains no image files")
-    return paths

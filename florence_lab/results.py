@@ -42,6 +42,7 @@ class Result(ABC):
         prompt: the text that the model read.
         phrase: the phrase, caption or region (as location tokens) in the prompt; empty if the task takes none.
         image: the image, for drawing in a notebook; None if it was not stored.
+        truncated: whether the limit of length or time ended the answer before the model did.
     """
 
     raw: str
@@ -50,6 +51,7 @@ class Result(ABC):
     prompt: str = ""
     phrase: str = ""
     image: Image.Image | None = field(default=None, repr=False)
+    truncated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{task token: answer}` as the published `post_process_generation` does, plus `scores` if they are known.

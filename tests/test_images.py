@@ -1,7 +1,10 @@
 """`load_image` returns upright RGB for every supported source, and raises an ImageError in time for all others."""
 
+import base64
 import contextlib
 import io
+import math
+import sys
 import threading
 import time
 import warnings
@@ -10,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFile, ImageOps
 
 from florence_lab import images
-from florence_lab.exceptions import ImageError
+from florence_lab.exceptions import ArgumentError, ImageError
 from florence_lab.images import load_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -107,7 +111,6 @@ def test_an_array_is_read(array, expected):
 
 
 def test_a_tensor_is_read_in_either_order():
-    torch = pytest.importorskip("torch")
     rows = torch.from_numpy(RGB.copy())
     channels_first = rows.permute(2, 0, 1)
     for tensor in (rows, channels_first, channels_first / 255, (channels_first / 255).requires_grad_()):
@@ -138,7 +141,7 @@ def test_an_array_of_another_shape_or_range_is_refused(array, message):
 
 @pytest.mark.parametrize("source", [None, 3, [1, 2], {"image": 1}, object()])
 def test_other_sources_are_refused_by_their_type(source):
-    with pytest.raises(ImageError, match=f"from {type(source).__name__}; pass a path"):
+    with pytest.raises(ImageError, match=f"a {type(source).__name__}; pass a path"):
         load_image(source)
 
 
@@ -273,7 +276,7 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path):
         (tmp_path / "empty.png", "empty.png is empty"),
         (tmp_path / "text.png", "text.png is not an image"),
         (tmp_path / "text.png" / "below", "below does not exist"),
-        ("no\0such", "no.such does not exist"),
+        ("no\0such", r"no.x00such' does not exist"),
         ("x" * 5000, "xxx... cannot be read: File name too long"),
         (b"", "byte string is empty"),
         (b"hello", "byte string is not an image"),
@@ -473,3 +476,50 @@ def test_an_unreachable_url_is_refused(site, url):
     with pytest.raises(ImageError, match=r"cannot be fetched: .") as caught:
         load_image(url, timeout=5)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "the path of the image is empty"),
+        ("a\0b.png", "a.x00b.png' does not exist"),
+        ("data:image/png;base64,!!!!", "the data URL cannot be read"),
+        ("data:image/png;base64,AAAA", "the data URL is not an image"),
+        (Image.new("RGB", (0, 5)), "an image of 0 x 5 has no pixels"),
+        (torch.zeros(3, 9, 9, device="meta"), "the given tensor cannot be read"),
+        (torch.zeros(9, 9).to_sparse(), "the given tensor cannot be read"),
+        (torch.zeros(9, 9, dtype=torch.complex64), "the given tensor has dtype complex64"),
+        (np.zeros((9, 9), object), "the given array has dtype object"),
+        (ImageError("earlier"), "earlier"),
+    ],
+)
+def test_odd_sources_are_image_errors(source, message):
+    with pytest.raises(ImageError, match=message):
+        load_image(source)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"timeout": None}, {"timeout": "5"}, {"timeout": math.nan}, {"timeout": 1e30}, {"max_bytes": 0}]
+)
+def test_limits_are_checked(limits):
+    with pytest.raises(ArgumentError, match=next(iter(limits))):
+        load_image("http://127.0.0.1:1/a.png", **limits)
+
+
+def test_data_url():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), "lime").save(buffer, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    assert load_image(url).size == (4, 3)
+
+
+def test_heic(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "lime")).save(path)
+    image = load_image(path)
+    assert image.size == (64, 48)
+    assert np.asarray(image).mean(axis=(0, 1)).argmax() == 1
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    with pytest.raises(ImageError, match=r"a\.heic is a HEIC image; install pillow-heif"):
+        load_image(path)

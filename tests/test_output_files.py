@@ -19,7 +19,7 @@ def test_a_folder_is_created_and_left_empty(tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/below", "/proc/new", "a\0b", "x" * 300, "/dev/null"])
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(ArgumentError, match="--out '.* is not a folder that can be written to: "):
+    with pytest.raises(ArgumentError, match=r"--out '.* is not a folder that can be written to: "):
         prepare_output_folder("--out", os.path.join(tmp_path, name))
 
 
@@ -45,9 +45,14 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
 def test_a_failure_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "report.json"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), replace_file(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("full")
+
+    def fail():
+        with replace_file(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

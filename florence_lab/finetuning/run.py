@@ -34,12 +34,11 @@ from ..loading.checkpoint import load_checkpoint
 from ..loading.files import cache_dir
 from ..loading.hub import resolve
 from ..output_files import prepare_output_folder, write_text
-from ..template.template import FlorenceTemplate
 from .arguments import SftArguments
 from .checkpoint_files import step_of
 from .collator import Florence2DataCollator, TrainingRow
 from .feature_cache import FeatureCache
-from .lora import add_lora, freeze_image_encoder
+from .lora import add_lora, freeze_parts
 from .run_directory import BAD_ROWS_FILE, RunDirectory, is_resumed, runs_folder
 from .trainer import Florence2Trainer, RunLogger, describe_resumption
 
@@ -82,8 +81,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     with describe_failures(run):
         if errors and state.is_main_process:
             write_text(run.path / BAD_ROWS_FILE, "".join(f"{error}\n" for error in errors))
-        if arguments.is_vision_frozen:
-            freeze_image_encoder(model)
+        freeze_parts(model, arguments)
         if any(spec.kind != "scenes" for spec in parse_datasets(arguments.dataset)):
             model.config.trained_on = None  # florence-2-nano's note that it knows scenes only
         rows, val_rows = (build_rows(examples, arguments, model, processor, state) for examples in (train, val))
@@ -204,9 +202,10 @@ def load_training_data(
     """
     text_config: Any = model.config.text_config
     max_tokens = min(arguments.max_length, text_config.max_position_embeddings)
-    validator = RowValidator(FlorenceTemplate(processor.tokenizer), max_tokens)
-    train = load_examples(arguments.dataset, validator, arguments.seed)
-    val = load_examples(arguments.val_dataset, validator, arguments.seed, "held_out")
+    validator = RowValidator.for_model(model, processor, max_tokens)
+    skip = arguments.skip_bad_rows
+    train = load_examples(arguments.dataset, validator, arguments.seed, skip_bad_rows=skip)
+    val = load_examples(arguments.val_dataset, validator, arguments.seed, "held_out", skip_bad_rows=skip)
     errors = [*train.errors, *val.errors]
     if errors and not arguments.skip_bad_rows:
         raise TrainingError(
@@ -306,10 +305,7 @@ def to_training_arguments(arguments: SftArguments, output_dir: Path) -> Seq2SeqT
 
 def _trainable_model(model: Florence2ForConditionalGeneration, arguments: SftArguments) -> torch.nn.Module:
     """The model itself, or the model with LoRA."""
-    if arguments.sft_type == "full":
-        return model
-    rank, alpha, dropout = arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout
-    return add_lora(model, arguments.lora_target_modules, rank, alpha, dropout)
+    return model if arguments.sft_type == "full" else add_lora(model, arguments)
 
 
 def _early_stopping(arguments: SftArguments) -> list[TrainerCallback]:

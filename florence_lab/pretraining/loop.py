@@ -32,7 +32,7 @@ from ..data.worker_errors import is_worker_error, summarize_data_error
 from ..exceptions import ArgumentError, FlorenceLabError, TrainingError, summarize_error, warn
 from ..images import GENERATOR_TAG
 from ..inference.device import has_native_bf16, select_device
-from ..loading.checkpoint import build_processor
+from ..loading.processor import build_processor
 from ..output_files import prepare_output_folder, write_text
 from ..visualization.curves import read_log
 from .arguments import PretrainArguments

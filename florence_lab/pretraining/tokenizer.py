@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BartTokenizer
 
 from ..exceptions import TrainingError, summarize_error
-from ..loading.checkpoint import add_florence_tokens
+from ..loading.processor import add_florence_tokens
 from ..predictor import load
 from ..scenes import TRAIN_SEEDS, draw_scene
 from ..tasks import TASKS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..exceptions import unknown_name
+from PIL import Image
+
+from ..exceptions import ArgumentError, unknown_name
 from ..results import Result
 from . import answers
 from .layout import CATEGORIES, PLAN_SIDE, plan_scene
@@ -46,6 +48,25 @@ class Scene(SceneData):
         return answers.sample_inputs(self, task, rng)
 
 
+def check_size(size: int | tuple[int, int]) -> None:
+    """Verify that a scene of a size can be drawn.
+
+    Args:
+        size: side of a square image in pixels, or (width, height).
+
+    Raises:
+        ArgumentError: for a side below `MIN_SIZE`, or more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which could not be opened.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    limit = Image.MAX_IMAGE_PIXELS
+    if min(width, height) < MIN_SIZE:
+        raise ArgumentError(f"size {size} is too small: scenes have at least {MIN_SIZE} x {MIN_SIZE} pixels")
+    if limit and width * height > limit:
+        raise ArgumentError(
+            f"size {size} is too large: an image of {width} x {height} pixels has more than PIL.Image.MAX_IMAGE_PIXELS = {limit}"
+        )
+
+
 def draw_scene(
     seed: int, size: int | tuple[int, int] = 512, max_objects: int = 6, categories: Sequence[str] | None = None
 ) -> Scene:
@@ -61,16 +82,15 @@ def draw_scene(
             seed gives another scene for other categories.
 
     Raises:
-        ValueError: for an unknown category, a `max_objects` below 1, and a size below `MIN_SIZE`.
+        ValueError: for an unknown category, a `max_objects` below 1, and a size that `check_size` refuses.
     """
     for name in categories or ():
         if name not in SPRITES:
             raise ValueError(unknown_name("category", name, SPRITES))
     if max_objects < 1:
         raise ValueError(f"max_objects must be at least 1, not {max_objects}")
+    check_size(size)
     width, height = (size, size) if isinstance(size, int) else size
-    if min(width, height) < MIN_SIZE:
-        raise ValueError(f"size {size} is too small: scenes have at least {MIN_SIZE} x {MIN_SIZE} pixels")
     unit = min(width, height)
     raster = round(PLAN_SIDE * width / unit), round(PLAN_SIDE * height / unit)
     plan = plan_scene(seed, raster, max_objects, tuple(categories or CATEGORIES))

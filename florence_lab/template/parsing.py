@@ -66,6 +66,7 @@ def build_result(
     image_size: tuple[int, int],
     probabilities: TokenProbabilities | None = None,
     image: Image.Image | None = None,
+    truncated: bool = False,
 ) -> Result:
     """Build the typed result of an answer.
 
@@ -76,6 +77,7 @@ def build_result(
         image_size: (width, height) in pixels.
         probabilities: of the generated tokens; without them the result has no scores.
         image: stored in the result.
+        truncated: stored in the result.
     """
     task = prompt.task
     shared: dict[str, Any] = {
@@ -85,6 +87,7 @@ def build_result(
         "prompt": prompt.prompt,
         "phrase": prompt.text,
         "image": image,
+        "truncated": truncated,
     }
     if task.result == "text":
         return Text(text="".join(span.text for span in spans if span.is_text).strip(), **shared)

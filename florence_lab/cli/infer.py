@@ -1,0 +1,199 @@
+"""The options of `florence-lab infer`, and the checks before its model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+from ..exceptions import ArgumentError, ImageError
+from ..output_files import prepare_output_folder
+from .arguments import (
+    add_checkpoint_arguments,
+    add_model_arguments,
+    generate_kwargs,
+    load_predictor,
+    number_parser,
+    parse_bool,
+    parse_duration,
+    parse_query,
+)
+
+REGION_FORMATS = ("xyxy", "xywh", "norm_1", "norm_1000")
+"""Those of `template.locations`, which imports NumPy."""
+
+_SOME_IMAGES_FAILED = 2
+_FOR_IMAGES_ONLY = ("query", "images", "recursive", "region", "stream", "overlay", "caption_files")
+
+
+def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `florence-lab infer`."""
+    add_model_arguments(parser)
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--query", type=parse_query, help="prompt about --images, instead of an interactive session")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders, patterns ('scans/*.png'), URLs and video files, for --query",
+    )
+    _add_flag(parser, "--recursive", "also take the images in the folders of a folder")
+    parser.add_argument(
+        "--every",
+        type=parse_duration,
+        default=1.0,
+        metavar="TIME",
+        help="time between the frames of a video (default: 1s)",
+    )
+    parser.add_argument(
+        "--region",
+        nargs=4,
+        type=float,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="region of a --query that takes one, such as <REGION_TO_CATEGORY>",
+    )
+    parser.add_argument(
+        "--region_format",
+        choices=REGION_FORMATS,
+        default="xyxy",
+        help="corners in pixels (xyxy), corner, width and height in pixels (xywh), or corners as shares of the image from 0 "
+        "to 1 (norm_1) or 0 to 1000 (norm_1000) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--val_dataset",
+        nargs="+",
+        help="answer all rows of these datasets instead of --images; needs --result_dir",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=number_parser("batch_size", int),
+        help="images or rows answered together (default: 8 images, 16 rows)",
+    )
+    parser.add_argument(
+        "--stream", type=parse_bool, default=False, help="print the answer while it is generated (default: false)"
+    )
+    _add_generation_arguments(parser)
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its result drawn on it to this folder")
+    parser.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl in this folder")
+    _add_flag(parser, "--caption_files", "write the text of each answer beside its image, cat.txt for cat.jpg")
+
+
+def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    for name, number_type, text in (
+        ("max_new_tokens", int, "maximum length of an answer (default: the checkpoint's)"),
+        ("num_beams", int, "beams; 1 decodes greedily (default: the checkpoint's)"),
+        ("temperature", float, "temperature of --do_sample (default: 1)"),
+        ("top_p", float, "probability mass to sample from (default: 1)"),
+        ("top_k", int, "number of tokens to sample from (default: 50)"),
+    ):
+        parser.add_argument(f"--{name}", type=number_parser(name, number_type), help=text)
+    parser.add_argument("--do_sample", type=parse_bool, help="sample tokens (default: false)")
+    parser.add_argument(
+        "--seed", type=number_parser("seed", int), default=42, help="seed of --do_sample (default: %(default)s)"
+    )
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option that is given alone or with `true` or `false`."""
+    parser.add_argument(
+        name, nargs="?", const=True, default=False, type=parse_bool, metavar="BOOL", help=f"{text} (default: false)"
+    )
+
+
+def run_infer(arguments: argparse.Namespace) -> int | None:
+    """Answer a query about images, the rows of datasets, or the queries of a session.
+
+    Returns:
+        2 if images have no answer, else None.
+    """
+    if arguments.val_dataset is not None:
+        _infer_datasets(arguments)
+        return None
+    if (arguments.query is None) != (arguments.images is None):
+        raise ArgumentError("--query and --images must be given together; without both, infer starts a session")
+    for name in ("region", "caption_files"):
+        if getattr(arguments, name) and arguments.query is None:
+            raise ArgumentError(f"--{name} needs --query and --images")
+    sources = _check_query(arguments) if arguments.query is not None else ()
+    _prepare_folders(arguments)
+    predictor = load_predictor(arguments)
+    from .answers import AnswerWriter
+    from .session import Session
+
+    session = Session(
+        predictor,
+        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files),
+        stream=arguments.stream,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size or 8,
+        generate_kwargs=generate_kwargs(arguments),
+    )
+    if arguments.query is None:
+        session.run()
+        return None
+    num_failed = session.answer_images(arguments.query, sources, arguments.region, arguments.region_format)
+    return _SOME_IMAGES_FAILED if num_failed else None
+
+
+def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
+    """The images of the query. What is invalid fails before the model is loaded."""
+    from ..sources import expand_sources
+    from ..template.prompts import build_prompt
+
+    prompt = build_prompt(
+        arguments.query, arguments.region, warn_of_language=False, region_format=arguments.region_format
+    )
+    if arguments.caption_files and prompt.task.result != "text":
+        raise ArgumentError(f"--caption_files needs a query that is answered by a text; {prompt.task.name} is not")
+    sources = _list_files(expand_sources(arguments.images, arguments.recursive, arguments.every))
+    if arguments.caption_files:
+        no_files = (source.name for source in sources if not isinstance(source.image, (os.PathLike, ImageError)))
+        if (name := next(no_files, None)) is not None:
+            raise ArgumentError(f"--caption_files writes beside image files; {name} is a URL or a frame of a video")
+    return sources
+
+
+def _list_files(sources: Iterable[Any]) -> Iterable[Any]:
+    """The sources as a list, which has a length for progress bars; an iterator if there are frames, which take memory."""
+    from PIL import Image
+
+    files = []
+    iterator = iter(sources)
+    for source in iterator:
+        files.append(source)
+        if isinstance(source.image, Image.Image):
+            return chain(files, iterator)
+    return files
+
+
+def _prepare_folders(arguments: argparse.Namespace) -> None:
+    for name in ("result_dir", "overlay"):
+        if getattr(arguments, name):
+            prepare_output_folder(f"--{name}", getattr(arguments, name))
+
+
+def _infer_datasets(arguments: argparse.Namespace) -> None:
+    given = [name for name in _FOR_IMAGES_ONLY if getattr(arguments, name) not in (None, False)]
+    if given:
+        raise ArgumentError(f"--val_dataset cannot be combined with --{given[0]}")
+    if not arguments.result_dir:
+        raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers")
+    from ..data.datasets import check_datasets
+    from ..evaluation.predictions import predict_dataset
+    from ..swift import seed_everything
+
+    check_datasets(arguments.val_dataset, split="held_out")
+    _prepare_folders(arguments)
+    predictor = load_predictor(arguments)
+    seed_everything(arguments.seed)
+    print(
+        predict_dataset(
+            predictor,
+            arguments.val_dataset,
+            arguments.result_dir,
+            arguments.batch_size or 16,
+            **generate_kwargs(arguments),
+        )
+    )
