@@ -53,6 +53,7 @@ class Range:
 
 _COUNT, _POSITIVE, _NOT_NEGATIVE = Range(1), Range(0, is_open=True), Range(0)
 _PROBABILITY = Range(0, 1)
+_PROCESSES = Range(0, 1024)
 _MAX_SEED = 2**32 - 1  # of NumPy
 
 NUMBER_RANGES: dict[str, Range] = {
@@ -66,6 +67,11 @@ NUMBER_RANGES: dict[str, Range] = {
     "repeats": _COUNT,
     "port": Range(0, 65_535),
     "count": _COUNT,
+    "image_size": _COUNT,
+    "columns": _COUNT,
+    "num_bins": Range(1, 10_000),
+    "num_tasks": _COUNT,
+    "num_per_task": _COUNT,
     # generation settings, as transformers defines them
     "max_new_tokens": _COUNT,
     "max_length": _COUNT,
@@ -94,7 +100,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "warmup_ratio": _PROBABILITY,
     "weight_decay": _NOT_NEGATIVE,
     "max_grad_norm": _POSITIVE,
-    "dataloader_num_workers": _NOT_NEGATIVE,
+    "dataloader_num_workers": _PROCESSES,
     "logging_steps": _COUNT,
     "eval_steps": _COUNT,
     "save_total_limit": _COUNT,
@@ -112,8 +118,8 @@ NUMBER_RANGES: dict[str, Range] = {
     "helper": _NOT_NEGATIVE,
     "save_every": _COUNT,
     "measure_every": _COUNT,
-    "measured": _COUNT,
-    "workers": _NOT_NEGATIVE,
+    "measured": Range(1, 100_000),  # the held-out scenes
+    "workers": _PROCESSES,
 }
 """Name of a parameter or field -> its permitted values. A `Range` in `Annotated[int, Range(…)]` takes precedence."""
 
@@ -177,9 +183,13 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
         base, *metadata = get_args(option) if get_origin(option) is Annotated else (option,)
         limits = next((item for item in metadata if isinstance(item, Range)), default)
         options += [(member, limits) for member in _union_members(base)]
-    for option, limits in options:
-        if _is_type(value, option):
+    matching = [(option, limits) for option, limits in options if _is_type(value, option)]
+    for option, limits in matching:
+        try:
             return _normalize(name, value, option, limits)
+        except ArgumentTypeError:  # of an item, which may have the type of the next option
+            if option is matching[-1][0]:
+                raise
     hints = [option for option, _ in options]
     expected = " or ".join(dict.fromkeys(map(_describe, hints)))
     error = ArgumentError if any(get_origin(option) is Literal for option in hints) else ArgumentTypeError
@@ -243,7 +253,8 @@ def _is_type(value: Any, hint: Any) -> bool:
         return True
     if base in (Collection, Iterable, Sequence):
         is_text = isinstance(value, (str, bytes, bytearray, Mapping))
-        return not is_text and (isinstance(value, base) or hasattr(value, "__array__"))
+        is_array = hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
+        return not is_text and (isinstance(value, base) or is_array)
     return isinstance(value, base)
 
 
@@ -257,6 +268,9 @@ def _normalize(name: str, value: Any, hint: Any, limits: Range) -> Any:
     if hint is Path:
         return _to_path(name, value)
     items = get_args(hint)
+    if _is_numpy_array(value) and items and items[0] is not Any and get_origin(hint) is not type(value):
+        for item in value.tolist():
+            validate_value(name, item, items[0])
     if isinstance(value, (list, tuple, AbstractSet)) and get_origin(hint) is not Literal and items:
         item_hints = items if get_origin(hint) is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
         if len(item_hints) != len(value):
@@ -284,6 +298,11 @@ def _check_range(name: str, number: float, limits: Range) -> float:
     if number not in limits:
         raise ArgumentError(f"{name} must be {limits}, got {shorten(number)}")
     return number
+
+
+def _is_numpy_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")  # there are no arrays before it is imported
+    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def _is_whole(value: Any) -> bool:

@@ -127,3 +127,24 @@ def test_a_repr_that_raises_or_is_long_does_not_spoil_the_message():
     with pytest.raises(ArgumentError) as error:
         validate_value("batch_size", "x" * 10_000, int)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "is_valid"),
+    [
+        (["a", "b"], Sequence[float] | Sequence[str], True),
+        ([1, 2], Sequence[float] | Sequence[str], True),
+        ([None], Sequence[float] | Sequence[str], False),
+        (np.array([1.0, 2.0]), Sequence[float], True),
+        (np.array(["a"]), Sequence[str], True),
+        (np.array(["a"]), Sequence[float], False),
+        (np.array([None], object), Sequence[str], False),
+        (np.array(3), Sequence[float], False),
+    ],
+)
+def test_the_items_of_arrays_and_of_unions_of_sequences_are_validated(value, hint, is_valid):
+    if is_valid:
+        assert validate_value("values", value, hint) is not None
+    else:
+        with pytest.raises(ArgumentTypeError, match="values must be"):
+            validate_value("values", value, hint)

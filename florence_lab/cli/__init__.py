@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import NoReturn, TextIO
 
 from .commands import COMMANDS
@@ -19,6 +20,8 @@ from .swift_options import name_as_given, parse_arguments
 _PROGRAM = "florence-lab"
 _INVALID = 2  # exit status, the same that argparse uses
 _INTERRUPTED = 130  # exit status of a process that Ctrl+C ended
+
+_MAY_BE_EMPTY = ("--hub", "--feature_dir")  # their help says what an empty text selects
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +74,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_INVALID, f"{_PROGRAM}: {line}; see {self.prog} --help\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        for word in sys.argv[1:] if args is None else args:
+        words = list(sys.argv[1:] if args is None else args)
+        for option, word in pairwise(["", *words]):
             if "\0" in word:  # a process cannot be given one, but a caller of `main` can
                 self.error(f"the argument {word!r} contains a null byte")
-        return super().parse_known_args(args, namespace)
+            name, _, value = word.partition("=") if word.startswith("--") and "=" in word else (option, "", word)
+            if not value.strip() and name not in _MAY_BE_EMPTY:
+                self.error(f"argument {name or 'COMMAND'}: got {value!r}; is it a shell variable that is not set?")
+        return super().parse_known_args(words, namespace)
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -28,7 +28,6 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 _DURATION_RE = re.compile(r"(\d+\.?\d*|\.\d+)(ms|s|min|)")
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "min": 60, "": 1}
 _NUMBER_NAMES = {int: "a whole number", float: "a number"}
-_MAY_BE_EMPTY = ("hub", "feature_dir")  # their help says what an empty text selects
 
 T = TypeVar("T")
 
@@ -44,24 +43,13 @@ def parse_bool(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-def parse_text(text: str) -> str:
-    """Return a text that is not empty. A shell variable that is not set gives an empty one.
-
-    Raises:
-        argparse.ArgumentTypeError: for a text without visible characters.
-    """
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"got {text!r}; is it a shell variable that is not set?")
-    return text
-
-
 def parse_query(text: str) -> str:
     """Return a query.
 
     Raises:
-        argparse.ArgumentTypeError: for an empty one, or one from bytes that are not UTF-8.
+        argparse.ArgumentTypeError: for one from bytes that are not UTF-8.
     """
-    return _check("query", lambda: validate_text("the query", parse_text(text)))
+    return _check("query", lambda: validate_text("query", text))
 
 
 def parse_duration(text: str) -> float:
@@ -109,16 +97,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `load_predictor` without those that select a checkpoint."""
     parser.add_argument(
         "--model_type",
-        type=parse_text,
         default="florence-2-nano",
         help=f"one of {', '.join(available_models())}, a folder or a hub id (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device", type=parse_text, default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dtype", type=parse_text, default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)"
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)")
     parser.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
     parser.add_argument(
         "--compile",
@@ -133,15 +116,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a checkpoint in place of `--model_type`."""
     parser.add_argument(
         "--model_id_or_path",
-        type=parse_text,
         help="checkpoint folder or hub id, instead of --model_type; together with --ckpt_dir the base model of its adapter",
     )
-    parser.add_argument(
-        "--ckpt_dir", type=parse_text, help="checkpoint folder of a fine-tuning run, instead of --model_type"
-    )
+    parser.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, instead of --model_type")
     parser.add_argument(
         "--processor",
-        type=parse_text,
         help="model whose tokenizer and image settings are used, for a checkpoint of weights and config.json only",
     )
 
@@ -193,7 +172,7 @@ def add_dataclass_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
         shown = " ".join(map(str, default)) if is_tuple else default
         parser.add_argument(
             f"--{field.name}",
-            type=_field_parser(field.name, value_type),
+            type=parse_bool if value_type is bool else value_type,
             default=default,
             choices=choices,
             nargs="+" if is_tuple else None,
@@ -206,13 +185,6 @@ def to_dataclass(arguments: argparse.Namespace, cls: type[T]) -> T:
     """Return a dataclass with the values of the options that `add_dataclass_arguments` added."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # cls is a dataclass, which typing cannot express before 3.13
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _field_parser(name: str, value_type: type) -> Callable[[str], Any]:
-    """The `type` of the option of a field. The dataclass itself checks the ranges of numbers."""
-    if value_type is str:
-        return str if name in _MAY_BE_EMPTY else parse_text
-    return parse_bool if value_type is bool else value_type
 
 
 def _without_none(hint: Any) -> Any:

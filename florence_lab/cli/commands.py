@@ -27,7 +27,6 @@ from .arguments import (
     load_predictor,
     number_parser,
     parse_bool,
-    parse_text,
     to_dataclass,
 )
 from .infer import add_infer_arguments, run_infer
@@ -55,7 +54,6 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--out",
-        type=parse_text,
         default="florence-lab-demo",
         metavar="DIR",
         help="output folder (default: %(default)s)",
@@ -72,7 +70,6 @@ def _run_demo(arguments: argparse.Namespace) -> None:
 def _add_explore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_type",
-        type=parse_text,
         default="florence-2-nano",
         help=f"model selected at the start: {', '.join(available_models())}, a folder or a hub id (default: %(default)s)",
     )
@@ -95,9 +92,7 @@ def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=number_parser("count", int), default=1000, help="number of scenes (default: %(default)s)"
     )
-    parser.add_argument(
-        "--out", type=parse_text, required=True, metavar="DIR", help="output folder: images, COCO JSON and JSON lines"
-    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder: images, COCO JSON and JSON lines")
     parser.add_argument(
         "--size",
         type=number_parser("size", int, Range(1)),
@@ -125,13 +120,10 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     parser.add_argument(
         "--dataset",
-        type=parse_text,
         default="scenes",
         help="scenes, scenes:COUNT (held-out scenes), or a dataset as for sft (default: 500 held-out scenes)",
     )
-    parser.add_argument(
-        "--tasks", nargs="+", type=parse_text, metavar="TASK", help="task tokens, <OD> or OD (default: all)"
-    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, <OD> or OD (default: all)")
     parser.add_argument(
         "--batch_size",
         type=number_parser("batch_size", int),
@@ -145,7 +137,6 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=parse_text,
         default="florence-lab-eval",
         metavar="DIR",
         help="output folder for metrics, predictions and the worst examples (default: %(default)s)",
@@ -189,6 +180,7 @@ def _add_sft_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_sft(arguments: argparse.Namespace) -> None:
+    options = to_dataclass(arguments, SftArguments)  # before processes are started, each of which would refuse them
     if os.environ.get("NPROC_PER_NODE") and "LOCAL_RANK" not in os.environ:
         launch_processes()
     options = to_dataclass(arguments, SftArguments)
@@ -199,11 +191,11 @@ def _run_sft(arguments: argparse.Namespace) -> None:
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ckpt_dir", type=parse_text, required=True, help="checkpoint of a fine-tuning run with LoRA")
+    parser.add_argument("--ckpt_dir", required=True, help="checkpoint of a fine-tuning run with LoRA")
     parser.add_argument(
         "--merge_lora", type=parse_bool, default=True, help="merge the adapter into the weights (default: true)"
     )
-    parser.add_argument("--output_dir", type=parse_text, metavar="DIR", help="output folder (default: CKPT_DIR-merged)")
+    parser.add_argument("--output_dir", metavar="DIR", help="output folder (default: CKPT_DIR-merged)")
 
 
 def _run_export(arguments: argparse.Namespace) -> None:
@@ -226,13 +218,10 @@ def _run_export(arguments: argparse.Namespace) -> None:
 def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_type",
-        type=parse_text,
         default="florence-2-base",
         help="model, folder or hub id; random weights of its size if it is not on this machine (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device", type=parse_text, default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)"
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument(
         "--against",
         default="transformers",
@@ -247,7 +236,6 @@ def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=parse_text,
         default="florence-lab-benchmark.json",
         metavar="FILE",
         help="output file (default: %(default)s)",

@@ -19,7 +19,6 @@ from .arguments import (
     parse_bool,
     parse_duration,
     parse_query,
-    parse_text,
 )
 
 REGION_FORMATS = ("xyxy", "xywh", "norm_1", "norm_1000")
@@ -37,7 +36,6 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         nargs="+",
-        type=parse_text,
         metavar="IMAGE",
         help="files, folders, patterns ('scans/*.png'), URLs and video files, for --query",
     )
@@ -66,7 +64,6 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val_dataset",
         nargs="+",
-        type=parse_text,
         help="answer all rows of these datasets instead of --images; needs --result_dir",
     )
     parser.add_argument(
@@ -78,12 +75,8 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
         "--stream", type=parse_bool, default=False, help="print the answer while it is generated (default: false)"
     )
     _add_generation_arguments(parser)
-    parser.add_argument(
-        "--overlay", type=parse_text, metavar="DIR", help="write each image with its result drawn on it to this folder"
-    )
-    parser.add_argument(
-        "--result_dir", type=parse_text, metavar="DIR", help="append each answer to answers.jsonl in this folder"
-    )
+    parser.add_argument("--overlay", metavar="DIR", help="write each image with its result drawn on it to this folder")
+    parser.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl in this folder")
     _add_flag(parser, "--caption_files", "write the text of each answer beside its image, cat.txt for cat.jpg")
 
 

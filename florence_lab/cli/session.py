@@ -16,7 +16,7 @@ from ..predictor import Predictor
 from ..results import Result
 from ..sources import NamedSource
 from ..swift import Response, seed_everything
-from ..template.locations import Region
+from ..template.locations import Region, RegionFormat
 from .answers import AnswerWriter, free_caption_path
 from .errors import describe_error, is_debugging
 
@@ -69,7 +69,11 @@ class Session:
             print(SEPARATOR)
 
     def answer_images(
-        self, query: str, sources: Iterable[NamedSource], region: Region | None = None, region_format: str = "xyxy"
+        self,
+        query: str,
+        sources: Iterable[NamedSource],
+        region: Region | None = None,
+        region_format: RegionFormat = "xyxy",
     ) -> int:
         """Answer one query about each image and return the number of images that failed.
 
@@ -92,7 +96,7 @@ class Session:
         return num_failed
 
     def _outcomes(
-        self, query: str, sources: Iterable[NamedSource], region: Region | None, region_format: str
+        self, query: str, sources: Iterable[NamedSource], region: Region | None, region_format: RegionFormat
     ) -> Iterator[tuple[NamedSource, Outcome]]:
         """Each image with its answer, or with the reason why it has none."""
         if self.stream or self._is_sampling:
@@ -135,7 +139,7 @@ class Session:
     def _is_sampling(self) -> bool:
         return bool(self.generate_kwargs.get("do_sample", self.predictor.model.generation_config.do_sample))
 
-    def _predict(self, query: str, image: Any, region: Region | None, region_format: str) -> Result:
+    def _predict(self, query: str, image: Any, region: Region | None, region_format: RegionFormat) -> Result:
         """Answer one query about one image. With `stream` the response is printed meanwhile."""
         seed_everything(self.seed)
         predict = self._print_stream if self.stream else self.predictor.predict

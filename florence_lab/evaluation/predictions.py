@@ -250,7 +250,7 @@ def predict_dataset(
         DatasetError: for a dataset that cannot be read or contains invalid rows, and for an `answers.jsonl` with other content.
     """
     path = prepare_output_folder("folder", folder) / ANSWERS_FILE
-    validator = RowValidator(predictor.template, require_target=False)
+    validator = RowValidator.for_model(predictor.model, predictor.processor, require_target=False)
     examples = load_examples(datasets, validator, split="held_out").require_valid()
     remaining = _resume(path, examples, describe_settings(predictor, generate_kwargs))
     with tqdm(total=len(examples), initial=len(examples) - len(remaining), unit="row") as bar:

@@ -13,7 +13,7 @@ from transformers import Florence2ForConditionalGeneration
 from ..exceptions import ArgumentError, unknown_name, warn
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
-from ..loading.checkpoint import suppress_library_output
+from ..loading.library import save_model, suppress_library_output
 from .arguments import SftArguments
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
@@ -203,6 +203,5 @@ def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
     model = adapted.merge_and_unload()
     model.config.trained_on = None  # the adapter may cover another domain than the base model
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_model(model, processor, folder)
     return folder

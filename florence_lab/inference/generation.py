@@ -20,6 +20,7 @@ from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerB
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
+from ..argument_validation import validate_fields
 from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
@@ -48,6 +49,9 @@ class EncodedImage:
 
     image: Image.Image
     tokens: torch.Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,9 +9,10 @@ import torch
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import CheckpointError, summarize_error
-from .checkpoint import load_checkpoint, suppress_library_output
+from .checkpoint import load_checkpoint
 from .files import read_json
 from .hub import resolve
+from .library import suppress_library_output
 
 if TYPE_CHECKING:
     from peft import PeftModel

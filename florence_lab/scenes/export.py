@@ -73,7 +73,7 @@ def scene_rows(scene: Scene, image: str, tasks: Sequence[str]) -> Iterator[dict[
     """Yield a row `{"query", "response", "images"}` for each task that has an answer in a scene.
 
     Inputs and wordings vary with the seed of the scene. Tasks without ground truth are skipped, and so are empty answers (the
-    text of a scene without any), which fine-tuning rejects.
+    text of a scene without any).
 
     Args:
         scene: the scene.

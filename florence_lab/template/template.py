@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..exceptions import PromptError, shorten
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentTypeError, PromptError, shorten
 from ..results import Result
 from ..tasks import Task
 from .confidence import TokenProbabilities
@@ -76,11 +77,12 @@ class FlorenceTemplate:
             image: stored in the result, for drawing.
             truncated: stored in the result.
         """
-        ids = [int(i) for i in token_ids]
+        ids = _to_ids(token_ids)
         vocabulary = self.vocabulary
         raw, spans = vocabulary.decode(ids), vocabulary.split(ids)
         return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image, truncated)
 
+    @validate_arguments
     def parse_text(self, text: str, prompt: Prompt | Task | str, image_size: tuple[int, int]) -> Result:
         """Parse a text in Florence-2's answer grammar, such as a training target. The result has no scores.
 
@@ -94,11 +96,11 @@ class FlorenceTemplate:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the generated text with location tokens and separators, without `<s>`, `</s>` and `<pad>`."""
-        return self.vocabulary.decode(token_ids)
+        return self.vocabulary.decode(_to_ids(token_ids))
 
     def split_tokens(self, token_ids: Sequence[int]) -> list[TokenSpan]:
         """Split generated token ids into text, location tokens and separators."""
-        return self.vocabulary.split(token_ids)
+        return self.vocabulary.split(_to_ids(token_ids))
 
     @property
     def location_ids(self) -> range:
@@ -117,6 +119,14 @@ class FlorenceTemplate:
                 "this FlorenceTemplate has no tokenizer; only build_prompt and parse_text work without one"
             )
         return Vocabulary.from_tokenizer(self.tokenizer)
+
+
+def _to_ids(token_ids: Iterable[int]) -> list[int]:
+    """Token ids as integers of Python. They are not validated one by one, as streaming parses a sequence at each token."""
+    try:
+        return [int(token_id) for token_id in token_ids]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentTypeError(f"token_ids must be whole numbers, got {shorten(token_ids)}") from error
 
 
 def _as_prompt(prompt: Prompt | Task | str) -> Prompt:

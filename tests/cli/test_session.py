@@ -145,7 +145,7 @@ def test_overlays_and_answers_are_written_under_new_names(infer, tmp_path, capsy
     assert [row["query"] for row in rows] == ["<OD>", "<OD>", "What is « this »?"]
     assert "« this »" in text
     assert rows[0] == rows[1]
-    assert list(rows[0]) == ["query", "image", "response", "result"]
+    assert list(rows[0]) == ["query", "image", "response", "result", "truncated"]
     assert list(rows[0]["response"]) == ["Locate the objects with category name in the image."]
     assert len(rows[0]["result"]["<OD>"]["bboxes"]) == len(rows[0]["result"]["<OD>"]["scores"])
 
