@@ -29,11 +29,13 @@ class AnswerWriter:
         result_dir: folder for `answers.jsonl`; None writes none.
         overlay_dir: folder for images with their results drawn on them; None writes none.
         caption_files: write the text of an answer beside its image, as `cat.txt` for `cat.jpg`.
+        max_new_tokens: the maximum length of an answer, which is shown for truncated ones.
     """
 
     result_dir: str | None = None
     overlay_dir: str | None = None
     caption_files: bool = False
+    max_new_tokens: int | None = None
 
     def write(self, query: str, source: NamedSource, result: Result, is_printed: bool = False) -> None:
         """Print and save an answer.
@@ -54,6 +56,8 @@ class AnswerWriter:
             print(_format_table(result))
         elif result.text != result.raw.strip():
             print(result.text)
+        if result.truncated:
+            print(f"(truncated at {self.max_new_tokens} tokens)")
         answer: dict[str, Any] = {"response": Response(result), "result": result.to_dict()}
         self._append(query, source, answer | {"truncated": result.truncated})
         if self.overlay_dir:

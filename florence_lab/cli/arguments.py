@@ -135,14 +135,14 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
 
     base = getattr(arguments, "model_id_or_path", None)
     checkpoint = getattr(arguments, "ckpt_dir", None)
+    options = {"base": base if checkpoint else None, "processor": getattr(arguments, "processor", None)}
     return load(
         checkpoint or base or arguments.model_type,
         arguments.device,
         arguments.dtype,
         arguments.hub or None,
         arguments.compile,
-        base=base if checkpoint else None,
-        processor=getattr(arguments, "processor", None),
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 

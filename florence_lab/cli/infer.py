@@ -119,16 +119,19 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     sources = _check_query(arguments) if arguments.query is not None else ()
     _prepare_folders(arguments)
     predictor = load_predictor(arguments)
+    from ..inference.generation import resolve_generation_kwargs
     from .answers import AnswerWriter
     from .session import Session
 
+    kwargs = generate_kwargs(arguments)
+    limit = resolve_generation_kwargs(predictor.model, kwargs)["max_new_tokens"]
     session = Session(
         predictor,
-        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files),
+        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit),
         stream=arguments.stream,
         seed=arguments.seed,
         batch_size=arguments.batch_size or 8,
-        generate_kwargs=generate_kwargs(arguments),
+        generate_kwargs=kwargs,
     )
     if arguments.query is None:
         session.run()
