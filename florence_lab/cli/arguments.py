@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def parse_duration(text: str) -> float:
     """
     match = _DURATION_RE.fullmatch(text.strip().lower())
     seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2]] if match else 0
-    if not seconds:
+    if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"expected a time such as 1s, 500ms or 2, got {shorten(text)}")
     return seconds
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import ArgumentError, ImageError, shorten
-from ..output_files import prepare_output_folder
+from ..output_files import prepare_output_file, prepare_output_folder
 from .arguments import (
     add_checkpoint_arguments,
     add_model_arguments,
@@ -119,6 +119,8 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     for name in ("region", "caption_files"):
         if getattr(arguments, name) and arguments.query is None:
             raise ArgumentError(f"--{name} needs --query and --images")
+    if arguments.stream and (arguments.num_beams or 1) > 1:
+        raise ArgumentError(f"--stream supports num_beams=1 only, got {arguments.num_beams}")
     sources = _check_query(arguments) if arguments.query is not None else ()
     _prepare_folders(arguments)
     predictor = load_predictor(arguments)
@@ -189,9 +191,16 @@ def _list_files(sources: Iterable[Any]) -> Iterable[Any]:
 
 
 def _prepare_folders(arguments: argparse.Namespace) -> None:
-    for name in ("result_dir", "overlay"):
-        if getattr(arguments, name):
-            prepare_output_folder(f"--{name}", getattr(arguments, name))
+    """Verify that answers can be written before a model is loaded."""
+    if arguments.overlay:
+        prepare_output_folder("--overlay", arguments.overlay)
+    if arguments.result_dir:
+        folder = prepare_output_folder("--result_dir", arguments.result_dir)
+        answers = prepare_output_file("--result_dir", folder / arguments.result_name)
+        if arguments.val_dataset is None and answers.with_suffix(".settings.json").exists():
+            raise ArgumentError(
+                f"--result_dir {folder} has the answers to a dataset, of --val_dataset or eval; choose another folder"
+            )
 
 
 def _infer_datasets(arguments: argparse.Namespace) -> None:
@@ -201,11 +210,13 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     if not arguments.result_dir:
         raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers, or --result_path")
     from ..data.datasets import check_datasets
-    from ..evaluation.predictions import predict_dataset
+    from ..evaluation.predictions import predict_dataset, read_predictions
     from ..swift import seed_everything
 
     check_datasets(arguments.val_dataset, split="held_out")
     _prepare_folders(arguments)
+    if (path := Path(arguments.result_dir) / arguments.result_name).exists():
+        read_predictions(path)  # fails for other content
     predictor = load_predictor(arguments)
     seed_everything(arguments.seed)
     print(
