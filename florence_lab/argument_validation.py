@@ -53,6 +53,7 @@ class Range:
 
 _COUNT, _POSITIVE, _NOT_NEGATIVE = Range(1), Range(0, is_open=True), Range(0)
 _PROBABILITY = Range(0, 1)
+_PROCESSES = Range(0, 1024)
 _MAX_SEED = 2**32 - 1  # of NumPy
 
 NUMBER_RANGES: dict[str, Range] = {
@@ -66,6 +67,13 @@ NUMBER_RANGES: dict[str, Range] = {
     "repeats": _COUNT,
     "port": Range(0, 65_535),
     "count": _COUNT,
+    "image_size": _COUNT,
+    "phrasing": _NOT_NEGATIVE,
+    "max_objects": _COUNT,
+    "columns": _COUNT,
+    "num_bins": Range(1, 10_000),
+    "num_tasks": _COUNT,
+    "num_per_task": _COUNT,
     # generation settings, as transformers defines them
     "max_new_tokens": _COUNT,
     "max_length": _COUNT,
@@ -94,7 +102,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "warmup_ratio": _PROBABILITY,
     "weight_decay": _NOT_NEGATIVE,
     "max_grad_norm": _POSITIVE,
-    "dataloader_num_workers": _NOT_NEGATIVE,
+    "dataloader_num_workers": _PROCESSES,
     "logging_steps": _COUNT,
     "eval_steps": _COUNT,
     "save_total_limit": _COUNT,
@@ -112,8 +120,8 @@ NUMBER_RANGES: dict[str, Range] = {
     "helper": _NOT_NEGATIVE,
     "save_every": _COUNT,
     "measure_every": _COUNT,
-    "measured": _COUNT,
-    "workers": _NOT_NEGATIVE,
+    "measured": Range(1, 100_000),  # the held-out scenes
+    "workers": _PROCESSES,
 }
 """Name of a parameter or field -> its permitted values. A `Range` in `Annotated[int, Range(…)]` takes precedence."""
 
@@ -171,24 +179,23 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
     Raises:
         ArgumentError: as `validate_arguments`.
     """
-    limits = NUMBER_RANGES.get(name, Range())
-    hint, limits = _split_annotated(hint, limits)
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
-        option, option_limits = _split_annotated(option, limits)
-        if _is_type(value, option):
-            return _normalize(name, value, option, option_limits)
-    expected = " or ".join(dict.fromkeys(_describe(option) for option in options))
-    error = ArgumentError if any(get_origin(option) is Literal for option in options) else ArgumentTypeError
+    default = NUMBER_RANGES.get(name, Range())
+    options = []
+    for option in _union_members(hint):
+        base, *metadata = get_args(option) if get_origin(option) is Annotated else (option,)
+        limits = next((item for item in metadata if isinstance(item, Range)), default)
+        options += [(member, limits) for member in _union_members(base)]
+    matching = [(option, limits) for option, limits in options if _is_type(value, option)]
+    for option, limits in matching:
+        try:
+            return _normalize(name, value, option, limits)
+        except ArgumentTypeError:  # of an item, which may have the type of the next option
+            if option is matching[-1][0]:
+                raise
+    hints = [option for option, _ in options]
+    expected = " or ".join(dict.fromkeys(map(_describe, hints)))
+    error = ArgumentError if any(get_origin(option) is Literal for option in hints) else ArgumentTypeError
     raise error(f"{name} must be {expected}, got {shorten(value)}")
-
-
-def _split_annotated(hint: Any, limits: Range) -> tuple[Any, Range]:
-    """An annotation without its `Annotated`, and the `Range` in it, else the given one."""
-    if get_origin(hint) is not Annotated:
-        return hint, limits
-    hint, *metadata = get_args(hint)
-    return hint, next((item for item in metadata if isinstance(item, Range)), limits)
 
 
 def validate_text(name: str, value: str) -> str:
@@ -230,6 +237,10 @@ def _hints_of_class(cls: type) -> dict[str, Any]:
     return hints
 
 
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
 def _is_type(value: Any, hint: Any) -> bool:
     """Whether a value has the type of an annotation, apart from ranges and the items of a collection."""
     if hint in _TYPES:
@@ -244,7 +255,8 @@ def _is_type(value: Any, hint: Any) -> bool:
         return True
     if base in (Collection, Iterable, Sequence):
         is_text = isinstance(value, (str, bytes, bytearray, Mapping))
-        return not is_text and (isinstance(value, base) or hasattr(value, "__array__"))
+        is_array = hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
+        return not is_text and (isinstance(value, base) or is_array)
     return isinstance(value, base)
 
 
@@ -258,14 +270,36 @@ def _normalize(name: str, value: Any, hint: Any, limits: Range) -> Any:
     if hint is Path:
         return _to_path(name, value)
     items = get_args(hint)
-    if isinstance(value, (list, tuple, AbstractSet)) and get_origin(hint) is not Literal and items:
-        item_hints = items if get_origin(hint) is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
-        if len(item_hints) != len(value):
-            raise ArgumentTypeError(f"{name} must be {len(item_hints)} values, got {shorten(value)}")
-        checked = [validate_value(name, item, item_hint) for item, item_hint in zip(value, item_hints, strict=True)]
-        if get_origin(hint) is tuple:
-            return tuple(checked)
-    return value
+    if not items or items[0] is Any or get_origin(hint) is Literal:
+        return value
+    if isinstance(value, Mapping) and len(items) == 2:
+        for key, item in value.items():
+            validate_value(f"a key of {name}", key, items[0])
+            validate_value(f"{name}[{shorten(key)}]", item, items[1])
+        return value
+    return _normalize_items(name, value, hint)
+
+
+def _normalize_items(name: str, value: Any, hint: Any) -> Any:
+    """Validate the items of a list, tuple, set or array. Arrays become lists, and values of a tuple annotation tuples."""
+    items, origin = get_args(hint), get_origin(hint)
+    if hasattr(value, "__array__") and origin in (list, tuple, Collection, Iterable, Sequence):
+        value = _array_to_list(name, value)
+    if not isinstance(value, (list, tuple, AbstractSet)):
+        return value
+    item_hints = items if origin is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
+    if len(item_hints) != len(value):
+        raise ArgumentTypeError(f"{name} must be {len(item_hints)} values, got {shorten(value)}")
+    checked = [validate_value(name, item, item_hint) for item, item_hint in zip(value, item_hints, strict=True)]
+    return tuple(checked) if origin is tuple else value
+
+
+def _array_to_list(name: str, array: Any) -> list[Any]:
+    """The items of an array or tensor: Python's numbers and strings if it has one axis."""
+    try:
+        return list(array.tolist()) if array.ndim == 1 else list(array)
+    except Exception:  # such as a tensor without data
+        raise ArgumentTypeError(f"{name} must be a sequence, got {shorten(array)}") from None
 
 
 def _to_python(value: Any, number_type: type) -> Any:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from .exceptions import ImageError, PromptError, warn
+from .argument_validation import validate_arguments, validate_value
+from .exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten, warn
 from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
 from .inference.compilation import compile_model
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
+from .inference.prefetching import SourceFailure, prefetch_map, unequal_numbers, zip_texts
 from .loading.adapters import load_model
 from .loading.hub import resolve
+from .loading.saving import save_model
 from .results import Instances, Result, Text
-from .sources import list_images
-from .template.locations import Region
+from .sources import list_sources
+from .template.locations import Region, RegionFormat
 from .template.parsing import drop_incomplete
 from .template.prompts import Prompt, build_prompt
 from .template.template import FlorenceTemplate
@@ -37,8 +38,7 @@ logger = logging.getLogger(__name__)
 
 _NUM_READER_THREADS = 2
 
-T = TypeVar("T")
-U = TypeVar("U")
+_Task = str | tuple[str, str | Region | None]
 
 
 class _PreprocessedImage(NamedTuple):
@@ -52,12 +52,15 @@ class _PreprocessedImage(NamedTuple):
         return self.image.size
 
 
+@validate_arguments
 def load(
     model_type_or_path: str | Path,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str | torch.dtype = "fp32",
     hub: str | None = None,
     compile: bool = False,
+    base: str | Path | None = None,
+    processor: str | Path | None = None,
 ) -> Predictor:
     """Load a Florence-2 model.
 
@@ -69,17 +72,21 @@ def load(
             computes in it, else fp32), or a `torch.dtype`.
         hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
         compile: compile the image encoder ahead of time, see `Predictor.compile`.
+        base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
+            may be a path of another machine.
+        processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
 
     Raises:
-        ValueError: for an unknown name, hub, device or dtype.
+        ArgumentError: for an unknown name, hub, device or dtype.
         HubError: if the model cannot be downloaded.
         CheckpointError: if the folder is not a complete Florence-2 checkpoint.
     """
     torch_device = select_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
-    model, processor = load_model(resolve(model_type_or_path, hub), torch_dtype, hub)
+    folder = resolve(model_type_or_path, hub)
+    model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-    predictor = Predictor(model, processor, str(model_type_or_path))
+    predictor = Predictor(model, model_processor, str(model_type_or_path))
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
     return predictor.compile() if compile else predictor
@@ -96,6 +103,7 @@ class Predictor:
         image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
+    @validate_arguments
     def __init__(
         self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
     ) -> None:
@@ -112,6 +120,7 @@ class Predictor:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"Predictor({self.name!r}, {millions:.1f} M parameters, {self.model.dtype}, {self.model.device})"
 
+    @validate_arguments
     def compile(self, cache_dir: str | Path | None = None) -> Predictor:
         """Compile the image encoder ahead of time for faster inference, and return the predictor itself.
 
@@ -142,46 +151,67 @@ class Predictor:
         """
         return self._encode(image if isinstance(image, EncodedImage) else self._preprocess(image))
 
-    def build_prompt(self, image_size: tuple[int, int], task: str, text: str | Region | None = None) -> Prompt:
+    def build_prompt(
+        self,
+        image_size: tuple[int, int],
+        task: str,
+        text: str | Region | None = None,
+        region_format: RegionFormat = "xyxy",
+    ) -> Prompt:
         """Return the prompt of a task about an image.
 
         Args:
             image_size: (width, height) of the image in pixels.
-            task, text: as in `predict`.
+            task, text, region_format: as in `predict`.
 
         Raises:
             PromptError: as `predict`, and for a prompt that is too long for the model.
         """
-        return self._check_length(build_prompt(task, text, image_size))
+        size = validate_value("image_size", image_size, tuple[int, int])
+        return self._check_length(build_prompt(task, text, size, region_format=region_format))
 
-    def predict(self, image: Any, task: str, text: str | Region | None = None, **generate_kwargs: Any) -> Result:
+    def predict(
+        self,
+        image: Any,
+        task: str,
+        text: str | Region | None = None,
+        region_format: RegionFormat = "xyxy",
+        **generate_kwargs: Any,
+    ) -> Result:
         """Answer one prompt about one image.
 
         Args:
             image: a path, URL, PIL image, array …, see `load_image`, or an `EncodedImage`.
             task: a task token (`"<OD>"`), one followed by its phrase, or a free-form question.
-            text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as location tokens, of a task that takes one.
+            text: the phrase, or the region as four numbers or as location tokens, of a task that takes one.
+            region_format: the units of a region of four numbers: `"xyxy"` is (x0, y0, x1, y1) in pixels, `"xywh"` (x0, y0,
+                width, height) in pixels, `"norm_1"` (x0, y0, x1, y1) as fractions of the sides of the image, `"norm_1000"`
+                the same in thousandths. A region may exceed the image by one pixel; it is clipped.
             generate_kwargs: arguments of transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …), which
-                override those of the checkpoint.
+                override those of the checkpoint. See `generation_settings.GENERATION_SETTINGS`.
 
         Returns:
-            `Text`, `Boxes`, `Quads` or `Polygons`, depending on the task.
+            `Text`, `Boxes`, `Quads` or `Polygons`, depending on the task. Its field `truncated` is true, and a warning is
+            issued, if `max_new_tokens` ended the answer.
 
         Raises:
             PromptError: for an unknown task, or an input that it does not accept; before the model runs.
             ImageError: if the image cannot be read.
-            ValueError: for an unknown argument in `generate_kwargs`, or an `EncodedImage` of another model.
+            ArgumentError: for an unknown or invalid argument in `generate_kwargs`, or an `EncodedImage` of another model.
         """
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
-        prompt = self.build_prompt(source.size, task, text)
-        return self._predict([self.encode_image(source)], [prompt], kwargs)[0]
+        prompt = self.build_prompt(source.size, task, text, region_format)
+        results = self._predict([self.encode_image(source)], [prompt], kwargs)
+        _warn_if_truncated(results, kwargs)
+        return results[0]
 
     def predict_tasks(
         self,
         image: Any,
-        tasks: Sequence[str | tuple[str, str | Region | None]],
+        tasks: Sequence[_Task],
         batch_size: int = 16,
+        region_format: RegionFormat = "xyxy",
         **generate_kwargs: Any,
     ) -> list[Result]:
         """Answer many prompts about one image, with the same results as one by one.
@@ -192,26 +222,25 @@ class Predictor:
             image: as in `predict`.
             tasks: N tasks, each a string as in `predict`, or a pair of (task, text).
             batch_size: prompts decoded together, at least 1.
-            generate_kwargs: as in `predict`.
+            region_format, generate_kwargs: as in `predict`.
 
         Returns:
             N results.
 
         Raises:
-            PromptError, ImageError, ValueError: as `predict`.
+            PromptError, ImageError, ArgumentError: as `predict`; the latter also for anything but a list of tasks.
         """
-        _check_batch_size(batch_size)
-        if isinstance(tasks, str):
-            raise ValueError(f"expected a list of tasks, but got the string {tasks!r}; use predict for one task")
+        batch_size = validate_value("batch_size", batch_size, int)
+        pairs = _list_tasks(tasks)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
-        pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
-        prompts = [self.build_prompt(source.size, task, text) for task, text in pairs]
+        prompts = [self.build_prompt(source.size, task, text, region_format) for task, text in pairs]
         encoded = self.encode_image(source)
         results: list[Result] = []
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
             results += self._predict([encoded] * len(batch), batch, kwargs)
+        _warn_if_truncated(results, kwargs)
         return results
 
     def predict_batch(
@@ -221,10 +250,11 @@ class Predictor:
         text: str | Region | Sequence[str | Region] | None = None,
         batch_size: int = 8,
         keep_images: bool = True,
+        region_format: RegionFormat = "xyxy",
         **generate_kwargs: Any,
     ) -> list[Result | ImageError | PromptError]:
         """Answer one prompt about many images and return a list. See `predict_iter` for arguments and errors."""
-        return list(self.predict_iter(images, task, text, batch_size, keep_images, **generate_kwargs))
+        return list(self.predict_iter(images, task, text, batch_size, keep_images, region_format, **generate_kwargs))
 
     def predict_iter(
         self,
@@ -233,67 +263,84 @@ class Predictor:
         text: str | Region | Sequence[str | Region] | None = None,
         batch_size: int = 8,
         keep_images: bool = True,
+        region_format: RegionFormat = "xyxy",
         **generate_kwargs: Any,
     ) -> Iterator[Result | ImageError | PromptError]:
         """Answer one prompt about many images and yield the results in order, with the same results as one by one.
 
         Images are read in background threads, at most a few batches ahead. Images that cannot be opened, or that do not
-        contain the given region, yield the exception instead of a result; the remaining images are still processed.
+        contain the given region, yield the exception instead of a result; the remaining images are still processed. If the
+        iterable itself fails, the results of the images before are yielded first. Like any generator, the returned one must
+        not be advanced by two threads at the same time.
 
         Args:
-            images: a folder, whose image files are taken in the order of their names, or an iterable of images or encoded
-                images.
+            images: an iterable of images or encoded images; a folder, whose image files are taken in the order of their
+                names; a pattern such as `"scans/*.png"`; a video, of which one frame a second is taken; or a single image.
+                See `sources.expand_sources` for subfolders and other frame rates.
             task: as in `predict`.
             text: one phrase or region for all images, or a list with one for each (a list of four numbers is one region).
             batch_size: images decoded together, at least 1.
             keep_images: keep the image in each result, for drawing; False saves memory.
-            generate_kwargs: as in `predict`.
+            region_format, generate_kwargs: as in `predict`.
 
         Raises:
             PromptError: for an unknown task, or an input that it does not accept for any image.
-            ValueError: for a folder without images, a single image, or another number of texts than of images; before any
-                image is read.
+            ImageError: for a folder without images, and for a single path that does not exist.
+            ArgumentError: for an invalid argument, or another number of texts than of images; before any image is read if
+                the number of images is known.
         """
-        _check_batch_size(batch_size)
+        batch_size = validate_value("batch_size", batch_size, int)
+        keep_images = validate_value("keep_images", keep_images, bool)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
-        sources = _list_sources(images)
+        sources = [images] if isinstance(images, EncodedImage) else list_sources(images)
         total = len(sources) if isinstance(sources, Sequence) else None
         texts = _list_texts(text)
         if texts is not None and total is not None and len(texts) != total:
-            raise ValueError(f"{total} images, but {len(texts)} texts: give one text for all images, or one for each")
+            raise unequal_numbers(total, len(texts))
         distinct: Iterable[Any] = [text] if texts is None else {repr(item): item for item in texts}.values()
         for item in distinct:
-            self._check_length(build_prompt(task, item))
+            self._check_length(build_prompt(task, item, region_format=region_format))
         pairs: Iterable[tuple[Any, Any]] = ((source, text) for source in sources)
         if texts is not None:
-            pairs = zip(sources, texts, strict=True)
-        results = self._predict_iter(pairs, task, kwargs, batch_size, total)
+            pairs = zip_texts(sources, texts)
+        results = self._predict_iter(pairs, task, kwargs, batch_size, total, region_format)
         return results if keep_images else map(_without_image, results)
 
     def stream(
-        self, image: Any, task: str, text: str | Region | None = None, **generate_kwargs: Any
+        self,
+        image: Any,
+        task: str,
+        text: str | Region | None = None,
+        region_format: RegionFormat = "xyxy",
+        **generate_kwargs: Any,
     ) -> Iterator[Result]:
         """Answer one prompt and yield growing results: each word of a text, each instance after its last coordinate.
 
         The last result is the complete answer, equal to `predict(…, num_beams=1)`. Beam search cannot be streamed, as the
-        best beam is known only at the end; `num_beams` of the checkpoint is ignored. Leave the loop to stop generation.
+        best beam is known only at the end; `num_beams` of the checkpoint is ignored. Leave the loop to stop generation. Like
+        any generator, the returned one must not be advanced by two threads at the same time.
 
-        Args, Raises: as `predict`; also a ValueError for `num_beams` above 1.
+        Args, Raises: as `predict`; also an ArgumentError for `num_beams` above 1.
         """
-        if generate_kwargs.setdefault("num_beams", 1) != 1:
-            raise ValueError(f"streaming supports num_beams=1 only, got {generate_kwargs['num_beams']}")
+        if generate_kwargs.get("num_beams") is None:
+            generate_kwargs["num_beams"] = 1
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        if kwargs["num_beams"] != 1:
+            raise ArgumentError(f"streaming supports num_beams=1 only, got {kwargs['num_beams']}")
         source = image if isinstance(image, EncodedImage) else load_image(image)
-        return self._stream(source, self.build_prompt(source.size, task, text), kwargs)
+        return self._stream(source, self.build_prompt(source.size, task, text, region_format), kwargs)
 
+    @validate_arguments
     def save_pretrained(self, folder: str | Path) -> None:
         """Save model and processor in transformers' layout, for `load` and for transformers' `from_pretrained`.
 
         Load the processor with `AutoProcessor.from_pretrained(folder, backend="pil")` to obtain the same pixel values. By
         default transformers resizes with torchvision, whose pixels differ by one or two levels, which changes some answers.
+
+        Raises:
+            CheckpointError: if the folder cannot be written; it is then as it was before.
         """
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_model(self.model, self.processor, folder)
 
     def _preprocess(self, image: Any) -> _PreprocessedImage:
         image = load_image(image)
@@ -302,16 +349,27 @@ class Predictor:
     @torch.inference_mode()
     def _encode(self, image: _PreprocessedImage | EncodedImage) -> EncodedImage:
         if isinstance(image, EncodedImage):
-            expected = (1, self.processor.num_image_tokens, generation.text_config(self.model).d_model)
-            if tuple(image.tokens.shape) != expected:
-                raise ValueError(
-                    f"{self.name} expects image tokens of shape {expected}, got {tuple(image.tokens.shape)}; the image was "
-                    "encoded by another model"
-                )
+            self._check_encoded(image)
             return image
         self._warn_if_out_of_domain(image.image)
         pixel_values = image.pixel_values.to(self.model.device, self.model.dtype)
         return EncodedImage(image.image, self.image_encoder(pixel_values))
+
+    def _check_encoded(self, image: EncodedImage) -> None:
+        """Raise an `ArgumentError` for image tokens that are not from this model."""
+        shape = (1, self.processor.num_image_tokens, generation.text_config(self.model).d_model)
+        for name, expected, actual in (
+            ("shape", shape, tuple(image.tokens.shape)),
+            ("dtype", self.model.dtype, image.tokens.dtype),
+            ("device", self.model.device, image.tokens.device),
+        ):
+            if actual != expected:
+                raise ArgumentError(
+                    f"{self.name} expects image tokens of {name} {expected}, got {actual}; the image was encoded by another "
+                    "model"
+                )
+        if not bool(image.tokens.isfinite().all()):
+            raise ArgumentError("the image tokens contain values that are not finite")
 
     def _warn_if_out_of_domain(self, image: Image.Image) -> None:
         """Warn once if a model that was trained on cartoon scenes only sees another image."""
@@ -338,7 +396,9 @@ class Predictor:
             self.model, states, kwargs, location_ids=self.template.location_ids, score_rows=score_rows
         )
         return [
-            self.template.parse(g.token_ids.tolist(), prompt, image.size, g.probabilities, image.image)
+            self.template.parse(
+                g.token_ids.tolist(), prompt, image.size, g.probabilities, image.image, truncated=g.is_truncated
+            )
             for g, prompt, image in zip(generations, prompts, encoded, strict=True)
         ]
 
@@ -355,6 +415,7 @@ class Predictor:
         kwargs: dict[str, Any],
         batch_size: int,
         total: int | None,
+        region_format: RegionFormat,
     ) -> Iterator[Result | ImageError | PromptError]:
         def prepare(
             pair: tuple[Any, str | Region | None],
@@ -362,21 +423,30 @@ class Predictor:
             source, text = pair
             try:
                 image = source if isinstance(source, EncodedImage) else self._preprocess(source)
-                prompt = build_prompt(task, text, image.size, warn_of_language=False)
+                prompt = build_prompt(task, text, image.size, warn_of_language=False, region_format=region_format)
                 return image, self._check_length(prompt)
             except (ImageError, PromptError) as error:
                 return error
 
         bar = tqdm(total=total, desc=task[:60], unit="image", disable=total is not None and total <= batch_size)
-        with bar, ThreadPoolExecutor(_NUM_READER_THREADS) as readers:
-            prefetched = _prefetch_map(readers, prepare, pairs, 2 * batch_size)
+        readers = ThreadPoolExecutor(_NUM_READER_THREADS)
+        has_warned = False
+        try:
+            prefetched = prefetch_map(readers, prepare, pairs, 2 * batch_size)
             while batch := list(islice(prefetched, batch_size)):
-                valid = [item for item in batch if not isinstance(item, (ImageError, PromptError))]
+                valid = [item for item in batch if not isinstance(item, (ImageError, PromptError, SourceFailure))]
                 encoded = [self._encode(image) for image, _ in valid]
-                results = iter(self._predict(encoded, [prompt for _, prompt in valid], kwargs) if valid else ())
+                answers = self._predict(encoded, [prompt for _, prompt in valid], kwargs) if valid else []
+                has_warned = has_warned or _warn_if_truncated(answers, kwargs)
+                results = iter(answers)
                 for item in batch:
+                    if isinstance(item, SourceFailure):
+                        raise item.error
                     bar.update()
                     yield item if isinstance(item, (ImageError, PromptError)) else next(results)
+        finally:
+            bar.close()
+            readers.shutdown(wait=False, cancel_futures=True)  # an image that is being read is not waited for
 
     def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(image)
@@ -387,16 +457,23 @@ class Predictor:
         for step in streaming.stream(self.model, states, kwargs, location_ids):
             if not is_text and not step.is_final and step.token_ids[-1] not in self.template.vocabulary.markup:
                 continue  # only a location or a separator completes an instance
-            result = self.template.parse(step.token_ids, prompt, encoded.size, image=encoded.image)
+            truncated = step.is_final and generation.is_truncated(
+                self.model, torch.tensor(step.token_ids, device=self.model.device), states, kwargs
+            )
+            result = self.template.parse(step.token_ids, prompt, encoded.size, image=encoded.image, truncated=truncated)
             if not step.is_final:
                 result = drop_incomplete(result)
                 if _progress(result) <= num_shown:
                     continue
             num_shown = _progress(result)
             if isinstance(result, Instances):
-                scored = self.template.parse(step.token_ids, prompt, encoded.size, step.probabilities, encoded.image)
+                scored = self.template.parse(
+                    step.token_ids, prompt, encoded.size, step.probabilities, encoded.image, truncated
+                )
                 assert isinstance(scored, Instances)
                 result = scored[:num_shown]
+            if step.is_final:
+                _warn_if_truncated([result], kwargs)
             yield result
 
 
@@ -411,36 +488,28 @@ def _without_image(result: Result | ImageError | PromptError) -> Result | ImageE
     return replace(result, image=None) if isinstance(result, Result) else result
 
 
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+def _warn_if_truncated(results: Sequence[Result], kwargs: dict[str, Any]) -> bool:
+    """Warn of answers that the limit of length or time ended, and return whether there are any."""
+    count = sum(result.truncated for result in results)
+    if count:
+        answers = "the answer is" if len(results) == 1 else f"{count} of {len(results)} answers are"
+        limit = "" if kwargs.get("max_time") is None else f" or max_time={kwargs['max_time']:g}"
+        warn(f"{answers} truncated at max_new_tokens={kwargs['max_new_tokens']}{limit}; see `result.truncated`")
+    return count > 0
 
 
-def _list_sources(images: str | Path | Iterable[Any]) -> Iterable[Any]:
-    """The images of a folder or iterable. A single image is refused: its rows would be taken for images."""
-    if isinstance(images, (str, Path)):
-        return list_images(images)
-    is_array = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4
-    if is_array or isinstance(images, (Image.Image, EncodedImage, bytes)) or not isinstance(images, Iterable):
-        raise ValueError(f"expected a folder or a list of images, but got one {type(images).__name__}; use predict")
-    return images
+def _list_tasks(tasks: Any) -> list[tuple[str, str | Region | None]]:
+    """Each task as a pair of task and text."""
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        raise ArgumentTypeError(f"tasks must be a list of tasks, got {shorten(tasks)}; use predict for one task")
+    pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ArgumentTypeError(f"each of tasks must be a string or a pair of task and text, got {shorten(pair)}")
+    return pairs
 
 
 def _list_texts(text: Any) -> list[Any] | None:
     """The texts if there is one for each image; None if there is one for all."""
     is_region = isinstance(text, list) and len(text) == 4 and all(isinstance(value, Real) for value in text)
     return text if isinstance(text, list) and not is_region else None
-
-
-def _prefetch_map(executor: Executor, function: Callable[[T], U], items: Iterable[T], max_pending: int) -> Iterator[U]:
-    """`map(function, items)` in an executor, with a bounded number of pending items.
-
-    (`Executor.map(buffersize=…)` does this from Python 3.14 on.)
-    """
-    pending: deque[Future[U]] = deque()
-    for item in items:
-        pending.append(executor.submit(function, item))
-        if len(pending) > max_pending:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

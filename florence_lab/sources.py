@@ -6,15 +6,15 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .argument_validation import Range, validate_arguments
-from .exceptions import ArgumentError, ImageError, shorten, summarize_error, warn
+from .argument_validation import Range, validate_arguments, validate_value
+from .exceptions import ArgumentError, ArgumentTypeError, ImageError, shorten, summarize_error, warn
 from .images import HEIF_EXTENSIONS, VIDEO_EXTENSIONS
 
 _URL_RE = re.compile(r"[A-Za-z][\w+.-]+://|data:image/", re.IGNORECASE)
@@ -93,15 +93,53 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     return images
 
 
+def list_sources(images: str | Path | Iterable[Any]) -> Iterable[Any]:
+    """Return the images of an iterable, or those that a path, a pattern or a single image stands for.
+
+    The result is a sequence if the number of images is known before they are read.
+
+    Raises:
+        ImageError: for a folder without images, and for a path that does not exist.
+        ArgumentTypeError: for anything that is not iterable, and for a mapping.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        return _list_path(validate_value("images", images, str | Path))
+    is_array = getattr(images, "ndim", 4) < 4  # of NumPy or torch; a fourth axis is that of the images
+    if is_array or isinstance(images, (Image.Image, bytes, bytearray)) or hasattr(images, "read"):
+        return [images]
+    if isinstance(images, Mapping) or not hasattr(images, "__iter__"):
+        raise ArgumentTypeError(f"images must be a list of images, a folder or one image, got {shorten(images)}")
+    return images
+
+
+def is_url(source: Any) -> bool:
+    """Return whether a source is a URL, including data URLs of images."""
+    return isinstance(source, str) and _URL_RE.match(source) is not None
+
+
 def is_video(source: Any) -> bool:
     """Return whether a source is the path of a video file, by its extension."""
-    is_path = isinstance(source, (str, os.PathLike)) and not _URL_RE.match(str(source))
+    is_path = isinstance(source, (str, os.PathLike)) and not is_url(source)
     return is_path and Path(source).suffix.lower() in VIDEO_EXTENSIONS
+
+
+def _list_path(path: str | Path) -> Iterable[Any]:
+    if is_url(path):
+        return [path]
+    if os.path.isdir(_expand_user(path)):
+        paths = list_images(path)
+    elif os.path.exists(_expand_user(path)):
+        paths = [Path(path)]
+    elif not (paths := sorted(map(Path, glob.glob(str(_expand_user(path)), recursive=True)))):
+        raise ImageError(f"{shorten(str(path))} does not exist")
+    if any(map(is_video, paths)):
+        return (source.image for source in expand_sources(paths))
+    return paths
 
 
 def _expand(source: str | Path, recursive: bool, frame_interval: float) -> Iterator[NamedSource]:
     name = str(source)
-    if _URL_RE.match(name):
+    if is_url(name):
         yield NamedSource(name, name)
         return
     try:

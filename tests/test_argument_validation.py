@@ -27,6 +27,8 @@ VALID = [
     ("pair", [1, "a"], tuple[int, str], (1, "a")),
     ("items", iter("ab"), Iterable[Any], None),
     ("size", 7, Annotated[int, Range(1, 9)], 7),
+    ("ids", 2, Annotated[int, Range(0)] | Sequence[Annotated[int, Range(0)]], 2),
+    ("ids", [2, 3], Annotated[int, Range(0)] | Sequence[Annotated[int, Range(0)]] | None, None),
     ("function", len, Callable[..., Any], len),
     ("settings", {"a": 1}, Mapping[str, Any], {"a": 1}),
     ("points", np.zeros(4), Sequence[float], None),
@@ -58,6 +60,7 @@ INVALID = [
     ("names", 5, list[str] | None, "names must be a list of strings or None, got 5"),
     ("pair", [1], tuple[int, str], "pair must be 2 values, got [1]"),
     ("size", 10, Annotated[int, Range(1, 9)], "size must be at least 1 and at most 9, got 10"),
+    ("ids", [-1], Annotated[int, Range(0)] | Sequence[Annotated[int, Range(0)]], "ids must be at least 0, got -1"),
     ("function", 3, Callable[..., Any], "function must be"),
 ]
 
@@ -124,3 +127,24 @@ def test_a_repr_that_raises_or_is_long_does_not_spoil_the_message():
     with pytest.raises(ArgumentError) as error:
         validate_value("batch_size", "x" * 10_000, int)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "is_valid"),
+    [
+        (["a", "b"], Sequence[float] | Sequence[str], True),
+        ([1, 2], Sequence[float] | Sequence[str], True),
+        ([None], Sequence[float] | Sequence[str], False),
+        (np.array([1.0, 2.0]), Sequence[float], True),
+        (np.array(["a"]), Sequence[str], True),
+        (np.array(["a"]), Sequence[float], False),
+        (np.array([None], object), Sequence[str], False),
+        (np.array(3), Sequence[float], False),
+    ],
+)
+def test_the_items_of_arrays_and_of_unions_of_sequences_are_validated(value, hint, is_valid):
+    if is_valid:
+        assert validate_value("values", value, hint) is not None
+    else:
+        with pytest.raises(ArgumentTypeError, match="values must be"):
+            validate_value("values", value, hint)

@@ -276,7 +276,7 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path):
         (tmp_path / "empty.png", "empty.png is empty"),
         (tmp_path / "text.png", "text.png is not an image"),
         (tmp_path / "text.png" / "below", "below does not exist"),
-        ("no\0such", "no.such does not exist"),
+        ("no\0such", r"no.x00such' does not exist"),
         ("x" * 5000, "xxx... cannot be read: File name too long"),
         (b"", "byte string is empty"),
         (b"hello", "byte string is not an image"),

@@ -38,7 +38,9 @@ def run(*command, **options):
 
 def test_each_imported_package_is_a_dependency():
     providers = importlib.metadata.packages_distributions()
-    declared = {_normalized(re.match(r"[\w-]+", requirement)[0]) for requirement in PROJECT["dependencies"]}
+    extras = [name for extra, names in PROJECT["optional-dependencies"].items() if extra != "test" for name in names]
+    required = [*PROJECT["dependencies"], *extras]
+    declared = {_normalized(re.match(r"[\w-]+", requirement)[0]) for requirement in required}
     imported = {name.split(".")[0] for tree in TREES.values() for name in _absolute_imports(tree)}
     third_party = imported - set(sys.stdlib_module_names) - {"florence_lab"}
     assert [n for n in third_party if not declared & set(map(_normalized, providers.get(n, [n])))] == []

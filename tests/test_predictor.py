@@ -3,6 +3,7 @@
 import copy
 import gc
 import logging
+import time
 import weakref
 from itertools import pairwise
 
@@ -12,7 +13,19 @@ import torch
 from PIL import Image
 from support import PHOTO
 
-from florence_lab import FlorenceLabWarning, ImageError, PromptError, load_image
+from florence_lab import (
+    ArgumentError,
+    ArgumentTypeError,
+    Boxes,
+    EncodedImage,
+    FlorenceLabWarning,
+    ImageError,
+    PromptError,
+    Result,
+    load_image,
+)
+from florence_lab import predictor as predictor_module
+from florence_lab.exceptions import capture_warnings
 from florence_lab.inference import generation, streaming
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
@@ -128,7 +141,8 @@ def test_the_images_of_a_folder_are_answered_in_the_order_of_their_names(small, 
     for name, angle in (("b.png", 90), ("a.jpg", 0), ("c.PNG", 180)):
         load_image(PHOTO).rotate(angle).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    results = small.predict_batch(tmp_path, "<OD>", batch_size=2, **SHORT)
+    with pytest.warns(FlorenceLabWarning, match="notes.txt"):
+        results = small.predict_batch(tmp_path, "<OD>", batch_size=2, **SHORT)
     assert len(results) == 3
     for result, name in zip(results, ("a.jpg", "b.png", "c.PNG"), strict=True):
         assert_same(result, small.predict(tmp_path / name, "<OD>", **SHORT))
@@ -320,7 +334,7 @@ def test_a_wrong_prompt_is_refused_before_the_model_runs(small, encoder_runs, me
 
 @pytest.mark.parametrize("method", ["predict", "stream"])
 def test_an_unknown_generation_argument_is_refused_before_the_model_runs(small, encoder_runs, method):
-    with pytest.raises(ValueError, match="unsupported generation argument 'max_new_token'; did you mean"):
+    with pytest.raises(ValueError, match="unknown generation argument 'max_new_token'; did you mean"):
         getattr(small, method)(PHOTO, "<OD>", max_new_token=5)
     assert encoder_runs == []
 
@@ -339,21 +353,125 @@ def test_the_name_of_a_task_is_not_a_question(small, cat):
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_size_below_one_is_refused(small, cat, batch_size):
     for call in (lambda n: small.predict_batch([cat], "<OD>", batch_size=n), lambda n: small.predict_tasks(cat, [], n)):
-        with pytest.raises(ValueError, match=f"batch_size must be 1 or more, got {batch_size}"):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
             call(batch_size)
 
 
 def test_one_task_is_not_a_list_of_tasks(small, cat):
-    with pytest.raises(ValueError, match="expected a list of tasks, but got the string '<OD>'"):
+    with pytest.raises(ValueError, match="tasks must be a list of tasks, got '<OD>'"):
         small.predict_tasks(cat, "<OD>")
 
 
-def test_a_single_image_is_not_a_batch(small, cat):
-    for image in (cat, cat.image, np.asarray(cat.image), torch.zeros(3, 9, 9), b"bytes", 7):
-        with pytest.raises(ValueError, match="expected a folder or a list of images, but got one"):
-            small.predict_batch(image, "<OD>")
-    with pytest.raises(ValueError, match=r"chelsea.png is a file; for one image use predict"):
-        small.predict_batch(PHOTO, "<OD>")
+def test_a_single_image_is_a_batch_of_one(small, cat):
+    expected = small.predict(cat, "<OD>", **SHORT)
+    for image in (cat, cat.image, np.asarray(cat.image), PHOTO, str(PHOTO), PHOTO.read_bytes(), PHOTO.open("rb")):
+        (result,) = small.predict_batch(image, "<OD>", **SHORT)
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("images", [None, 7, {"a.png": 1}, object()])
+def test_what_holds_no_images_is_refused(small, images):
+    with pytest.raises(ArgumentTypeError, match="images must be a list of images, a folder or one image, got"):
+        small.predict_batch(images, "<OD>")
+
+
+def test_a_pattern_and_a_video_are_expanded(small, tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    assert len(small.predict_batch(str(tmp_path / "*.png"), "<OD>", max_new_tokens=2)) == 2
+    (tmp_path / "clip.mp4").write_bytes(b"damaged")
+    results = small.predict_batch(tmp_path, "<OD>", max_new_tokens=2)
+    assert [type(result) for result in results] == [Boxes, Boxes, ImageError]
+    assert "clip.mp4 cannot be read as a video" in str(results[2])
+
+
+@pytest.mark.parametrize("num_good", [1, 2, 3])
+def test_results_come_before_the_failure_of_the_source(small, cat, num_good):
+    def source():
+        yield from [cat] * num_good
+        raise KeyError("of the caller")
+
+    results = small.predict_iter(source(), "<OD>", batch_size=2, max_new_tokens=2)
+    assert [type(next(results)) for _ in range(num_good)] == [Boxes] * num_good
+    with pytest.raises(KeyError, match="of the caller"):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "message"), [(2, "at least 3 images, but 2 texts"), (4, "3 images, but 4 texts")]
+)
+def test_texts_that_do_not_match_an_iterator_fail_after_the_pairs(small, cat, num_texts, message):
+    results = small.predict_iter(iter([cat] * 3), OPEN, ["a cat"] * num_texts, max_new_tokens=2)
+    for _ in range(min(num_texts, 3)):
+        assert isinstance(next(results), Boxes)
+    with pytest.raises(ArgumentError, match=message):
+        next(results)
+
+
+def test_leaving_a_batch_does_not_wait_for_the_images_that_are_queued(small, monkeypatch):
+    def slow_load(source):
+        time.sleep(0.5)
+        return Image.new("RGB", (9, 9))
+
+    monkeypatch.setattr(predictor_module, "load_image", slow_load)
+    results = small.predict_iter(["a.png"] * 50, "<OD>", batch_size=8, max_new_tokens=2)
+    next(results)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 0.3
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "is_truncated"),
+    [({"max_new_tokens": 3}, True), ({"max_new_tokens": 3, "forced_eos_token_id": None}, True), ({}, False)],
+)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_an_answer_that_ends_at_the_limit_is_truncated(nano, kwargs, is_truncated, num_beams):
+    image = sample_path("sheep")
+    with capture_warnings() as messages:
+        result = nano.predict(image, "<OD>", num_beams=num_beams, **kwargs)
+    assert result.truncated is is_truncated
+    assert [message for message in messages if "truncated" in message] == [
+        "the answer is truncated at max_new_tokens=3; see `result.truncated`"
+    ] * is_truncated
+    with capture_warnings():
+        assert list(nano.stream(image, "<OD>", **kwargs))[-1].truncated is is_truncated
+
+
+def test_an_answer_of_exactly_the_limit_is_complete(nano):
+    image = sample_path("sheep")
+    num_tokens = len(nano.template.tokenizer(nano.predict(image, "<CAPTION>", num_beams=1).raw).input_ids)
+    lengths = [
+        nano.predict(image, "<CAPTION>", num_beams=1, max_new_tokens=n).truncated for n in (num_tokens, num_tokens - 1)
+    ]
+    assert lengths == [False, True]
+
+
+def test_one_warning_for_all_truncated_answers_of_a_call(small, cat):
+    with capture_warnings() as messages:
+        results = small.predict_batch([cat] * 5, "<CAPTION>", batch_size=2, max_new_tokens=2)
+    assert all(result.truncated for result in results)
+    assert messages == ["2 of 2 answers are truncated at max_new_tokens=2; see `result.truncated`"]
+
+
+@pytest.mark.parametrize("change", ["dtype", "nan", "shape"])
+def test_image_tokens_that_do_not_fit_are_refused(small, cat, change):
+    tokens = {"dtype": cat.tokens.half(), "nan": cat.tokens * torch.nan, "shape": cat.tokens[:, 1:]}[change]
+    with pytest.raises(ArgumentError, match="image tokens"):
+        small.predict(EncodedImage(cat.image, tokens), "<OD>")
+
+
+@pytest.mark.parametrize("method", ["predict", "stream", "predict_batch"])
+def test_a_region_is_given_in_other_units(small, cat, method):
+    def first(region, **options):
+        results = getattr(small, method)(cat, REGION, region, max_new_tokens=2, **options)
+        return results if isinstance(results, Result) else next(iter(results))
+
+    width, height = cat.size
+    pixels = first((width * 0.1, height * 0.2, width * 0.5, height * 0.6))
+    assert first((0.1, 0.2, 0.5, 0.6), region_format="norm_1").phrase == pixels.phrase
+    with pytest.raises(PromptError, match="norm_1"):
+        first((0.1, 0.2, 0.5, 0.6))
 
 
 def test_an_array_of_images_is_a_batch(small):
@@ -363,7 +481,7 @@ def test_an_array_of_images_is_a_batch(small):
 def test_a_folder_without_images_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match="contains no image files"):
         small.predict_batch(tmp_path, "<OD>")
-    with pytest.raises(ValueError, match="is not a folder"):
+    with pytest.raises(ImageError, match="missing' does not exist"):
         small.predict_batch(tmp_path / "missing", "<OD>")
 
 
@@ -381,10 +499,10 @@ def test_an_unreadable_image_in_a_batch_yields_its_error(small, tmp_path):
 
 
 def test_an_image_without_the_region_yields_its_error(small):
-    results = small.predict_batch([PHOTO, Image.new("RGB", (9, 9))], "<REGION_TO_OCR>", (0, 0, 10, 10), **SHORT)
+    results = small.predict_batch([PHOTO, Image.new("RGB", (9, 9))], "<REGION_TO_OCR>", (0, 0, 11, 11), **SHORT)
     assert isinstance(results[1], PromptError)
     assert "of an image of 9 x 9 pixels" in str(results[1])
-    assert_same(results[0], small.predict(PHOTO, "<REGION_TO_OCR>", (0, 0, 10, 10), **SHORT))
+    assert_same(results[0], small.predict(PHOTO, "<REGION_TO_OCR>", (0, 0, 11, 11), **SHORT))
 
 
 def test_a_batch_of_unreadable_images_yields_errors_only(small, tmp_path):
@@ -422,7 +540,7 @@ def test_a_wrong_prompt_of_a_batch_is_refused_before_an_image_is_read(small, tas
 def test_a_chinese_phrase_for_many_images_warns_once(small, cat):
     with pytest.warns(FlorenceLabWarning, match="not trained on Chinese") as caught:
         small.predict_batch([cat] * 3, OPEN, "羊", max_new_tokens=2)
-    assert len(caught) == 1
+    assert sum("Chinese" in str(warning.message) for warning in caught) == 1
 
 
 def test_a_model_of_scenes_warns_once_about_another_image(nano):

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration
 
-from ..exceptions import unknown_name
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError, unknown_name
 from ..inference.device import select_device
 from ..loading.hub import find_cached
 from ..scenes import HELD_OUT_SEEDS, draw_scene
@@ -29,6 +30,7 @@ from .workloads import IMAGE_SIZE, TOKENS_PER_ANSWER, WORKLOADS, BenchmarkInputs
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+@validate_arguments
 def benchmark(
     model_type: str = "florence-2-base",
     device: str = "auto",
@@ -49,11 +51,10 @@ def benchmark(
         workloads: names in `WORKLOADS`.
 
     Raises:
-        ValueError: for fewer than one repetition, an unknown workload, or a model that is neither on this machine nor of a
+        ArgumentError: for fewer than one repetition, or an unknown workload.
+        ValueError: for a model that is neither on this machine nor of a
             published size.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats must be 1 or more, got {repeats}")
     chosen = {name: _get_workload(name) for name in workloads}
     torch_device = select_device(device)
     names = [name for name in BACKENDS if against == "transformers" or not name.startswith("transformers")]
@@ -81,7 +82,7 @@ def benchmark(
 
 def _get_workload(name: str) -> Workload:
     if name not in WORKLOADS:
-        raise ValueError(unknown_name("workload", name, WORKLOADS))
+        raise ArgumentError(unknown_name("workload", name, WORKLOADS))
     return WORKLOADS[name]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..output_files import write_text
 from .workloads import SPEEDUPS, TOKENS_PER_ANSWER
 
 NEXT_TOKEN = "each further token"
@@ -91,5 +92,5 @@ class BenchmarkReport:
         """Write the report as JSON and return the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
         return path

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import NoReturn, TextIO
 
-from ..exceptions import FlorenceLabError
 from .commands import COMMANDS
+from .errors import describe_error, is_debugging
+from .swift_options import name_as_given, parse_arguments
 
 _PROGRAM = "florence-lab"
 _INVALID = 2  # exit status, the same that argparse uses
 _INTERRUPTED = 130  # exit status of a process that Ctrl+C ended
+
+_MAY_BE_EMPTY = ("--hub", "--feature_dir")  # their help says what an empty text selects
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +29,8 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    Messages and warnings of the package go to standard error, each in a line that begins with `florence-lab: `.
+    Messages and warnings of the package go to standard error, each in a line that begins with `florence-lab: `. A failure is
+    one such line; the environment variable `FLORENCE_LAB_DEBUG=1` adds the traceback.
 
     Args:
         argv: the arguments; by default those of the process.
@@ -33,22 +41,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for `--help` (status 0) and for arguments that cannot be parsed (status 2).
     """
-    arguments = _build_parser().parse_args(argv)
-    with _messages_on_stderr():
+    with (
+        _any_characters(sys.stdout, "backslashreplace"),
+        _any_characters(sys.stdin, "surrogateescape"),
+        _messages_on_stderr(),
+    ):
+        arguments = parse_arguments(_build_parser(), argv)
         try:
-            return arguments.run(arguments) or 0
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            logger.error("%s", _format_error(error))
+            status = arguments.run(arguments) or 0
+            sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
+            return status
+        except BrokenPipeError:
+            _discard_output()  # the reader, such as `head`, has what it wants
             return _INVALID
         except KeyboardInterrupt:
             return _INTERRUPTED
+        except Exception as error:
+            message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
+            logger.error("%s", message, exc_info=is_debugging())
+            with suppress(OSError):
+                sys.stdout.flush()
+                return _INVALID
+            _discard_output()
+            return _INVALID
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage, which takes half a screen for `sft`."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(_INVALID, f"{_PROGRAM}: {message}; see {self.prog} --help\n")
+        line = name_as_given(" ".join(message.split()), self.get_default("given_as"))
+        self.exit(_INVALID, f"{_PROGRAM}: {line}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        words = list(sys.argv[1:] if args is None else args)
+        for option, word in pairwise(["", *words]):
+            if "\0" in word:  # a process cannot be given one, but a caller of `main` can
+                self.error(f"the argument {word!r} contains a null byte")
+            name, _, value = word.partition("=") if word.startswith("--") and "=" in word else (option, "", word)
+            if not value.strip() and name not in _MAY_BE_EMPTY:
+                self.error(f"argument {name or 'COMMAND'}: got {value!r}; is it a shell variable that is not set?")
+        return super().parse_known_args(words, namespace)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -60,6 +93,28 @@ def _build_parser() -> argparse.ArgumentParser:
             command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
+
+
+@contextmanager
+def _any_characters(stream: TextIO, errors: str) -> Iterator[None]:
+    """Read or write characters that the encoding of a stream does not have, until the block ends."""
+    before = stream.errors if isinstance(stream, io.TextIOWrapper) else None
+    if not isinstance(stream, io.TextIOWrapper) or before is None:
+        yield
+        return
+    with suppress(io.UnsupportedOperation, ValueError):  # something was already read, or the stream is closed
+        stream.reconfigure(errors=errors)
+    try:
+        yield
+    finally:
+        with suppress(io.UnsupportedOperation, ValueError, OSError):
+            stream.reconfigure(errors=before)
+
+
+def _discard_output() -> None:
+    """Connect standard output to nothing, or the interpreter fails when it writes what is left at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -92,9 +147,3 @@ def _log_warning(
 ) -> None:
     if issubclass(category, UserWarning):  # deprecations concern the authors of libraries
         logger.warning("%s", message)
-
-
-def _format_error(error: BaseException) -> str:
-    message = str(error) or type(error).__name__
-    # messages of the package may list rows; those of other libraries may be pages long
-    return message if isinstance(error, FlorenceLabError) else " ".join(message.split())

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import re
 import types
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ..argument_validation import Range, validate_text, validate_value
+from ..exceptions import ArgumentError, shorten
 from ..loading.registry import available_models
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ GENERATE_OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "temperature", "
 """Options that are passed to transformers' `generate` if they are given."""
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_DURATION_RE = re.compile(r"(\d+\.?\d*|\.\d+)(ms|s|min|)")
+_SECONDS_PER_UNIT = {"ms": 0.001, "s": 1, "min": 60, "": 1}
+_NUMBER_NAMES = {int: "a whole number", float: "a number"}
 
 T = TypeVar("T")
 
@@ -33,8 +40,58 @@ def parse_bool(text: str) -> bool:
         argparse.ArgumentTypeError: for any other text.
     """
     if text.lower() not in _BOOLEANS:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected true or false, got {shorten(text)}")
     return _BOOLEANS[text.lower()]
+
+
+def parse_query(text: str) -> str:
+    """Return a query.
+
+    Raises:
+        argparse.ArgumentTypeError: for one from bytes that are not UTF-8.
+    """
+    return _check("query", lambda: validate_text("query", text))
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `1s`, `500ms`, `2min` or `0.5`.
+
+    Raises:
+        argparse.ArgumentTypeError: for any other text, and for no time at all.
+    """
+    match = _DURATION_RE.fullmatch(text.strip().lower())
+    seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2]] if match else 0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a time such as 1s, 500ms or 2, got {shorten(text)}")
+    return seconds
+
+
+def number_parser(name: str, number_type: type[T], limits: Range | None = None) -> Callable[[str], T]:
+    """Return the `type` of an option that is a number.
+
+    Args:
+        name: of the option, which has its range in `NUMBER_RANGES`.
+        number_type: int or float.
+        limits: the range of an option that is not in `NUMBER_RANGES`.
+    """
+
+    def parse(text: str) -> T:
+        try:
+            number = number_type(text)  # type: ignore[call-arg]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {_NUMBER_NAMES[number_type]}, got {shorten(text)}") from None
+        hint = Annotated[number_type, limits] if limits else number_type
+        return _check(name, lambda: validate_value(name, number, hint))
+
+    return parse
+
+
+def _check(name: str, check: Callable[[], T]) -> T:
+    """Raise an error of the package as one that argparse shows behind the name of the option."""
+    try:
+        return check()
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix(f"{name} ")) from None
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +115,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a checkpoint in place of `--model_type`."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--model_id_or_path", help="checkpoint folder or hub id, instead of --model_type")
-    group.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, instead of --model_type")
+    parser.add_argument(
+        "--model_id_or_path",
+        help="checkpoint folder or hub id, instead of --model_type; together with --ckpt_dir the base model of its adapter",
+    )
+    parser.add_argument("--ckpt_dir", help="checkpoint folder of a fine-tuning run, instead of --model_type")
+    parser.add_argument(
+        "--processor",
+        help="model whose tokenizer and image settings are used, for a checkpoint of weights and config.json only",
+    )
 
 
 def load_predictor(arguments: argparse.Namespace) -> Predictor:
@@ -71,8 +134,17 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
     """
     from ..predictor import load
 
-    checkpoint = getattr(arguments, "ckpt_dir", None) or getattr(arguments, "model_id_or_path", None)
-    return load(checkpoint or arguments.model_type, arguments.device, arguments.dtype, arguments.hub, arguments.compile)
+    base = getattr(arguments, "model_id_or_path", None)
+    checkpoint = getattr(arguments, "ckpt_dir", None)
+    options = {"base": base if checkpoint else None, "processor": getattr(arguments, "processor", None)}
+    return load(
+        checkpoint or base or arguments.model_type,
+        arguments.device,
+        arguments.dtype,
+        arguments.hub or None,
+        arguments.compile,
+        **{name: value for name, value in options.items() if value is not None},
+    )
 
 
 def generate_kwargs(arguments: argparse.Namespace, names: Sequence[str] = GENERATE_OPTIONS) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from ..loading.registry import MODELS
+from ..output_files import replace_file
 from ..predictor import Predictor
 from ..results import Result
 from ..scenes import sample_path, sample_scene
@@ -63,7 +64,9 @@ def run_demo(predictor: Predictor, folder: str | Path) -> Path:
 
     path = Path(folder) / "gallery.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    gallery([(result.image, result) for result in results]).savefig(path)
+    figure = gallery([(result.image, result) for result in results])
+    with replace_file(path) as temporary:
+        figure.savefig(temporary)
     print(f"\nAll results: {path.resolve()}\n{_NEXT_STEPS}")
     return path
 

@@ -37,7 +37,8 @@ def evaluate_dataset(
     predictor = load()
     if spec.kind == "scenes":
         return evaluate_scenes(predictor, ScenesReader(spec).seeds, tasks, batch_size, **generate_kwargs)
-    examples = load_examples([spec], RowValidator(predictor.template)).require_valid()
+    validator = RowValidator.for_model(predictor.model, predictor.processor)
+    examples = load_examples([spec], validator).require_valid()
     selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]
     if not selected:
         raise DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")

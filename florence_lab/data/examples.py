@@ -42,7 +42,8 @@ class Example:
     Attributes:
         image: where the image comes from. `load_image` decodes it; the example does not keep the decoded image.
         prompt: the task, its phrase or region, and the text that the model reads.
-        target: the text that the model should generate, in Florence-2's answer grammar; "" if it is unknown.
+        target: the text that the model should generate, in Florence-2's answer grammar; "" if it is unknown, or if the
+            answer is that there is nothing.
         source: where the example comes from, for messages: `"train.jsonl, row 12"`, `"scene 1000003"`.
         image_size: (width, height) of the image in pixels.
     """

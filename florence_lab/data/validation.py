@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..exceptions import ImageError, PromptError
-from ..results import Instances, Text
+from ..exceptions import ArgumentError, ImageError, PromptError, shorten
 from ..tasks import Task, get_task
-from ..template.locations import LOCATION_RE, NUM_BINS, format_location_tokens
+from ..template.grammar import validate_target
+from ..template.locations import format_location_tokens
 from ..template.prompts import Prompt
-from ..template.targets import Instance, format_target, to_instances
+from ..template.targets import Instance, format_target
 from ..template.template import FlorenceTemplate
-from ..template.vocabulary import split_text
 from .examples import Example, ImageSource, SceneReference, load_image_source
-from .rows import AnnotatedRow, Annotation, RawRow, RowError, TextRow
+from .objects import check_text, parse_boxes, parse_object, validate_annotation
+from .rows import AnnotatedRow, InvalidRow, RawRow, RowError, TextRow, to_row_error
 
-BOX_TOLERANCE = 1.0
-"""Boxes may exceed the image by this many pixels, because of rounding. They are clipped."""
+if TYPE_CHECKING:
+    from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-BOX_UNITS = ("real", "norm_1000", "norm_1")
-"""ms-swift's `bbox_type`: pixels, thousandths of the sides of the image, fractions of the sides."""
-
+_PLACEHOLDERS = ("<bbox>", "<ref-object>")
 _MIXED_PLACEHOLDERS = (
     "a row with objects has <bbox> in its query and <ref-object> in its response, or the other way round"
 )
-
-
-class InvalidRow(ValueError):
-    """A row, or an annotation of it, that cannot be used.
-
-    Attributes:
-        kind: the kind of fault.
-        details: the particulars.
-    """
-
-    def __init__(self, kind: str, details: str = "") -> None:
-        super().__init__(kind, details)
-        self.kind, self.details = kind, details
-
-    def at(self, source: str) -> RowError:
-        """Return the fault with the place where it stands."""
-        return RowError(source, self.kind, self.details)
 
 
 class ValidatedRow(NamedTuple):
@@ -59,21 +42,38 @@ class ValidatedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class RowValidator:
-    """Turns a row into examples.
+    """Turns a row into examples. Every fault of a row is a `RowError`; nothing is raised.
 
-    The image is opened, boxes are converted to pixels and must lie in the image, the prompt must be valid, and the target must
-    be in the answer grammar of the task, so that `parse_text` reads all of it.
+    The image is opened, boxes are converted to pixels and must lie in the image, the prompt must be valid and short enough for the
+    model, and the target must be a whole answer in the answer grammar of the task, see `validate_target`.
 
     Attributes:
-        template: with the tokenizer of the model, which counts the tokens of targets.
+        template: with the tokenizer of the model, which counts the tokens of prompts and targets.
         max_target_tokens: maximum length of a target in tokens, including `<s>` and `</s>`.
-        require_target: whether a row without a target is invalid. Inference needs none.
+        require_target: whether a row without a response is invalid. Inference needs none, and takes the first of several answers.
+            An empty response is valid: it teaches that there is nothing to find.
+        max_prompt_tokens: maximum length of a prompt in tokens, including `<s>` and `</s>`; None does not limit it.
     """
 
     template: FlorenceTemplate
     max_target_tokens: int = 1024
     require_target: bool = True
+    max_prompt_tokens: int | None = None
     _image_sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        max_target_tokens: int = 1024,
+        require_target: bool = True,
+    ) -> RowValidator:
+        """Return the validator of the rows for a model, whose encoder limits the length of prompts."""
+        from ..inference.generation import max_prompt_tokens
+
+        limit = max_prompt_tokens(model, processor.num_image_tokens)
+        return cls(FlorenceTemplate(processor.tokenizer), max_target_tokens, require_target, limit)
 
     def __call__(self, row: RawRow | RowError) -> ValidatedRow:
         """Return the examples of a row and its errors. Threads may call this at the same time."""
@@ -83,10 +83,10 @@ class RowValidator:
             size = self.image_size(row.image)
             if isinstance(row, AnnotatedRow):
                 return self._validate_annotated(row, size)
-            pairs = expand_objects(row, size)
+            pairs = list(self._expand(row, size))
             return ValidatedRow([self._to_example(row, query, target, size) for query, target in pairs], [])
-        except InvalidRow as error:
-            return ValidatedRow([], [error.at(row.source)])
+        except Exception as error:  # a value that no check foresees must not end the run either
+            return ValidatedRow([], [to_row_error(error, row.source)])
 
     def image_size(self, image: ImageSource | None) -> tuple[int, int]:
         """Return (width, height) of an image, which is opened for that.
@@ -108,93 +108,145 @@ class RowValidator:
             self._image_sizes[image] = size
         return size
 
+    def _expand(self, row: TextRow, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """Yield the (query, target) pairs of a row: one for each answer, or for each object that the query asks about."""
+        query = check_text("query", row.query)
+        if not row.has_response and self.require_target:
+            raise InvalidRow("no response", 'the row has none; an empty answer is null or ""')
+        answers = to_answers(row.response)
+        if row.answers == "first" or not self.require_target:
+            answers = answers[:1]
+        for answer in answers:
+            if len(row.boxes):
+                yield fill_boxes(row, query, answer, size)
+            elif not _is_empty(row.objects):
+                yield from expand_objects(row, query, answer, size)
+            elif placeholder := next((p for p in _PLACEHOLDERS if p in query or p in answer), None):
+                detail = f"{placeholder} in {shorten(query)}, {shorten(answer)}"
+                raise InvalidRow("placeholder without objects", detail)
+            else:
+                yield query, answer
+
     def _validate_annotated(self, row: AnnotatedRow, size: tuple[int, int]) -> ValidatedRow:
         """Return the example of a row without its invalid annotations, each of which is an error of its own."""
-        if row.image_size not in (None, size):
-            stated = "the annotations state {} x {} pixels, but the image has {} x {}".format(*row.image_size, *size)
-            raise InvalidRow("wrong image size", stated)
+        if row.image_size is not None and tuple(row.image_size) != size:
+            stated = " x ".join(map(shorten, row.image_size))
+            detail = f"the annotations state {stated} pixels, but the image has {size[0]} x {size[1]}"
+            raise InvalidRow("wrong image size", detail)
         instances: list[Instance] = []
-        errors: list[RowError] = []
+        errors: list[RowError] = [*row.errors]
         for annotation in row.annotations:
             try:
-                instances.append(validate_annotation(annotation, size, needs_polygons=row.task.result == "polygons"))
-            except InvalidRow as error:
-                errors.append(error.at(annotation.source))
-        if not instances:
+                instances.append(validate_annotation(annotation, size, row.task, row.class_names, row.unit))
+            except Exception as error:
+                errors.append(to_row_error(error, annotation.source))
+        if errors and not instances:
             return ValidatedRow([], errors)
-        region = _format_region(instances[0], size) if row.task.input == "region" else ""
-        target = _write_target(row.task, instances, size, region)
-        return ValidatedRow([self._to_example(row, row.task.token + region, target, size)], errors)
+        query = row.task.token + check_text("phrase", row.phrase)
+        if row.task.input == "region":
+            if len(instances) != 1:
+                raise InvalidRow("no region", f"{row.task.name} asks about one object, not {len(instances)}")
+            query += _format_region(instances[0], size)
+        region = query.removeprefix(row.task.token) if row.task.input == "region" else ""
+        target = _write_target(row.task, instances, size, region) if instances else ""
+        return ValidatedRow([self._to_example(row, query, target, size)], errors)
 
     def _to_example(self, row: RawRow, query: str, target: str, size: tuple[int, int]) -> Example:
+        prompt = self._build_prompt(query, size)
+        try:
+            target = validate_target(check_text("response", target), prompt)
+        except ArgumentError as error:
+            raise InvalidRow("target does not fit the task", str(error)) from error
+        if (length := self._count_tokens(target)) > self.max_target_tokens:
+            raise InvalidRow("target too long", f"{length} tokens; max_length is {self.max_target_tokens}")
+        assert row.image is not None  # `image_size` has opened it
+        return Example(row.image, prompt, target, row.source, size)
+
+    def _build_prompt(self, query: str, size: tuple[int, int]) -> Prompt:
         try:
             prompt = self.template.build_prompt(query, image_size=size)
         except PromptError as error:
             raise InvalidRow("invalid query", str(error)) from error
-        if target.strip():
-            check_target(target, prompt, size)
-        elif self.require_target:
-            raise InvalidRow("empty target")
-        if self.template.tokenizer is not None:
-            length = len(self.template.tokenizer(target)["input_ids"])
-            if length > self.max_target_tokens:
-                raise InvalidRow("target too long", f"{length} tokens; max_length is {self.max_target_tokens}")
-        assert row.image is not None  # `image_size` has opened it
-        return Example(row.image, prompt, target, row.source, size)
+        limit = self.max_prompt_tokens
+        if limit is not None and (length := self._count_tokens(prompt.prompt)) > limit:
+            raise InvalidRow("query too long", f"{length} tokens; the model reads at most {limit} besides the image")
+        return prompt
+
+    def _count_tokens(self, text: str) -> int:
+        tokenizer = self.template.tokenizer
+        # not verbose: transformers would warn of long texts, which become row errors
+        return 0 if tokenizer is None else len(tokenizer(text, verbose=False)["input_ids"])
 
 
-def check_target(target: str, prompt: Prompt, image_size: tuple[int, int]) -> None:
-    """Verify that a target is in the answer grammar of its task: parsing it loses no location and no label.
+def to_answers(response: Any) -> list[str]:
+    """Return the answers of a row.
 
-    Targets of free-form questions may contain anything.
+    Args:
+        response: text, a list of texts, a number, or None for the empty answer.
 
     Raises:
-        InvalidRow: if it is not.
+        InvalidRow: for anything else, and for an empty list.
     """
-    task = prompt.task
-    if not task.token:
-        return
-    result = FlorenceTemplate().parse_text(target, prompt, image_size)
-    locations = LOCATION_RE.findall(target)
-    if isinstance(result, Text):
-        if not result.text:
-            raise InvalidRow("target does not fit the task", f"{task.name} answers with text, but got {target!r}")
-        if locations and "".join(locations) != prompt.text:
-            raise InvalidRow(
-                "target does not fit the task",
-                f"{task.name} answers with text, and with no location other than its region: {target[:100]!r}",
-            )
-        return
-    assert isinstance(result, Instances)
-    parsed = _write_target(task, to_instances(result), image_size) if len(result) else ""
-    labels = {span.text.strip() for span in split_text(target)[1] if span.is_text} - {""}
-    lost = sorted(labels - set(result.labels.tolist()))
-    if not len(result) or lost or len(LOCATION_RE.findall(parsed)) != len(locations):
-        problem = f"no location for {', '.join(lost)}" if lost else "incomplete locations"
-        raise InvalidRow("target does not fit the task", f"{problem} in {target[:100]!r} for {task.name}")
+    if isinstance(response, (list, tuple, np.ndarray)):
+        if not len(response):
+            raise InvalidRow("invalid response", 'the list has no answer; an empty answer is null or ""')
+        return [check_text("response", answer) for answer in response]
+    if response is None:
+        return [""]
+    if isinstance(response, Real) and not isinstance(response, bool):
+        return [_format_number(response)]
+    return [check_text("response", response)]
 
 
-def expand_objects(row: TextRow, image_size: tuple[int, int]) -> list[tuple[str, str]]:
-    """Return the (query, target) pairs of a row. Objects of ms-swift give prompts with boxes, or one prompt to find them.
+def _format_number(number: Real) -> str:
+    """Return a number as decimal digits."""
+    if isinstance(number, Integral):
+        return str(int(number))
+    if not np.isfinite(float(number)):
+        raise InvalidRow("invalid response", f"{number} is no finite number")
+    return format(Decimal(repr(float(number))), "f")
+
+
+def fill_boxes(row: TextRow, query: str, response: str, image_size: tuple[int, int]) -> tuple[str, str]:
+    """Return the query and response of a row with the location tokens of its boxes in place of `<bbox>`.
+
+    Raises:
+        InvalidRow: if there are more or fewer boxes than placeholders, and for boxes that are not in the image.
+    """
+    boxes = parse_boxes(row.boxes, row.unit, image_size)
+    num_placeholders = query.count("<bbox>") + response.count("<bbox>")
+    if len(boxes) != num_placeholders:
+        raise InvalidRow("placeholders do not fit the boxes", f"{len(boxes)} boxes for {num_placeholders} x <bbox>")
+    tokens = (format_location_tokens(box, image_size) for box in boxes)
+    query, response = (re.sub("<bbox>", lambda _: next(tokens), text) for text in (query, response))
+    return query, response
+
+
+def expand_objects(row: TextRow, query: str, response: str, image_size: tuple[int, int]) -> list[tuple[str, str]]:
+    """Return the (query, target) pairs of a row with ms-swift's objects: prompts with boxes, or one prompt to find them.
 
     Raises:
         InvalidRow: for malformed objects.
     """
-    if not row.objects:
-        return [(row.query, row.response)]
-    instances = [instance for item in row.objects for instance in parse_object(item, image_size)]
-    if "<bbox>" in row.query and "<ref-object>" in row.response:
+    if not isinstance(row.objects, (list, tuple, np.ndarray)):
+        raise InvalidRow("invalid objects", f"expected a list of objects, but got {shorten(row.objects)}")
+    instances = [instance for item in row.objects for instance in parse_object(item, image_size, row.class_names)]
+    if "<bbox>" in query and "<ref-object>" in response:
         task = get_task("<REGION_TO_DESCRIPTION>")
         regions = [_format_region(instance, image_size) for instance in instances]
         return [
             (task.token + region, _write_target(task, [instance], image_size, region))
             for region, instance in zip(regions, instances, strict=True)
         ]
-    if "<ref-object>" in row.query and "<bbox>" in row.response:
+    if "<ref-object>" in query and "<bbox>" in response:
         task = get_task("<OPEN_VOCABULARY_DETECTION>")
         phrases = " and ".join(dict.fromkeys(instance.label for instance in instances))
         return [(task.token + phrases, _write_target(task, instances, image_size))]
     raise InvalidRow("objects without placeholders", _MIXED_PLACEHOLDERS)
+
+
+def _is_empty(objects: Any) -> bool:
+    return objects is None or (isinstance(objects, (list, tuple, np.ndarray)) and not len(objects))
 
 
 def _write_target(task: Task, instances: Sequence[Instance], image_size: tuple[int, int], region: str = "") -> str:
@@ -212,60 +264,6 @@ def _write_target(task: Task, instances: Sequence[Instance], image_size: tuple[i
 def _format_region(instance: Instance, image_size: tuple[int, int]) -> str:
     """Return the box of an instance as the region of a prompt."""
     return format_location_tokens(np.asarray(instance.box, float), image_size)
-
-
-def parse_object(item: Mapping[str, Any], image_size: tuple[int, int]) -> list[Instance]:
-    """Return an instance for each box of an object of ms-swift: `{"caption", "bbox", "bbox_type", "image"}`.
-
-    Raises:
-        InvalidRow: for a missing caption, an unknown unit, a malformed box, and a box that is not in the image.
-    """
-    label = str(item.get("caption", "")).strip()
-    if not label:
-        raise InvalidRow("object without a caption", json.dumps(item, ensure_ascii=False, default=str)[:100])
-    if item.get("image", 0) not in (0, None):
-        raise InvalidRow("more than one image", f"an object refers to image {item['image']}, but a row has one image")
-    unit = item.get("bbox_type", "real")
-    if unit not in BOX_UNITS:
-        raise InvalidRow("unknown bbox_type", f"{unit!r}; expected {', '.join(BOX_UNITS)}")
-    try:
-        boxes = np.array(item["bbox"], float).reshape(-1, 4)
-    except (KeyError, TypeError, ValueError):
-        raise InvalidRow("invalid box", f"{item.get('bbox')!r}; expected x0, y0, x1, y1") from None
-    if unit != "real":
-        boxes = boxes * np.array(image_size * 2, float) / (NUM_BINS if unit == "norm_1000" else 1)
-    return [Instance(label, validate_box(box, image_size)) for box in boxes]
-
-
-def validate_annotation(annotation: Annotation, image_size: tuple[int, int], needs_polygons: bool) -> Instance:
-    """Return an annotation as an instance.
-
-    Raises:
-        InvalidRow: if its box is not in the image, or if it lacks the polygons that the task needs.
-    """
-    box = validate_box(annotation.box, image_size)
-    if needs_polygons and not annotation.polygons:
-        raise InvalidRow("no polygon", "the segmentation is missing, empty or malformed")
-    for polygon in annotation.polygons:
-        if len(polygon) < 3 or not np.isfinite(polygon).all():
-            raise InvalidRow("invalid polygon", f"expected at least three vertices x, y: {polygon.tolist()!r}")
-    return Instance(annotation.label, box, annotation.polygons)
-
-
-def validate_box(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Return a box (x0, y0, x1, y1) in pixels, clipped to the image.
-
-    Raises:
-        InvalidRow: if the box has no area or exceeds the image by more than `BOX_TOLERANCE`.
-    """
-    x0, y0, x1, y1 = box.tolist()
-    width, height = image_size
-    shown = f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) in an image of {width} x {height} pixels"
-    if not (x0 < x1 and y0 < y1):  # also if a coordinate is not a number
-        raise InvalidRow("box without area", shown)
-    if min(x0, y0) < -BOX_TOLERANCE or x1 > width + BOX_TOLERANCE or y1 > height + BOX_TOLERANCE:
-        raise InvalidRow("box outside the image", shown)
-    return np.clip(box, 0, np.array([width, height] * 2, float))
 
 
 def summarize_row_errors(errors: Iterable[RowError], examples_per_kind: int = 5) -> str:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..argument_validation import validate_arguments
 from ..data.examples import Example
-from ..exceptions import ImageError, PromptError
+from ..exceptions import ImageError, PromptError, summarize_error
+from ..output_files import prepare_output_folder, replace_file, write_text
 from ..results import Result
 from ..tasks import Metric, Task
 from .metrics import METRIC_SUITES, MetricSuite, metric_suite
-from .predictions import ANSWERS_FILE, Prediction, check_batch_size, predict_examples, write_predictions
+from .predictions import ANSWERS_FILE, Prediction, predict_examples, write_predictions
+from .settings import describe_settings, settings_path, write_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +55,7 @@ class Evaluation:
         predictions: their N results, without images.
         errors: the examples that have no prediction. They do not count in any metric.
         metric_suites: the metrics by `Task.metric`.
+        settings: the model and the settings of generation, see `describe_settings`; None if they are unknown.
     """
 
     model_name: str
@@ -59,6 +63,7 @@ class Evaluation:
     predictions: Sequence[Result]
     errors: Sequence[FailedExample] = ()
     metric_suites: Mapping[Metric, MetricSuite] = field(default_factory=lambda: METRIC_SUITES, repr=False)
+    settings: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -123,9 +128,15 @@ class Evaluation:
         return gallery([(self.examples[i].load_image(), self.predictions[i]) for i in worst], columns=num_per_task)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `metrics.json`, `answers.jsonl` (one `Prediction` a line, failed examples last) and `worst.png`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `metrics.json`, `answers.jsonl` (one `Prediction` a line, failed examples last) and `worst.png`.
+
+        Files of an earlier evaluation are replaced. `answers.settings.json` records the model and the settings. A picture
+        that cannot be drawn, for example because an image file is gone, is a message in the log.
+
+        Raises:
+            ArgumentError: if the folder cannot be written to.
+        """
+        folder = prepare_output_folder("folder", folder)
         metrics = {
             task: {name: _finite_or_none(value) for name, value in of.items()} for task, of in self.metrics.items()
         }
@@ -135,10 +146,17 @@ class Evaluation:
             "errors": len(self.errors),
             "metrics": metrics,
         }
-        (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        (folder / ANSWERS_FILE).unlink(missing_ok=True)
-        write_predictions(folder / ANSWERS_FILE, self._rows())
-        self.plot_worst().savefig(folder / "worst.png")
+        with replace_file(folder / ANSWERS_FILE) as temporary:
+            write_predictions(temporary, self._rows())
+        settings_path(folder / ANSWERS_FILE).unlink(missing_ok=True)
+        if self.settings is not None:
+            write_settings(folder / ANSWERS_FILE, self.settings)
+        write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
+        try:
+            with replace_file(folder / "worst.png") as temporary:
+                self.plot_worst().savefig(temporary)
+        except Exception as error:  # an image that is gone, or whatever Matplotlib cannot draw
+            logger.warning("%s could not be drawn: %s", folder / "worst.png", summarize_error(error))
         return folder
 
     def _rows(self) -> Iterable[Prediction]:
@@ -148,6 +166,7 @@ class Evaluation:
             yield Prediction.from_outcome(example, error)
 
 
+@validate_arguments
 def evaluate(
     predictor: Predictor,
     examples: Iterable[Example],
@@ -169,9 +188,8 @@ def evaluate(
         not accept, are in its `errors`.
 
     Raises:
-        ValueError: for a batch size below 1, or an unknown argument in `generate_kwargs`.
+        ArgumentError: for a batch size below 1, or an unknown argument in `generate_kwargs`.
     """
-    check_batch_size(batch_size)
     evaluated: list[Example] = []
     predictions: list[Result] = []
     errors: list[FailedExample] = []
@@ -193,7 +211,14 @@ def evaluate(
         logger.warning(
             "%d examples have no prediction; the first is %s: %s", len(errors), first.example.source, first.error
         )
-    return Evaluation(predictor.name, evaluated, predictions, errors, metric_suites or METRIC_SUITES)
+    return Evaluation(
+        predictor.name,
+        evaluated,
+        predictions,
+        errors,
+        metric_suites or METRIC_SUITES,
+        describe_settings(predictor, generate_kwargs),
+    )
 
 
 def metric_names(tasks: Iterable[Task], metric_suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> list[str]:

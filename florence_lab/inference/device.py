@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import torch
 
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError, shorten, summarize_error
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _LONG_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
-def select_device(device: str) -> torch.device:
+@validate_arguments
+def select_device(device: str | torch.device) -> torch.device:
     """Return the device of a name. `"auto"` is CUDA if available, else MPS, else the CPU.
 
     Raises:
-        ValueError: if the device is not available.
+        ArgumentError: if the device is not available.
     """
     if device != "auto":
         try:
-            return torch.empty(0, device=device).device  # fails here, not after the weights have been read
-        except (RuntimeError, AssertionError) as error:  # an AssertionError if PyTorch was built without the device
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"no device {device!r}: use auto, cpu, cuda, cuda:0 or mps ({reason})") from error
+            selected = torch.empty(0, device=device).device  # fails here, not after the weights have been read
+        except Exception as error:  # a backend that PyTorch was built without raises many types
+            raise ArgumentError(
+                f"no device {shorten(str(device))}: use auto, cpu, cuda, cuda:0 or mps ({summarize_error(error)})"
+            ) from error
+        if selected.type == "meta":
+            raise ArgumentError("no device 'meta': it computes nothing; use auto, cpu, cuda, cuda:0 or mps")
+        return selected
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@validate_arguments
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype of a name.
 
@@ -34,7 +43,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         device: the device of the model.
 
     Raises:
-        ValueError: for an unknown name, or a dtype that is not floating-point.
+        ArgumentError: for an unknown name, or a dtype that is not floating-point.
     """
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
@@ -42,7 +51,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         return torch.bfloat16 if has_native_bf16(device) else torch.float32
     name = _LONG_NAMES.get(str(dtype), dtype)
     if name not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: use auto, {', '.join([*DTYPES, *_LONG_NAMES])}")
+        raise ArgumentError(f"unknown dtype {shorten(dtype)}: use auto, {', '.join([*DTYPES, *_LONG_NAMES])}")
     return DTYPES[str(name)]
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -21,14 +20,23 @@ from transformers import Florence2ForConditionalGeneration, PreTrainedTokenizerB
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
+from ..argument_validation import validate_fields
+from ..exceptions import ArgumentError, shorten, summarize_error
+from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .davit import DAVIT_ATTENTION, register_davit_attention
-from .decoding import LANGUAGE_ATTENTION, TokenScoreRecorder, greedy_search, register_language_attention
+from .decoding import (
+    LANGUAGE_ATTENTION,
+    TokenScoreRecorder,
+    attention_weights,
+    greedy_search,
+    register_language_attention,
+)
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
-UNSUPPORTED_GENERATE_KWARGS = ("num_return_sequences", "return_dict_in_generate")
-"""Keyword arguments with which transformers' `generate` returns something else than one sequence per prompt."""
+_NULLABLE = ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+"""Settings that None switches off. For others, None is the default."""
 
 _POSITIONS_PER_CHUNK = 128  # 26 MB of float32 logits for a vocabulary of 51,290 tokens
 
@@ -47,6 +55,9 @@ class EncodedImage:
 
     image: Image.Image
     tokens: torch.Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,10 +91,12 @@ class Generation:
     Attributes:
         token_ids: T int64 on the model's device, up to and including `</s>`, without the start token and padding.
         probabilities: of the T tokens, before any processing of the logits; None if they were not requested.
+        is_truncated: whether the limit of length or time ended the sequence, and not the model.
     """
 
     token_ids: torch.Tensor
     probabilities: TokenProbabilities | None = None
+    is_truncated: bool = False
 
 
 def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForConditionalGeneration:
@@ -140,20 +153,15 @@ def resolve_generation_kwargs(model: Florence2ForConditionalGeneration, override
         overrides: the caller's arguments, such as `num_beams`.
 
     Raises:
-        ValueError: for unknown arguments, and for those that do not give one sequence per prompt.
+        ArgumentError: for unknown arguments, values out of their range, and arguments that do not give one sequence per
+            prompt; also for invalid settings in `model.generation_config`.
     """
-    kwargs = dict(overrides)
-    config = model.generation_config
-    for name in kwargs:
-        if name not in vars(config) or name in UNSUPPORTED_GENERATE_KWARGS:
-            closest = [n for n in get_close_matches(name, vars(config), n=1) if n != name]
-            hint = f"; did you mean {closest[0]!r}?" if closest else ""
-            raise ValueError(f"unsupported generation argument {name!r}{hint}")
+    config, vocab_size = model.generation_config, text_config(model).vocab_size
+    validate_stored_settings(config, vocab_size)
+    nullable = {name: None for name in _NULLABLE if name in overrides and overrides[name] is None}
+    kwargs = validate_generation_settings(overrides, vocab_size) | nullable
     if kwargs.get("do_sample") and "num_beams" not in kwargs:
         kwargs["num_beams"] = 1  # sampling draws a single sequence
-    num_beams = kwargs.get("num_beams")
-    if num_beams is not None and num_beams < 1:
-        raise ValueError(f"num_beams must be 1 (greedy) or more, got {num_beams}")
     if kwargs.get("num_beams", config.num_beams) in (None, 1):
         kwargs.setdefault("early_stopping", False)  # only beams stop early; transformers warns otherwise
     if kwargs.get("max_new_tokens") is None:
@@ -188,13 +196,14 @@ def generate(
         if score_rows and location_ids is not None:
             recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
         custom = {"custom_generate": partial(greedy_search, on_step=recorder)}
-    sequences = model.generate(
-        # beam search repeats the hidden states in place, so it gets a container of its own
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
-        attention_mask=encoded.attention_mask,
-        **custom,
-        **generate_kwargs,
-    )
+    with generation_errors(generate_kwargs):
+        sequences = model.generate(
+            # beam search repeats the hidden states in place, so it gets a container of its own
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
+            attention_mask=encoded.attention_mask,
+            **custom,
+            **generate_kwargs,
+        )
     generations = []
     for row, sequence in enumerate(sequences):
         token_ids, probabilities = trim_at_eos(model, sequence[1:]), None
@@ -202,16 +211,56 @@ def generate(
             probabilities = recorder.probabilities(row) if recorder else None
             if probabilities is None:
                 probabilities = score(model, token_ids, encoded[row : row + 1], location_ids)
-        generations.append(Generation(token_ids, probabilities))
+        truncated = is_truncated(model, token_ids, encoded[row : row + 1], generate_kwargs)
+        generations.append(Generation(token_ids, probabilities, truncated))
     return generations
+
+
+@contextmanager
+def generation_errors(generate_kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn the errors that transformers' `generate` raises for a combination of settings into an `ArgumentError`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        shown = {name: value for name, value in generate_kwargs.items() if value is not None}
+        raise ArgumentError(f"cannot generate with {shorten(shown, 200)}: {summarize_error(error)}") from error
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise ArgumentError("sampling failed: the model gives probabilities that are not finite") from error
+
+
+@torch.inference_mode()
+def is_truncated(
+    model: Florence2ForConditionalGeneration,
+    token_ids: torch.Tensor,
+    encoded: EncodedPrompts,
+    generate_kwargs: Mapping[str, Any],
+) -> bool:
+    """Return whether the limit of length or time ended a sequence, and not the model.
+
+    The published checkpoints force `</s>` at the limit; the sequence is then truncated unless `</s>` is also the most probable
+    token at its end.
+
+    Args:
+        model: the model.
+        token_ids: T token ids without the start token, see `Generation`.
+        encoded: the encoded prompt.
+        generate_kwargs: see `resolve_generation_kwargs`.
+    """
+    ends = _eos_ids(model, generate_kwargs)
+    if not len(token_ids) or int(token_ids[-1]) not in ends:
+        return True
+    forced = generate_kwargs.get("forced_eos_token_id", model.generation_config.forced_eos_token_id)
+    if forced is None or len(token_ids) < generate_kwargs["max_new_tokens"]:
+        return False
+    hidden_states, _ = run_decoder(model, token_ids, encoded)
+    return int(next(next_token_probabilities(model, hidden_states[-1:])).argmax()) not in ends
 
 
 def trim_at_eos(model: Florence2ForConditionalGeneration, token_ids: torch.Tensor) -> torch.Tensor:
     """Cut a generated sequence, without its start token, after its first `</s>`."""
-    eos = model.generation_config.eos_token_id
-    if eos is None:
-        eos = text_config(model).eos_token_id
-    ends = torch.isin(token_ids, torch.as_tensor(eos, device=token_ids.device)).nonzero()
+    ends = torch.isin(token_ids, torch.tensor(_eos_ids(model), device=token_ids.device)).nonzero()
     return token_ids[: int(ends[0]) + 1] if len(ends) else token_ids
 
 
@@ -228,8 +277,7 @@ def run_decoder(
         model: the model.
         token_ids: T token ids without the start token.
         encoded: one encoded prompt.
-        output_attentions: return the cross-attention, for which the decoder must run with "eager" attention, see
-            `attention_implementation`.
+        output_attentions: return the cross-attention. The attention functions of `prepare_model` or "eager" must be selected.
 
     Returns:
         The hidden states from which each token is predicted (T x d), and the cross-attention (layers x heads x T x S float32)
@@ -237,13 +285,14 @@ def run_decoder(
     """
     start_id = model.generation_config.decoder_start_token_id
     start = token_ids.new_tensor([text_config(model).decoder_start_token_id if start_id is None else start_id])
-    output = model.model.language_model.decoder(
-        input_ids=torch.cat([start, token_ids[:-1]])[None],
-        encoder_hidden_states=encoded.hidden_states,
-        encoder_attention_mask=encoded.attention_mask,
-        use_cache=False,
-        output_attentions=output_attentions,
-    )
+    with attention_weights() if output_attentions else nullcontext():
+        output = model.model.language_model.decoder(
+            input_ids=torch.cat([start, token_ids[:-1]])[None],
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attention_mask=encoded.attention_mask,
+            use_cache=False,
+            output_attentions=output_attentions,
+        )
     attentions = None
     if output_attentions:
         attentions = torch.stack([layer[0].float() for layer in output.cross_attentions])
@@ -289,17 +338,6 @@ def score(
     return TokenProbabilities(np.concatenate(generated), np.concatenate(locations))
 
 
-@contextmanager
-def attention_implementation(module: Any, name: str) -> Iterator[None]:
-    """Temporarily select another attention function of transformers, such as "eager" to obtain attention weights."""
-    before = module.config._attn_implementation  # transformers has no public getter
-    module.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        module.set_attn_implementation(before)
-
-
 class GenerationInterrupted(Exception):
     """Raised within the model when `interruptible` is asked to stop."""
 
@@ -329,6 +367,13 @@ def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callabl
 def text_config(model: Florence2ForConditionalGeneration) -> Any:
     """Return the configuration of the language model, which transformers types as a union."""
     return model.config.text_config
+
+
+def _eos_ids(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any] | None = None) -> list[int]:
+    """The ids of the tokens that end a sequence."""
+    candidates = [(generate_kwargs or {}).get("eos_token_id"), model.generation_config.eos_token_id]
+    ids = next((ids for ids in candidates if ids is not None), text_config(model).eos_token_id)
+    return list(ids) if isinstance(ids, Sequence) else [ids]
 
 
 def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:

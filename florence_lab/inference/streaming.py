@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..template.confidence import TokenProbabilities
 from .decoding import TokenScoreRecorder, stream_search
-from .generation import EncodedPrompts
+from .generation import EncodedPrompts, generation_errors
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def stream(
     recorder = None
     if location_ids is not None:
         recorder = TokenScoreRecorder([0], location_ids, model.config.image_token_id)
-    with torch.inference_mode():
+    with torch.inference_mode(), generation_errors(generate_kwargs):
         tokens = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
             attention_mask=encoded.attention_mask,

@@ -81,7 +81,7 @@ class _ModelScope(_Hub):
     def download(self, repo_id: str, patterns: list[str]) -> str:
         from modelscope import snapshot_download
 
-        with _suppress_logs("modelscope", "modelscope_hub"):
+        with suppress_logs("modelscope", "modelscope_hub"):
             # Given explicitly, as the library keeps the cache and endpoint of its first use.
             folder = snapshot_download(
                 repo_id, allow_patterns=patterns, cache_dir=str(self.cache()), endpoint=self.endpoint()
@@ -125,7 +125,7 @@ class _HuggingFace(_Hub):
     def download(self, repo_id: str, patterns: list[str]) -> str:
         from huggingface_hub import snapshot_download
 
-        with _suppress_logs("huggingface_hub"):
+        with suppress_logs("huggingface_hub"):
             return str(snapshot_download(repo_id, allow_patterns=patterns))
 
 
@@ -217,7 +217,7 @@ def _hub_ids(name: str) -> dict[str, str]:
 
 def _download(ids: dict[str, str], hub: str) -> Path:
     try:
-        _check_reachable(HUBS[hub])
+        check_reachable(HUBS[hub])
         return _download_files(HUBS[hub], ids[hub])
     except HubError as error:
         manual_dir = _ModelScope.cache() / _ModelScope.format_layout(_MANUAL_LAYOUT, ids["modelscope"])
@@ -229,7 +229,7 @@ def _download(ids: dict[str, str], hub: str) -> Path:
         ) from error.__cause__
 
 
-def _check_reachable(hub: _Hub) -> None:
+def check_reachable(hub: _Hub) -> None:
     """Raise a HubError within seconds if the hub is not reachable. The libraries retry for minutes."""
     import requests
 
@@ -266,7 +266,7 @@ def _http_status(error: BaseException | None) -> int | None:
 
 
 @contextmanager
-def _suppress_logs(*names: str) -> Iterator[None]:
+def suppress_logs(*names: str) -> Iterator[None]:
     """Show only errors of the named loggers. Progress bars are not log messages and stay."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

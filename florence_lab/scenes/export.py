@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..output_files import replace_file, write_text
 from ..tasks import TASKS, get_task
 from .layout import CATEGORIES
 from .rendering import save_image
-from .scene import Scene, draw_scene
+from .scene import Scene, check_size, draw_scene
 from .types import SceneObject
 
 
@@ -41,16 +42,17 @@ def write_dataset(
         The folder.
 
     Raises:
-        ValueError: for an unknown category or task.
+        ValueError: for an unknown category or task, and a size that `check_size` refuses; before a file is written.
     """
     from tqdm.auto import tqdm
 
+    check_size(size)
     tokens = [get_task(task).token for task in tasks or TASKS]
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
+    with replace_file(folder / "train.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
         for image_id, seed in enumerate(tqdm(seeds, desc="drawing scenes", unit="scene"), start=1):
             scene = draw_scene(seed, size, max_objects, categories)
             name = f"images/scene_{seed:08d}.png"
@@ -63,7 +65,7 @@ def write_dataset(
             for row in scene_rows(scene, name, tokens):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     coco = {"images": images, "annotations": annotations, "categories": coco_categories(categories)}
-    (folder / "annotations.json").write_text(json.dumps(coco), encoding="utf-8")
+    write_text(folder / "annotations.json", json.dumps(coco))
     return folder
 
 
@@ -71,7 +73,7 @@ def scene_rows(scene: Scene, image: str, tasks: Sequence[str]) -> Iterator[dict[
     """Yield a row `{"query", "response", "images"}` for each task that has an answer in a scene.
 
     Inputs and wordings vary with the seed of the scene. Tasks without ground truth are skipped, and so are empty answers (the
-    text of a scene without any), which fine-tuning rejects.
+    text of a scene without any).
 
     Args:
         scene: the scene.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,7 +12,16 @@ NUM_BINS = 1000
 """Number of location tokens, `<loc_0>` … `<loc_999>`: bins per side of the image (published code, `quantize`)."""
 
 Region = Sequence[float]
-"""A box as (x0, y0, x1, y1) in pixels."""
+"""A box of four numbers, in one of `REGION_FORMATS`."""
+
+RegionFormat = Literal["xyxy", "xywh", "norm_1", "norm_1000"]
+
+REGION_FORMATS: tuple[RegionFormat, ...] = get_args(RegionFormat)
+"""Units of a region: (x0, y0, x1, y1) in pixels; (x0, y0, width, height) in pixels; (x0, y0, x1, y1) as fractions of the sides of
+the image; the same in thousandths. `norm_1` and `norm_1000` are ms-swift's names."""
+
+BOX_TOLERANCE = 1.0
+"""Boxes may exceed the image by this many pixels, because of rounding. They are clipped."""
 
 LOCATION_TOKENS = [f"<loc_{i}>" for i in range(NUM_BINS)]
 
@@ -42,6 +52,21 @@ def bins_to_pixels(bins: np.ndarray | Sequence, image_size: tuple[int, int]) -> 
     """
     bins = np.asarray(bins, np.float64)
     return (bins + 0.5) / NUM_BINS * np.resize(np.asarray(image_size, np.float64), bins.shape[-1])
+
+
+def to_pixels(region: np.ndarray, region_format: RegionFormat, image_size: tuple[int, int]) -> np.ndarray:
+    """Convert a region to (x0, y0, x1, y1) in pixels, float64.
+
+    Args:
+        region: four numbers.
+        region_format: their units, one of `REGION_FORMATS`.
+        image_size: (width, height).
+    """
+    region = np.asarray(region, np.float64)
+    if region_format == "xywh":
+        return np.concatenate([region[:2], region[:2] + region[2:]])
+    units_per_side = {"xyxy": None, "norm_1": 1, "norm_1000": 1000}[region_format]
+    return region if units_per_side is None else region / units_per_side * np.tile(image_size, 2)
 
 
 def format_location_tokens(coordinates: np.ndarray | Sequence, image_size: tuple[int, int]) -> str:

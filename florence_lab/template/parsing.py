@@ -66,6 +66,7 @@ def build_result(
     image_size: tuple[int, int],
     probabilities: TokenProbabilities | None = None,
     image: Image.Image | None = None,
+    truncated: bool = False,
 ) -> Result:
     """Build the typed result of an answer.
 
@@ -76,6 +77,7 @@ def build_result(
         image_size: (width, height) in pixels.
         probabilities: of the generated tokens; without them the result has no scores.
         image: stored in the result.
+        truncated: stored in the result.
     """
     task = prompt.task
     shared: dict[str, Any] = {
@@ -85,6 +87,7 @@ def build_result(
         "prompt": prompt.prompt,
         "phrase": prompt.text,
         "image": image,
+        "truncated": truncated,
     }
     if task.result == "text":
         return Text(text="".join(span.text for span in spans if span.is_text).strip(), **shared)
@@ -188,7 +191,7 @@ def _restore_caption_phrase(label: str, caption: str) -> str:
     caption = caption.lower()
     if label.lower() in caption:
         return label
-    for i in range(1, len(label)):
+    for i in range(max(1, len(label) - len(caption)), len(label)):  # a longer rest is no part of the caption
         beginning, rest = label[:i].strip().lower(), label[i:].lower()
         if rest.startswith(beginning) and re.search(rf"\b{re.escape(rest)}", caption):
             return label[i:]

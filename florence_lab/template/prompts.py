@@ -5,15 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from ..exceptions import PromptError, warn
+from ..argument_validation import validate_text
+from ..exceptions import ArgumentError, PromptError, shorten, warn
 from ..tasks import Task, get_task, split_query
-from .locations import LOCATION_RE, Region, format_location_tokens, parse_location_tokens
+from .locations import (
+    BOX_TOLERANCE,
+    LOCATION_RE,
+    REGION_FORMATS,
+    Region,
+    RegionFormat,
+    format_location_tokens,
+    parse_location_tokens,
+    to_pixels,
+)
 
 _REGION_RE = re.compile(rf"(?:{LOCATION_RE.pattern}){{4}}")
 _CJK_RE = re.compile(r"[\u3400-\u9fff]")
+_SPECIAL_TOKEN_RE = re.compile(r"<image>|</?s>|<pad>|<unk>|<mask>")
 _REGION_FORMS = "a region: (x0, y0, x1, y1) in pixels, or four location tokens <loc_0> … <loc_999>"
 
 
@@ -48,83 +60,128 @@ def build_prompt(
     text: str | Region | None = None,
     image_size: tuple[int, int] | None = None,
     warn_of_language: bool = True,
+    region_format: RegionFormat = "xyxy",
 ) -> Prompt:
     """Return the prompt of a query.
 
     Args:
         query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
             question.
-        text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as four location tokens.
+        text: the phrase, or the region as four numbers or as four location tokens.
         image_size: (width, height). Without it a region in pixels is accepted only if some image can contain it, and the
             prompt is then not complete.
         warn_of_language: warn of a phrase in Chinese, on which Florence-2 was not trained.
+        region_format: the units of a region of four numbers, see `REGION_FORMATS`. A region may exceed the image by
+            `BOX_TOLERANCE` pixels; it is clipped.
 
     Raises:
         PromptError: for an unknown task, and for a missing input or one that the task does not accept.
     """
     if not isinstance(query, str):
-        raise PromptError(f"expected a task token such as '<OD>', or a question, but got {query!r}")
+        raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
+    if region_format not in REGION_FORMATS:
+        raise PromptError(f"region_format must be one of {', '.join(REGION_FORMATS)}, got {shorten(region_format)}")
+    _check_characters(query)
     try:
         task, phrase = split_query(query)
     except ValueError as error:
         raise PromptError(str(error)) from None
     value = "" if text is None else text
+    if isinstance(value, str):
+        _check_characters(value)
     if phrase and not (isinstance(value, str) and not value.strip()):
-        raise PromptError(f"{task.name}: the input was given twice, {phrase!r} in the query and {value!r} as text")
-    phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
+        raise PromptError(
+            f"{task.name}: the input was given twice, {phrase!r} in the query and {shorten(value)} as text"
+        )
+    if task.input == "region" and not isinstance(phrase or value, str):
+        phrase = _format_region(task, cast(Region, value), image_size, region_format)
+    else:
+        phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
         warn(f"Florence-2 was not trained on Chinese; its answer to {phrase!r} may be meaningless")
     return Prompt.from_task(task, phrase)
 
 
+def _check_characters(text: str) -> None:
+    """Raise a `PromptError` for text that cannot be encoded, or that contains a token with a meaning of its own."""
+    try:
+        validate_text("the prompt", text)
+    except ArgumentError as error:
+        raise PromptError(str(error)) from None
+    if match := _SPECIAL_TOKEN_RE.search(text):
+        raise PromptError(f"the prompt {shorten(text)} contains the special token {match[0]}; leave it out")
+
+
 def _validate_no_input(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
     if not isinstance(value, str) or value.strip():
-        raise PromptError(f"{task.name} takes no input, but got {value!r}")
+        raise PromptError(f"{task.name} takes no input, but got {shorten(value)}")
     return ""
 
 
 def _validate_phrase(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
     if not isinstance(value, str):
-        raise PromptError(f"{task.name} takes a phrase, but got {value!r}")
+        raise PromptError(f"{task.name} takes a phrase, but got {shorten(value)}")
     if not value.strip():
         example = f", as in {task.token}a sheep" if task.token else ""
         raise PromptError(f"{task.name} needs a phrase{example}")
     return value.strip()
 
 
-def _validate_region(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
-    if isinstance(value, str):
-        return _validate_region_tokens(task, value.strip(), image_size)
+def _validate_region_tokens(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
+    tokens = str(value).strip()
+    if not tokens:
+        raise PromptError(f"{task.name} needs {_REGION_FORMS}")
+    if not _REGION_RE.fullmatch(tokens):
+        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {shorten(value)}")
+    x0, y0, x1, y1 = parse_location_tokens(tokens)
+    if x0 > x1 or y0 > y1:
+        raise PromptError(f"the region {tokens}{_of_image(image_size)} is inverted: x0 <= x1 and y0 <= y1 must hold")
+    return tokens
+
+
+def _format_region(task: Task, value: Region, image_size: tuple[int, int] | None, region_format: RegionFormat) -> str:
+    """The location tokens of a region of four numbers."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()  # a tensor that may require a gradient
     try:
         region = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         region = np.empty(0)
     if region.shape != (4,):
-        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {value!r}")
-    _check_box(region, image_size)
-    return format_location_tokens(region, image_size or (1, 1))
+        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {shorten(value)}")
+    size = image_size or (1, 1)
+    box = to_pixels(region, region_format, size)
+    _check_box(region, box, region_format, image_size)
+    return format_location_tokens(np.clip(box, 0, np.tile(size, 2)), size)
 
 
-def _validate_region_tokens(task: Task, value: str, image_size: tuple[int, int] | None) -> str:
-    if not value:
-        raise PromptError(f"{task.name} needs {_REGION_FORMS}")
-    if not _REGION_RE.fullmatch(value):
-        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {value!r}")
-    x0, y0, x1, y1 = parse_location_tokens(value)
-    if x0 > x1 or y0 > y1:
-        raise PromptError(f"the region {value}{_of_image(image_size)} is inverted: x0 <= x1 and y0 <= y1 must hold")
-    return value
+def _check_box(
+    region: np.ndarray, box: np.ndarray, region_format: RegionFormat, image_size: tuple[int, int] | None
+) -> None:
+    """Raise a `PromptError` for a region that is not a box within the image.
 
-
-def _check_box(region: np.ndarray, image_size: tuple[int, int] | None) -> None:
-    x0, y0, x1, y1 = region.tolist()
-    shown = f"the region ({x0:g}, {y0:g}, {x1:g}, {y1:g}){_of_image(image_size)}"
-    if not np.isfinite(region).all():
+    Args:
+        region: as it was given, for messages.
+        box: (x0, y0, x1, y1) in pixels.
+        region_format: the units of the region.
+        image_size: (width, height); without it, only what no image can contain is refused.
+    """
+    units = "" if region_format == "xyxy" else f" in {region_format}"
+    shown = f"the region ({', '.join(f'{value:g}' for value in region)}){units}{_of_image(image_size)}"
+    if not np.isfinite(box).all():
         raise PromptError(f"{shown} contains a value that is not a finite number")
+    is_in_pixels = region_format in ("xyxy", "xywh")
+    if is_in_pixels and (np.abs(region) <= 1).all():
+        raise PromptError(
+            f"{shown} is not larger than one pixel; pass region_format='norm_1' if the numbers are fractions of the sides"
+        )
+    far = np.tile(image_size, 2) if image_size else np.full(4, np.inf if is_in_pixels else 1.0)
+    if (box < -BOX_TOLERANCE).any() or (box > far + BOX_TOLERANCE).any():
+        others = ", ".join(name for name in REGION_FORMATS if name != region_format)
+        raise PromptError(f"{shown} lies partly outside the image; other units are region_format = {others}")
+    x0, y0, x1, y1 = np.clip(box, 0, far)
     if x1 <= x0 or y1 <= y0:
-        raise PromptError(f"{shown} is empty or inverted: x0 < x1 and y0 < y1 must hold")
-    if x0 < 0 or y0 < 0 or (image_size and (x1 > image_size[0] or y1 > image_size[1])):
-        raise PromptError(f"{shown} lies partly outside the image")
+        raise PromptError(f"{shown} is empty or inverted: {_ORDER[region_format]} must hold")
 
 
 def _of_image(image_size: tuple[int, int] | None) -> str:
@@ -134,5 +191,7 @@ def _of_image(image_size: tuple[int, int] | None) -> str:
 _INPUT_VALIDATORS: dict[str, Callable[[Task, str | Region, tuple[int, int] | None], str]] = {
     "none": _validate_no_input,
     "phrase": _validate_phrase,
-    "region": _validate_region,
+    "region": _validate_region_tokens,
 }
+
+_ORDER = dict.fromkeys(REGION_FORMATS, "x0 < x1 and y0 < y1") | {"xywh": "width > 0 and height > 0"}

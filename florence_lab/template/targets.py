@@ -10,6 +10,7 @@ import numpy as np
 
 from ..results import Boxes, Instances
 from ..tasks import Task
+from .grammar import check_tokens
 from .locations import format_location_tokens
 from .vocabulary import split_text
 
@@ -88,6 +89,7 @@ def _check_label(label: str) -> str:
         ValueError: if the label contains tokens that the parser takes for something else.
     """
     label = label.strip()
+    check_tokens(label)
     _, spans = split_text(label)
     if label and [span.text for span in spans] != [label]:
         raise ValueError(f"the label {label!r} contains tokens of the answer grammar, such as <loc_0> or <sep>")

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..exceptions import PromptError
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentTypeError, PromptError, shorten
 from ..results import Result
 from ..tasks import Task
 from .confidence import TokenProbabilities
-from .locations import Region
+from .locations import Region, RegionFormat
 from .parsing import build_result
 from .prompts import Prompt, build_prompt
 from .vocabulary import TokenSpan, Vocabulary, split_text
@@ -32,22 +33,27 @@ class FlorenceTemplate:
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, repr=False)
 
     def build_prompt(
-        self, query: str, text: str | Region | None = None, image_size: tuple[int, int] | None = None
+        self,
+        query: str,
+        text: str | Region | None = None,
+        image_size: tuple[int, int] | None = None,
+        region_format: RegionFormat = "xyxy",
     ) -> Prompt:
         """Return the prompt of a query.
 
         Args:
             query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
                 question.
-            text: the phrase, or the region as (x0, y0, x1, y1) in pixels or as four location tokens.
-            image_size: (width, height); required for a region in pixels.
+            text: the phrase, or the region as four numbers or as four location tokens.
+            image_size: (width, height); required for a region of four numbers.
+            region_format: the units of the four numbers, see `locations.REGION_FORMATS`.
 
         Raises:
             PromptError: for an unknown task, and for a missing input or one that the task does not accept.
         """
         if image_size is None and not isinstance(text, (str, type(None))):
-            raise PromptError(f"the region {text!r} in pixels needs the size of the image")
-        return build_prompt(query, text, image_size)
+            raise PromptError(f"the region {shorten(text)} in pixels needs the size of the image")
+        return build_prompt(query, text, image_size, region_format=region_format)
 
     def parse(
         self,
@@ -56,6 +62,7 @@ class FlorenceTemplate:
         image_size: tuple[int, int],
         probabilities: TokenProbabilities | None = None,
         image: Image.Image | None = None,
+        truncated: bool = False,
     ) -> Result:
         """Parse generated token ids into a typed result in pixels.
 
@@ -68,12 +75,14 @@ class FlorenceTemplate:
             image_size: (width, height) in pixels.
             probabilities: of the T tokens; without them the result has no scores.
             image: stored in the result, for drawing.
+            truncated: stored in the result.
         """
-        ids = [int(i) for i in token_ids]
+        ids = _to_ids(token_ids)
         vocabulary = self.vocabulary
         raw, spans = vocabulary.decode(ids), vocabulary.split(ids)
-        return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image)
+        return build_result(spans, raw, _as_prompt(prompt), image_size, probabilities, image, truncated)
 
+    @validate_arguments
     def parse_text(self, text: str, prompt: Prompt | Task | str, image_size: tuple[int, int]) -> Result:
         """Parse a text in Florence-2's answer grammar, such as a training target. The result has no scores.
 
@@ -87,11 +96,11 @@ class FlorenceTemplate:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the generated text with location tokens and separators, without `<s>`, `</s>` and `<pad>`."""
-        return self.vocabulary.decode(token_ids)
+        return self.vocabulary.decode(_to_ids(token_ids))
 
     def split_tokens(self, token_ids: Sequence[int]) -> list[TokenSpan]:
         """Split generated token ids into text, location tokens and separators."""
-        return self.vocabulary.split(token_ids)
+        return self.vocabulary.split(_to_ids(token_ids))
 
     @property
     def location_ids(self) -> range:
@@ -110,6 +119,14 @@ class FlorenceTemplate:
                 "this FlorenceTemplate has no tokenizer; only build_prompt and parse_text work without one"
             )
         return Vocabulary.from_tokenizer(self.tokenizer)
+
+
+def _to_ids(token_ids: Iterable[int]) -> list[int]:
+    """Token ids as integers of Python. They are not validated one by one, as streaming parses a sequence at each token."""
+    try:
+        return [int(token_id) for token_id in token_ids]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentTypeError(f"token_ids must be whole numbers, got {shorten(token_ids)}") from error
 
 
 def _as_prompt(prompt: Prompt | Task | str) -> Prompt:

@@ -36,6 +36,9 @@ _SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 # The other tokens of the vocabulary. No answer contains them, but a model may still generate them.
 _UNUSED_TOKENS = sorted({*ADDED_TOKENS, "<unk>", "<mask>", "<image>"}.difference(LOCATION_TOKENS, SEPARATORS))
 
+RESERVED_TOKENS = (*_SPECIAL_TOKENS, *_UNUSED_TOKENS)
+"""Tokens that neither a prompt nor an answer contains as text. The tokenizer adds `<s>`, `</s>` and `<pad>` by itself."""
+
 _MARKUP_RE = re.compile(f"({'|'.join([LOCATION_RE.pattern, *SEPARATORS])})")
 _SPECIAL_RE = re.compile("|".join(_SPECIAL_TOKENS))
 _UNUSED_RE = re.compile("|".join(_UNUSED_TOKENS))

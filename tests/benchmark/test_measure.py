@@ -14,6 +14,7 @@ from florence_lab.benchmark.report import BenchmarkReport
 from florence_lab.benchmark.runners import BACKENDS
 from florence_lab.benchmark.workloads import SPEEDUPS, WORKLOADS
 from florence_lab.cli import main
+from florence_lab.exceptions import ArgumentError
 
 HARDWARE = {"fp32 GFLOP/s": 1.0, "bf16 GFLOP/s": 2.0, "memory GB/s": 4.0}
 
@@ -70,8 +71,8 @@ def test_all_workloads_are_measured_and_compared(no_hardware, checkpoint):
 
 
 def test_the_command_refuses_what_cannot_be_measured(capsys, unreachable_hubs):
-    assert main(["benchmark", "--repeats", "0"]) == 2
-    assert "repeats must be 1 or more, got 0" in capsys.readouterr().err
+    with pytest.raises(ArgumentError, match="repeats must be at least 1, got 0"):
+        benchmark(repeats=0)
     assert main(["benchmark", "--model_type", "someone/else"]) == 2
     assert "florence-2-large" in capsys.readouterr().err
 

@@ -95,21 +95,25 @@ def test_booleans_are_spelled_in_several_ways(text, value):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "model"),
+    ("arguments", "model", "base", "processor"),
     [
-        ([], "florence-2-nano"),
-        (["--model_type", "florence-2-base"], "florence-2-base"),
-        (["--ckpt_dir", "run/checkpoint-5"], "run/checkpoint-5"),
-        (["--model_type", "florence-2-base", "--model_id_or_path", "org/name"], "org/name"),
+        ([], "florence-2-nano", None, None),
+        (["--model_type", "florence-2-base"], "florence-2-base", None, None),
+        (["--ckpt_dir", "run/checkpoint-5"], "run/checkpoint-5", None, None),
+        (["--model_type", "florence-2-base", "--model_id_or_path", "org/name"], "org/name", None, None),
+        (["--ckpt_dir", "adapter", "--model_id_or_path", "org/base"], "adapter", "org/base", None),
+        (["--ckpt_dir", "weights", "--processor", "florence-2-base"], "weights", None, "florence-2-base"),
     ],
 )
-def test_a_checkpoint_is_loaded_in_place_of_the_model_type(monkeypatch, arguments, model):
-    monkeypatch.setattr("florence_lab.predictor.load", lambda *values: values)
+def test_a_checkpoint_is_loaded_in_place_of_the_model_type(monkeypatch, arguments, model, base, processor):
+    monkeypatch.setattr("florence_lab.predictor.load", lambda *values, **options: (values, options))
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)
     add_checkpoint_arguments(parser)
     options = ["--device", "cpu", "--dtype", "bf16", "--hub", "hf", "--compile", "true"]
-    assert load_predictor(parser.parse_args([*arguments, *options])) == (model, "cpu", "bf16", "hf", True)
+    values, named = load_predictor(parser.parse_args([*arguments, *options]))
+    assert values == (model, "cpu", "bf16", "hf", True)
+    assert (named.get("base"), named.get("processor")) == (base, processor)
 
 
 def test_only_generation_options_that_were_given_are_passed_on():

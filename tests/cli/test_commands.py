@@ -35,10 +35,17 @@ def test_scenes_writes_images_coco_and_json_lines(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path}\n"
 
 
-@pytest.mark.parametrize(("option", "value"), [("--count", "0"), ("--size", "0")])
-def test_scenes_rejects_numbers_out_of_range(tmp_path, capsys, option, value):
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--count", "10000000000", "--count must be 1 to .*, got 10000000000"),
+        ("--size", "1", "size 1 is too small: scenes have at least 16 x 16 pixels"),
+        ("--size", "1000000", "size 1000000 is too large: .*MAX_IMAGE_PIXELS"),
+    ],
+)
+def test_scenes_rejects_numbers_out_of_range(tmp_path, capsys, option, value, message):
     assert main(["scenes", option, value, "--out", str(tmp_path / "out")]) == 2
-    assert re.search(rf"{option} must be .*, got {value}", capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
@@ -50,19 +57,26 @@ def test_export_without_merging_is_rejected(tmp_path, capsys):
 def test_infer_val_dataset_passes_the_options_on_and_prints_the_path(monkeypatch, infer, tmp_path, capsys):
     calls = []
 
-    def predict_dataset(predictor, datasets, folder, **kwargs):
-        calls.append((datasets, folder, kwargs))
+    def predict_dataset(predictor, datasets, folder, batch_size, **kwargs):
+        calls.append((datasets, folder, batch_size, kwargs))
         return tmp_path / "answers.jsonl"
 
     monkeypatch.setattr("florence_lab.evaluation.predictions.predict_dataset", predict_dataset)
     monkeypatch.setattr("florence_lab.data.datasets.check_datasets", lambda datasets, split: None)
     assert infer("--val_dataset", "a.jsonl", "b.jsonl", "--result_dir", tmp_path, "--num_beams", 1) == 0
-    assert calls == [(["a.jsonl", "b.jsonl"], str(tmp_path), {"max_new_tokens": 12, "num_beams": 1})]
+    assert calls == [
+        (
+            ["a.jsonl", "b.jsonl"],
+            str(tmp_path),
+            16,
+            {"file_name": "answers.jsonl", "max_new_tokens": 12, "num_beams": 1},
+        )
+    ]
     assert capsys.readouterr().out == f"{tmp_path / 'answers.jsonl'}\n"
 
 
 def test_sft_starts_a_process_for_each_device_that_ms_swift_asks_for(monkeypatch):
-    class Replaced(Exception):
+    class Replaced(BaseException):
         pass
 
     def execv(program, arguments):

@@ -1,10 +1,14 @@
 """Loading and checking several datasets."""
 
+from pathlib import Path
+
 import pytest
 
 from florence_lab.data.datasets import check_datasets, check_disjoint_scenes, load_examples, parse_datasets, sample_rows
 from florence_lab.data.readers import READERS
 from florence_lab.data.spec import DatasetSpec
+from florence_lab.data.validation import RowValidator
+from florence_lab.evaluation.predictions import predict_dataset
 from florence_lab.exceptions import DatasetError
 from florence_lab.tasks import TASKS, Task, register_task
 
@@ -25,8 +29,8 @@ def captions(write_rows):
         ("scenes:0", "'0'"),
         ("scenes:3?size=9", "unknown option 'size'"),
         ("hf:gone/gone?picture=1", "unknown option 'picture'"),
-        ("rows.csv", r"unknown dataset 'rows.csv': .*\.jsonl or \.json, .*coco:, scenes:"),
-        ("yolo:folder", "unknown dataset 'yolo:folder'"),
+        ("rows.xyz", r"unknown dataset .rows.xyz.: .*\.jsonl.*coco:.*scenes:"),
+        ("voodoo:folder", "unknown dataset 'voodoo:folder'"),
     ],
 )
 def test_a_dataset_that_cannot_be_read_is_refused_by_the_check(dataset, message):
@@ -81,11 +85,112 @@ def test_scenes_for_training_and_validation_must_not_overlap():
         check_disjoint_scenes(["scenes:20?split=held_out"], ["scenes:200"])
 
 
+GOOD = {"query": "<CAPTION>", "response": "a cat", "images": ["a.png"]}
+BAD = [
+    GOOD | {"query": None},
+    GOOD | {"query": 5},
+    GOOD | {"query": "is this <image> good"},
+    GOOD | {"query": "half \ud800"},
+    GOOD | {"response": {"a": 1}},
+    GOOD | {"response": True},
+    GOOD | {"response": ["a", 5]},
+    GOOD | {"response": "half \ud800"},
+    GOOD | {"query": "<OD>", "response": "sheep 10 20 30 40"},
+    GOOD | {"query": "<OD>", "response": "sheep<loc_0010><loc_2><loc_3><loc_4>"},
+    GOOD | {"images": ["~nouser/x"]},
+    GOOD | {"images": 5},
+    GOOD | {"images": None},
+    GOOD | {"objects": 5},
+    GOOD | {"objects": ["a"]},
+    GOOD | {"objects": {"a": 1}},
+    GOOD | {"query": "w " * 3000},
+]
+
+
+def test_every_fault_names_its_row_and_can_be_skipped(write_rows, tiny):
+    name = write_rows("rows.jsonl", GOOD, *BAD, GOOD)
+    validator = RowValidator.for_model(tiny.model, tiny.processor)
+    examples, errors = load_examples(name, validator, skip_bad_rows=True)
+    assert [example.source for example in examples] == [f"{name}, row 1", f"{name}, row {len(BAD) + 2}"]
+    assert [error.source for error in errors] == [f"{name}, row {i}" for i in range(2, len(BAD) + 2)]
+
+
+def test_a_prediction_of_a_dataset_names_the_invalid_row_before_the_model_runs(write_rows, tiny, tmp_path):
+    name = write_rows("rows.jsonl", GOOD, GOOD | {"query": "w " * 3000})
+    with pytest.raises(DatasetError, match=r"row 2: query too long: 3002 tokens"):
+        predict_dataset(tiny, [name], tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()
+
+
 def test_invalid_rows_can_be_made_an_error(write_rows, read):
-    good = {"query": "<CAPTION>", "response": "a cat", "images": ["a.png"]}
-    assert len(read(write_rows("rows.jsonl", good)).require_valid()) == 1
-    with pytest.raises(DatasetError, match=r"1 invalid rows:\n1 x empty target"):
-        read(write_rows("rows.jsonl", good, good | {"response": ""})).require_valid()
+    assert len(read(write_rows("rows.jsonl", GOOD)).require_valid()) == 1
+    with pytest.raises(DatasetError, match=r"1 invalid rows:\n1 x invalid query"):
+        read(write_rows("rows.jsonl", GOOD, GOOD | {"query": 5})).require_valid()
+
+
+def test_an_empty_answer_is_a_target(write_rows, read):
+    rows = [
+        {"query": task, "response": empty, "images": ["a.png"]}
+        for task in ("<OD>", "<CAPTION>")
+        for empty in ("", None)
+    ]
+    examples = read(write_rows("rows.jsonl", *rows)).require_valid()
+    assert [example.target for example in examples] == [""] * 4
+    assert len(examples[0].ground_truth) == 0
+    assert examples[2].ground_truth.text == ""
+
+
+@pytest.mark.parametrize("lines", [[], ["", "  ", ""]])
+def test_a_dataset_without_rows_is_an_error(write_rows, read, lines):
+    name = write_rows("rows.jsonl", *lines)
+    good = write_rows("good.jsonl", GOOD)
+    with pytest.raises(DatasetError, match=r"rows\.jsonl (has no rows|is empty)"):
+        read(good, name)
+
+
+def test_a_dataset_without_valid_rows_is_an_error_if_bad_rows_are_skipped(write_rows, validator):
+    names = [write_rows("good.jsonl", GOOD), write_rows("rows.jsonl", GOOD | {"query": 5})]
+    assert len(load_examples(names, validator).errors) == 1
+    with pytest.raises(DatasetError, match=r"rows.jsonl has no valid rows:\n1 x invalid query"):
+        load_examples(names, validator, skip_bad_rows=True)
+
+
+def test_what_a_reader_does_not_foresee_is_a_row_error(write_rows, read, monkeypatch):
+    def fail(self, index):
+        raise KeyError("width")
+
+    name = write_rows("rows.jsonl", GOOD)
+    monkeypatch.setattr(READERS["jsonl"], "__getitem__", fail)
+    examples, (error,) = read(name)
+    assert examples == []
+    assert str(error) == f"{name}, row 1: cannot be read: KeyError: 'width'"
+
+
+def test_a_reader_that_cannot_count_its_rows_is_a_dataset_error(write_rows, read, monkeypatch):
+    def fail(self):
+        raise KeyError("width")
+
+    name = write_rows("rows.jsonl", GOOD)
+    monkeypatch.setattr(READERS["jsonl"], "__len__", fail)
+    with pytest.raises(DatasetError, match=r"rows\.jsonl cannot be read: KeyError"):
+        read(name)
+
+
+@pytest.mark.parametrize("one", [str, Path, lambda name: [name], lambda name: (Path(name),), DatasetSpec.parse])
+def test_a_dataset_is_a_name_a_path_or_a_spec_and_may_stand_alone(write_rows, validator, one):
+    datasets = one(write_rows("rows.jsonl", GOOD))
+    check_datasets(datasets)
+    check_disjoint_scenes(datasets, datasets)
+    assert len(load_examples(datasets, validator).examples) == 1
+
+
+@pytest.mark.parametrize("dataset", ["", " ", b"rows.jsonl", 5, None, ["rows.jsonl"], object()])
+@pytest.mark.parametrize("in_a_list", [True, False])
+def test_what_is_no_name_of_a_dataset_is_refused(dataset, in_a_list):
+    if isinstance(dataset, list) and not in_a_list:
+        return
+    with pytest.raises(DatasetError):
+        parse_datasets([dataset] if in_a_list else dataset)
 
 
 def test_a_registered_task_is_read_from_json_lines(write_rows, read):

@@ -89,7 +89,7 @@ def test_examples_without_prediction_are_errors(small, make_example, caplog):
 
 
 def test_a_batch_size_below_one_is_refused(small):
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         evaluate(small, [], batch_size=0)
 
 

@@ -154,7 +154,7 @@ def test_invalid_rows_are_refused_before_the_model_runs(small, dataset, tmp_path
 
 
 def test_a_batch_size_below_one_is_refused(small, dataset, tmp_path):
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         predict_dataset(small, [str(dataset)], tmp_path, batch_size=0)
 
 

@@ -1,5 +1,7 @@
 """Batches for training, in the convention of the published training."""
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
@@ -52,3 +54,26 @@ def test_the_loss_is_the_cross_entropy_of_the_target(small, examples):
             logits = model.lm_head(hidden)[: len(target)]
             expected.append(F.cross_entropy(logits, target, reduction="none"))
     assert torch.allclose(loss, torch.cat(expected).mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["<OPEN_VOCABULARY_DETECTION>", "<CAPTION_TO_PHRASE_GROUNDING>", "<OD>", "<CAPTION>"])
+def test_an_empty_target_teaches_the_end_of_the_answer(small, examples, task):
+    """`<s></s>`: the answer begins and ends. The loss is finite and falls on these two tokens only."""
+    empty = Example(Image.new("RGB", (64, 48)), Prompt.from_task(task, "a cat"), "", "", (64, 48))
+    batch = Florence2DataCollator(small.processor)([TrainingRow(empty), TrainingRow(examples[0])])
+    labels = batch["labels"][0]
+    assert small.processor.tokenizer.decode(labels[labels != IGNORE_INDEX]) == "<s></s>"
+    alone = Florence2DataCollator(small.processor)([TrainingRow(empty)])
+    with torch.no_grad():
+        assert torch.isfinite(small.model(**alone).loss)
+
+
+def test_an_empty_target_is_trained_as_the_end_of_the_answer(small, examples):
+    """It teaches that there is nothing of the kind in the image."""
+    empty = dataclasses.replace(examples[0], target="")
+    for rows in ([empty], [empty, examples[1]]):
+        batch = Florence2DataCollator(small.processor)([TrainingRow(example) for example in rows])
+        labels = batch["labels"][0]
+        assert small.processor.tokenizer.decode(labels[labels != IGNORE_INDEX]) == "<s></s>"
+        with torch.no_grad():
+            assert torch.isfinite(small.model(**batch).loss)

@@ -1,18 +1,19 @@
 """Encoding prompts, generating sequences and scoring them."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
 from support import PHOTO
 
+from florence_lab import ArgumentError
 from florence_lab.inference import generation as generation_module
 from florence_lab.inference.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     EncodedPrompts,
     GenerationInterrupted,
-    attention_implementation,
     encode_prompts,
     generate,
     interruptible,
@@ -157,27 +158,10 @@ def test_the_image_token_takes_no_probability_while_decoding(small, cat):
 @torch.inference_mode()
 def test_the_cross_attention_of_the_decoder_sums_to_one(small, states):
     (generation, _) = generate(small.model, states, greedy(small.model))
-    with attention_implementation(small.model.model.language_model, "eager"):
-        _, attention = run_decoder(small.model, generation.token_ids, states[:1], output_attentions=True)
+    _, attention = run_decoder(small.model, generation.token_ids, states[:1], output_attentions=True)
     layers, heads, tokens, positions = attention.shape
     assert (tokens, positions) == (len(generation.token_ids), states.hidden_states.shape[1])
     torch.testing.assert_close(attention.sum(dim=-1), torch.ones(layers, heads, tokens))
-
-
-def test_the_attention_implementation_is_restored(small):
-    language_model = small.model.model.language_model
-    before = language_model.config._attn_implementation
-    seen = []
-
-    def fail():
-        with attention_implementation(language_model, "eager"):
-            seen.append(language_model.config._attn_implementation)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert seen == ["eager"]
-    assert language_model.config._attn_implementation == before != "eager"
 
 
 def test_preparing_a_model_twice_changes_nothing(small):
@@ -293,11 +277,33 @@ def test_early_stopping_is_switched_off_without_beams(small):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"max_new_token": 5}, r"^unsupported generation argument 'max_new_token'; did you mean 'max_new_tokens'\?$"),
-        ({"zzz": 5}, r"^unsupported generation argument 'zzz'$"),
-        ({"num_return_sequences": 2}, r"^unsupported generation argument 'num_return_sequences'$"),
-        ({"return_dict_in_generate": True}, r"^unsupported generation argument 'return_dict_in_generate'$"),
-        ({"num_beams": 0}, r"^num_beams must be 1 \(greedy\) or more, got 0$"),
+        (
+            {"max_new_token": 5},
+            r"^unknown generation argument 'max_new_token'; did you mean 'max_new_tokens'\? Known: ",
+        ),
+        ({"zzz": 5}, r"^unknown generation argument 'zzz'\. Known: max_new_tokens, "),
+        (
+            {"num_return_sequences": 2},
+            r"^unsupported generation argument 'num_return_sequences': one answer per prompt",
+        ),
+        ({"return_dict_in_generate": True}, r"^unsupported generation argument 'return_dict_in_generate': "),
+        ({"penalty_alpha": 0.6, "top_k": 4}, r"^unknown generation argument 'penalty_alpha'"),
+        ({"num_beams": 0}, r"^num_beams must be at least 1 and at most 1,000, got 0$"),
+        ({"num_beams": "3"}, r"^num_beams must be a whole number, got '3'$"),
+        ({"num_beams": 10**12}, r"^num_beams must be at least 1 and at most 1,000, got 1000000000000$"),
+        ({"max_new_tokens": 1.5}, r"^max_new_tokens must be a whole number, got 1.5$"),
+        ({"max_new_tokens": True}, r"^max_new_tokens must be a whole number, got True$"),
+        ({"max_length": 1}, r"^max_length must be at least 2, got 1$"),
+        ({"do_sample": "false"}, r"^do_sample must be True or False, got 'false'$"),
+        ({"temperature": 0}, r"^temperature must be greater than 0, got 0.0$"),
+        ({"temperature": math.inf}, r"^temperature must be greater than 0, got inf$"),
+        ({"top_p": 2}, r"^top_p must be greater than 0 and at most 1, got 2.0$"),
+        ({"top_k": -1}, r"^top_k must be at least 0, got -1$"),
+        ({"early_stopping": "x"}, r"^early_stopping must be True or False or one of 'never', got 'x'$"),
+        ({"eos_token_id": "x"}, r"^eos_token_id must be a whole number or a sequence of whole numbers, got 'x'$"),
+        ({"suppress_tokens": 5}, r"^suppress_tokens must be a sequence of whole numbers, got 5$"),
+        ({"forced_bos_token_id": 10**6}, r"^forced_bos_token_id must be less than the \d+ tokens of the vocabulary"),
+        ({"min_new_tokens": 9, "max_new_tokens": 3}, r"^min_new_tokens = 9 is greater than max_new_tokens = 3$"),
     ],
 )
 def test_unsupported_arguments_are_refused(small, kwargs, message):
@@ -305,8 +311,29 @@ def test_unsupported_arguments_are_refused(small, kwargs, message):
         resolve_generation_kwargs(small.model, kwargs)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_beams", 0), ("num_beams", "2"), ("eos_token_id", 10**6), ("return_dict_in_generate", True)],
+)
+def test_invalid_settings_of_the_checkpoint_are_refused(small, name, value):
+    model = copy.copy(small.model)
+    model.generation_config = copy.deepcopy(small.model.generation_config)
+    setattr(model.generation_config, name, value)
+    with pytest.raises(ArgumentError, match=name):
+        resolve_generation_kwargs(model, {})
+
+
+def test_an_error_of_transformers_names_the_settings(small, cat):
+    with pytest.raises(ArgumentError, match=r"cannot generate with .*'sequence_bias': \{\}"):
+        small.predict(cat, "<OD>", sequence_bias={}, max_new_tokens=3)
+
+
+def test_none_is_the_default_of_a_setting(small):
+    assert resolve_generation_kwargs(small.model, {"num_beams": None}) == resolve_generation_kwargs(small.model, {})
+
+
 def test_an_answer_of_no_tokens_is_refused(small, cat):
-    with pytest.raises(ValueError, match="must be greater than 0"):
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1, got 0"):
         small.predict(cat, "<OD>", max_new_tokens=0)
 
 

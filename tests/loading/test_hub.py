@@ -254,7 +254,7 @@ def repository(monkeypatch, caches):
 
         return snapshot_download
 
-    monkeypatch.setattr(hub, "_check_reachable", lambda hub: None)
+    monkeypatch.setattr(hub, "check_reachable", lambda hub: None)
     monkeypatch.setattr(modelscope, "snapshot_download", fake_download("modelscope", MODELSCOPE_SNAPSHOT))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download("hf", HF_SNAPSHOT))
     return files, requested

@@ -112,10 +112,11 @@ def test_the_message_for_a_missing_phrase_of_a_question_gives_no_example():
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ((-1, 0, 10, 10), "the region (-1, 0, 10, 10) of an image of 400 x 100 pixels lies partly outside the image"),
-        ((0, 0, 401, 10), "(0, 0, 401, 10) of an image of 400 x 100 pixels lies partly outside the image"),
-        ((0, 0, 10, 100.5), "(0, 0, 10, 100.5) of an image of 400 x 100 pixels lies partly outside the image"),
-        ((0, -0.5, 10, 10), "(0, -0.5, 10, 10) of an image of 400 x 100 pixels lies partly outside the image"),
+        ((-2, 0, 10, 10), "the region (-2, 0, 10, 10) of an image of 400 x 100 pixels lies partly outside the image"),
+        ((0, 0, 402, 10), "(0, 0, 402, 10) of an image of 400 x 100 pixels lies partly outside the image"),
+        ((0, 0, 10, 101.5), "(0, 0, 10, 101.5) of an image of 400 x 100 pixels lies partly outside the image"),
+        ((0, -1.5, 10, 10), "(0, -1.5, 10, 10) of an image of 400 x 100 pixels lies partly outside the image"),
+        ((400.2, 0, 400.9, 10), "(400.2, 0, 400.9, 10) of an image of 400 x 100 pixels is empty or inverted"),
         ((30, 0, 10, 10), "the region (30, 0, 10, 10) of an image of 400 x 100 pixels is empty or inverted"),
         ((0, 30, 10, 10), "the region (0, 30, 10, 10) of an image of 400 x 100 pixels is empty or inverted"),
         ((10, 0, 10, 10), "the region (10, 0, 10, 10) of an image of 400 x 100 pixels is empty or inverted"),
@@ -143,7 +144,7 @@ def test_a_wrong_region_is_refused(region, message):
         build_prompt(REGION, region, SIZE)
 
 
-@pytest.mark.parametrize("region", [(0, 0, 400, 100), (0, 0, 0.1, 0.1), (399.9, 99.9, 400, 100)])
+@pytest.mark.parametrize("region", [(0, 0, 400, 100), (0, 0, 1.5, 0.1), (399.9, 99.9, 400, 100)])
 def test_a_region_may_touch_the_edges_of_the_image(region):
     assert build_prompt(REGION, region, SIZE).task is TASKS[REGION]
 
@@ -156,7 +157,7 @@ def test_a_region_in_pixels_needs_the_size_of_the_image():
 
 
 @pytest.mark.parametrize(
-    "region", [(-1, 0, 10, 10), (0, -1, 10, 10), (10, 0, 10, 10), (0, 0, float("nan"), 1), (1, 2, 3)]
+    "region", [(-2, 0, 10, 10), (0, -2, 10, 10), (10, 0, 10, 10), (0, 0, float("nan"), 1), (1, 2, 3)]
 )
 def test_a_region_that_no_image_contains_is_refused_without_a_size(region):
     with pytest.raises(PromptError) as caught:
@@ -165,8 +166,76 @@ def test_a_region_that_no_image_contains_is_refused_without_a_size(region):
 
 
 def test_the_message_of_a_region_without_a_size_names_the_region_only():
-    with pytest.raises(PromptError, match=re.escape("the region (-1, 0, 10, 10) lies partly outside the image")):
-        build_prompt(REGION, (-1, 0, 10, 10))
+    with pytest.raises(PromptError, match=re.escape("the region (-2, 0, 10, 10) lies partly outside the image")):
+        build_prompt(REGION, (-2, 0, 10, 10))
+
+
+@pytest.mark.parametrize(
+    ("region", "region_format"),
+    [
+        ((40, 20, 200, 60), "xyxy"),
+        ((40, 20, 160, 40), "xywh"),
+        ((0.1, 0.2, 0.5, 0.6), "norm_1"),
+        ((100, 200, 500, 600), "norm_1000"),
+        (np.array([40, 20, 200, 60], np.int16), "xyxy"),
+        (torch.tensor([0.1, 0.2, 0.5, 0.6], requires_grad=True), "norm_1"),
+        (loc(100, 200, 500, 600), "norm_1"),  # location tokens have units of their own
+    ],
+)
+def test_the_same_region_in_all_units(region, region_format):
+    assert build_prompt(REGION, region, SIZE, region_format=region_format).text == loc(100, 200, 500, 600)
+
+
+@pytest.mark.parametrize(
+    ("region", "clipped"),
+    [((-1, -0.5, 401, 100.9), (0, 0, 400, 100)), ((399, 0, 400.5, 10), (399, 0, 400, 10))],
+)
+def test_a_region_that_exceeds_the_image_by_a_pixel_is_clipped(region, clipped):
+    assert build_prompt(REGION, region, SIZE).text == build_prompt(REGION, clipped, SIZE).text
+
+
+@pytest.mark.parametrize(
+    ("region", "region_format", "message"),
+    [
+        ((0.1, 0.2, 0.5, 0.6), "xyxy", "pass region_format='norm_1' if the numbers are fractions of the sides"),
+        ((0, 0, 1, 1), "xywh", "pass region_format='norm_1'"),
+        (
+            (10, 20, 30, 40),
+            "norm_1",
+            "the region (10, 20, 30, 40) in norm_1 of an image of 400 x 100 pixels lies partly outside",
+        ),
+        (
+            (0, 0, 1200, 40),
+            "norm_1000",
+            "lies partly outside the image; other units are region_format = xyxy, xywh, norm_1",
+        ),
+        ((390, 0, 50, 10), "xywh", "lies partly outside the image"),
+        ((10, 10, 0, 10), "xywh", "width > 0 and height > 0 must hold"),
+        ((10, 10, -5, 10), "xywh", "width > 0 and height > 0 must hold"),
+        ((0, 0, float("nan"), 1), "norm_1", "not a finite number"),
+        ((0, 0, 9, 9), "cxcywh", "region_format must be one of xyxy, xywh, norm_1, norm_1000, got 'cxcywh'"),
+        ((0, 0, 9, 9), None, "region_format must be one of"),
+        ((0, 0, 9, 9), [], "region_format must be one of"),
+    ],
+)
+def test_a_region_in_other_units_than_it_says_is_refused(region, region_format, message):
+    with pytest.raises(PromptError, match=re.escape(message)):
+        build_prompt(REGION, region, SIZE, region_format=region_format)
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "message"),
+    [
+        ("what is \ud800", None, "lone surrogate"),
+        (OPEN, "a \udcff", "lone surrogate"),
+        ("is this <image> good", None, "the special token <image>"),
+        (OPEN, "a sheep</s>", "the special token </s>"),
+        (OPEN + "<pad>", None, "the special token <pad>"),
+    ],
+)
+def test_text_that_the_tokenizer_would_misread_is_refused(query, text, message):
+    with pytest.raises(PromptError, match=message):
+        build_prompt(query, text, SIZE)
 
 
 def test_a_region_that_some_image_contains_is_accepted_without_a_size():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
+from ...exceptions import DatasetError, shorten
 from ..rows import RawRow, RowError
 from ..spec import DatasetSpec
 
@@ -34,5 +35,20 @@ class Reader(Protocol):
         ...
 
     def __getitem__(self, index: int) -> RawRow | RowError:
-        """Return one row, or the `RowError` of an invalid one. Threads may read rows at the same time."""
+        """Return one row, or the `RowError` of an invalid one. Threads may read rows at the same time.
+
+        It raises nothing once `check` has passed: every fault of a row is a `RowError`.
+        """
         ...
+
+
+def choose(spec: DatasetSpec, option: str, known: Sequence[str]) -> str:
+    """Return the value of an option that has a few possible values; the first is the default.
+
+    Raises:
+        DatasetError: for another value.
+    """
+    value = spec.options.get(option, known[0])
+    if value not in known:
+        raise DatasetError(f"{spec.name}: {option} must be one of {', '.join(known)}, not {shorten(value)}")
+    return value

@@ -1,138 +1,266 @@
-"""JSON and JSON lines with the rows of ms-swift (query, response, images) or Roboflow (image, prefix, suffix)."""
+"""Reading files whose content nobody has checked: paths, encodings, JSON, and the image that a row names."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from collections.abc import Mapping
-from functools import cached_property
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
-from ...exceptions import DatasetError
+from ...exceptions import DatasetError, shorten
 from ..examples import ImageSource
-from ..rows import RowError, TextRow
+from ..rows import InvalidRow
 from ..spec import DatasetSpec
 
+# "surrogateescape" turns a byte that is not UTF-8 into one of these, so that only the row that contains it is faulty
+_UNDECODABLE_RE = re.compile("[\udc80-\udcff]")
 
-class JsonLinesReader:
-    """Rows as JSON objects, one per line. Blank lines are ignored."""
-
-    options: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, spec: DatasetSpec) -> None:
-        self.name, self.path = spec.name, Path(spec.location).expanduser()
-
-    def check(self) -> None:
-        """Read the file."""
-        _ = self._lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> TextRow | RowError:
-        source = f"{self.name}, row {index + 1}"
-        try:
-            row = json.loads(self._lines[index])
-        except ValueError as error:
-            return RowError(source, "invalid JSON", str(error))
-        return parse_row(row, self.path.parent, source)
-
-    @cached_property
-    def _lines(self) -> list[str]:
-        return [line for line in read_text(self.path).split("\n") if line.strip()]
+_SAVE_AS_UTF8 = "save the file as UTF-8"
 
 
-class JsonReader:
-    """Rows as a JSON list of objects."""
+class Line(NamedTuple):
+    """A line of a text file.
 
-    options: ClassVar[Mapping[str, str]] = {}
+    Attributes:
+        number: from 1.
+        text: without the line break.
+    """
 
-    def __init__(self, spec: DatasetSpec) -> None:
-        self.name, self.path = spec.name, Path(spec.location).expanduser()
+    number: int
+    text: str
 
-    def check(self) -> None:
-        """Read the file."""
-        _ = self._rows
 
-    def __len__(self) -> int:
-        return len(self._rows)
+def location_path(spec: DatasetSpec, example: str) -> Path:
+    """Return the path of a dataset, with `~` expanded.
 
-    def __getitem__(self, index: int) -> TextRow | RowError:
-        return parse_row(self._rows[index], self.path.parent, f"{self.name}, row {index + 1}")
+    Args:
+        spec: the dataset.
+        example: what a name with a path looks like, for the message.
 
-    @cached_property
-    def _rows(self) -> list[Any]:
-        rows = read_json(self.path)
-        if not isinstance(rows, list):
-            raise DatasetError(f"{self.path} is not a list of rows; write coco:{self.path} for a COCO file")
-        return rows
+    Raises:
+        DatasetError: if the name has no path, or one that the system cannot have.
+    """
+    if not spec.location:
+        raise DatasetError(f"{spec.kind}: is followed by a path, as in {example}")
+    return expand_path(spec.location)
+
+
+def image_folder(spec: DatasetSpec) -> Path | None:
+    """Return the folder that the option `images` names; None without the option.
+
+    Raises:
+        DatasetError: if there is no such folder.
+    """
+    if "images" not in spec.options:
+        return None
+    folder = expand_path(spec.options["images"])
+    if not spec.options["images"] or not is_folder(folder):
+        raise DatasetError(f"{spec.name}: there is no folder {shorten(spec.options['images'])} of images")
+    return folder
+
+
+def expand_path(location: str) -> Path:
+    """Return a path with `~` expanded.
+
+    Raises:
+        DatasetError: for a user that does not exist, and a null byte.
+    """
+    try:
+        if "\0" in location:
+            raise ValueError("it contains a null byte")
+        return Path(location).expanduser()
+    except (RuntimeError, ValueError) as error:
+        raise DatasetError(f"the path {shorten(location)} cannot be used: {error}") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder. A name that is too long is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file. A name that is too long is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    if is_folder(path):
+        raise DatasetError(f"{path} is a folder, where a file is expected")
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{shorten(str(path), 200)[1:-1]} cannot be read: {reason}") from error
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a UTF-8 file.
+    """Return the content of a text file: UTF-8, or UTF-16 and UTF-32, with or without a byte order mark.
+
+    A byte that is not UTF-8 becomes a lone surrogate, see `check_decodable`.
 
     Raises:
-        DatasetError: if the file cannot be read.
+        DatasetError: if the file cannot be read, or begins as UTF-16 and continues otherwise.
+    """
+    data = read_bytes(path)
+    encoding = json.detect_encoding(data)
+    if encoding != "utf-8":
+        try:
+            return data.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "strict")
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path} begins as {encoding} but cannot be read: {error}; {_SAVE_AS_UTF8}") from None
+    return data.decode("utf-8", "surrogateescape")
+
+
+def is_decodable(text: str) -> bool:
+    """Return whether text of `read_text` is UTF-8 as a whole."""
+    return _UNDECODABLE_RE.search(text) is None
+
+
+def check_decodable(text: str) -> None:
+    """Verify that text of `read_text` contains no byte that is not UTF-8.
+
+    Raises:
+        InvalidRow: if it does.
+    """
+    if match := _UNDECODABLE_RE.search(text):
+        byte = match[0].encode("utf-8", "surrogateescape")
+        raise InvalidRow(
+            "not UTF-8", f"byte 0x{byte.hex()} at character {match.start() + 1} of the text; {_SAVE_AS_UTF8}"
+        )
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of a text file that are not blank. Only a line feed ends a line, not U+2028 or U+0085.
+
+    Raises:
+        DatasetError: see `read_text`.
+    """
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [Line(number, text.rstrip("\r")) for number, text in lines if text.strip()]
+
+
+def parse_json(text: str) -> Any:
+    """Return decoded JSON.
+
+    Raises:
+        InvalidRow: if the text is not JSON, or nested too deeply.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidRow("invalid JSON", "nested too deeply") from None
+    except ValueError as error:
+        raise InvalidRow("invalid JSON", shorten(str(error), 200)[1:-1]) from None
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DatasetError: if the file cannot be read or is not JSON.
+        DatasetError: if the file cannot be read, is not JSON, or contains a byte that is not UTF-8.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise DatasetError(f"{path} is not JSON: {error}") from error
+        check_decodable(text)
+    except InvalidRow as error:
+        raise DatasetError(f"{path}: {error}") from None
+    return decode_json(text, path)
 
 
-def parse_row(row: Any, folder: Path, source: str) -> TextRow | RowError:
-    """Return a row of ms-swift or of Roboflow.
+def decode_json(text: str, path: Path) -> Any:
+    """Return the content of a JSON file.
 
     Args:
-        row: the decoded JSON.
-        folder: image paths are relative to it.
-        source: where the row stands.
+        text: the text of the file.
+        path: the file, for messages.
+
+    Raises:
+        DatasetError: if the text is not JSON.
     """
-    if not isinstance(row, dict):
-        return RowError(source, "not an object", f"a row maps names to values, but this is {str(row)[:60]!r}")
-    if {"image", "prefix", "suffix"} <= row.keys():
-        return TextRow(resolve_image_path(row["image"], folder), str(row["prefix"]), str(row["suffix"]), source)
-    if "query" not in row:
-        expected = "query, response and images, or image, prefix and suffix"
-        return RowError(source, "unknown columns", f"got {', '.join(row)}; expected {expected}")
-    return _parse_swift_row(row, folder, source)
-
-
-def _parse_swift_row(row: Mapping[str, Any], folder: Path, source: str) -> TextRow | RowError:
-    images = row.get("images", row.get("image", []))
-    images = images if isinstance(images, (list, tuple)) else [images]
-    if len(images) != 1:
-        return RowError(source, "not exactly one image", f"{len(images)} images")
-    if row.get("history"):
-        return RowError(source, "conversation history", "Florence-2 answers single prompts; remove `history`")
-    objects = row.get("objects") or []
+    if not text.strip():
+        raise DatasetError(f"{path} is empty")
     try:
-        objects = json.loads(objects) if isinstance(objects, str) else objects
-    except ValueError as error:
-        return RowError(source, "invalid objects", str(error))
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        return RowError(source, "invalid objects", f"expected a list of objects, but got {str(objects)[:60]!r}")
-    image = resolve_image_path(images[0], folder)
-    return TextRow(image, str(row["query"]), str(row.get("response") or ""), source, tuple(objects))
+        return parse_json(text)
+    except InvalidRow as error:
+        hint = "; a file with one object per line must end in .jsonl" if "Extra data" in error.details else ""
+        raise DatasetError(f"{path} is not JSON: {error.details}{hint}") from None
 
 
-def resolve_image_path(image: Any, folder: Path) -> ImageSource | None:
-    """Resolve a path against the folder of its file. URLs and images stay; `{"bytes", "path"}` gives its content."""
+def resolve_image(image: Any, folder: Path) -> ImageSource | None:
+    """Return the source of an image that a row names.
+
+    Args:
+        image: a path, a URL, an image, or `{"path", "bytes"}`, whose bytes may be base64 text; None stays None.
+        folder: paths are relative to it.
+
+    Raises:
+        InvalidRow: for anything else.
+    """
     if isinstance(image, dict):
-        return image.get("bytes") or resolve_image_path(image.get("path"), folder)
-    if isinstance(image, str) and "://" not in image:
+        return _decode_image(image, folder)
+    if not isinstance(image, str):
+        if isinstance(image, (int, float, list, tuple, set)):
+            raise InvalidRow(
+                "invalid image", f"expected a path, a URL or {{'path', 'bytes'}}, but got {shorten(image)}"
+            )
+        return image
+    if "://" in image:
+        return image
+    if not image.strip():
+        raise InvalidRow("invalid image", "the path is empty")
+    try:
         return folder / Path(image).expanduser()
-    return image
+    except RuntimeError as error:
+        raise InvalidRow("invalid image", f"{shorten(image)}: {error}") from None
+
+
+def _decode_image(image: dict[str, Any], folder: Path) -> ImageSource | None:
+    content = image.get("bytes")
+    if not content:
+        return resolve_image(image.get("path"), folder)
+    if isinstance(content, str):
+        try:
+            return base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidRow("invalid image", "its bytes are not base64 text") from None
+    if not isinstance(content, bytes):
+        raise InvalidRow("invalid image", f"expected bytes or base64 text, but got {shorten(content)}")
+    return content
+
+
+def image_extensions() -> frozenset[str]:
+    """Return the extensions of image files: those that Pillow reads, and HEIC, which it reads with pillow-heif."""
+    from PIL import Image
+
+    readable = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return frozenset(readable | {".heic", ".heif"})
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder and its subfolders, sorted by path. Hidden files are no images."""
+    known = image_extensions()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def list_names(names: Iterable[object], limit: int = 10) -> str:
+    """Return names for a message, separated by commas; only the first ones if there are many."""
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:limit]) + (f" and {len(shown) - limit} more" if len(shown) > limit else "")

@@ -1,0 +1,99 @@
+"""Recognizing the format of a folder that is given without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ...exceptions import DatasetError
+from ..spec import DatasetSpec
+from .coco import SECTIONS
+from .files import find_images, is_file, list_names
+from .image_folders import METADATA
+from .yolo import CONFIG_NAMES
+
+
+def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
+    """Return the dataset of a folder with its format as the kind.
+
+    Args:
+        spec: the dataset as it was given.
+        path: the folder.
+
+    Raises:
+        DatasetError: if the content fits no format; the message lists what was looked for. Also if there are several COCO
+            files.
+    """
+    for kind, (_, fits) in FOLDER_FORMATS.items():
+        if fits(path):
+            location = path if kind != "coco" else _find_coco_files(path)[0]
+            return replace(spec, kind=kind, location=str(location))
+    wanted = "; ".join(f"{kind}: {description}" for kind, (description, _) in FOLDER_FORMATS.items())
+    raise DatasetError(f"the folder {path} has no format that is known. Looked for: {wanted}")
+
+
+def _is_yolo(path: Path) -> bool:
+    return any(is_file(path / name) for name in CONFIG_NAMES)
+
+
+def _is_voc(path: Path) -> bool:
+    return any(next(folder.glob("*.xml"), None) is not None for folder in (path / "Annotations", path, path / "train"))
+
+
+def _is_image_folder(path: Path) -> bool:
+    return any(is_file(folder / name) for name in METADATA for folder in (path, path / "train"))
+
+
+def _is_coco(path: Path) -> bool:
+    files = _find_coco_files(path)
+    if len(files) > 1:
+        raise DatasetError(f"{path} has several COCO files; choose one, as in coco:{files[0]}: {list_names(files)}")
+    return bool(files)
+
+
+def _is_table(path: Path) -> bool:
+    names = ("dataset_info.json", "*.parquet", "data/*.parquet", "*.arrow")
+    return any(next(path.glob(name), None) is not None for name in names)
+
+
+def _has_captions(path: Path) -> bool:
+    texts = {text.with_suffix("") for text in path.rglob("*.txt")}
+    return bool(texts) and any(image.with_suffix("") in texts for image in find_images(path))
+
+
+def _find_coco_files(path: Path) -> list[Path]:
+    files = sorted({*path.glob("*.json"), *path.glob("annotations/*.json"), *path.glob("train/*.json")})
+    return [file for file in files if _is_coco_file(file)]
+
+
+def _is_coco_file(path: Path) -> bool:
+    """Whether a file is an object that names the sections of COCO near its beginning or its end."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2**16)
+            file.seek(max(0, path.stat().st_size - 2**16))
+            end = file.read()
+    except OSError:
+        return False
+    if not start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
+        return False
+    if path.stat().st_size <= 2**16:
+        try:
+            content = json.loads(start)
+        except (ValueError, RecursionError):
+            return False
+        return set(SECTIONS[:2]) <= content.keys()
+    return sum(f'"{section}"'.encode() in start + end for section in SECTIONS) >= 2
+
+
+FOLDER_FORMATS: Mapping[str, tuple[str, Callable[[Path], bool]]] = {
+    "yolo": ("data.yaml", _is_yolo),
+    "voc": ("Annotations/*.xml or *.xml", _is_voc),
+    "imagefolder": (" or ".join(METADATA), _is_image_folder),
+    "coco": ("*.json with images and annotations", _is_coco),
+    "hf": ("*.parquet, *.arrow or dataset_info.json", _is_table),
+    "captions": (".txt beside images of the same name", _has_captions),
+}
+"""Kind -> what its folders contain, and whether a folder does; the first that fits is taken."""

@@ -1,0 +1,133 @@
+"""The generation settings that Florence-2 supports, and their validation. Importing this module needs no torch.
+
+Names and meaning are those of transformers' `GenerationConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from .argument_validation import Range, validate_value
+from .exceptions import ArgumentError, shorten, unknown_name
+
+_TokenId = Annotated[int, Range(0)]
+_TokenIds = Sequence[_TokenId]
+
+GENERATION_SETTINGS: dict[str, Any] = {
+    # length
+    "max_new_tokens": int,
+    "max_length": Annotated[int, Range(2)],  # counts the start token
+    "min_new_tokens": int,
+    "min_length": int,
+    "max_time": float,
+    # beams and sampling
+    "num_beams": int,
+    "early_stopping": bool | Literal["never"],
+    "length_penalty": float,
+    "do_sample": bool,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "typical_p": float,
+    "epsilon_cutoff": float,
+    "eta_cutoff": float,
+    # processing of the logits
+    "no_repeat_ngram_size": int,
+    "repetition_penalty": float,
+    "exponential_decay_length_penalty": tuple[_TokenId, float],
+    "bad_words_ids": Sequence[Sequence[_TokenId]],
+    "sequence_bias": Mapping[Any, float] | Sequence[Any],
+    "suppress_tokens": _TokenIds,
+    "begin_suppress_tokens": _TokenIds,
+    "renormalize_logits": bool,
+    "remove_invalid_values": bool,
+    # special tokens
+    "bos_token_id": _TokenId,
+    "pad_token_id": _TokenId,
+    "eos_token_id": _TokenId | _TokenIds,
+    "decoder_start_token_id": _TokenId,
+    "forced_bos_token_id": _TokenId,
+    "forced_eos_token_id": _TokenId | _TokenIds,
+    "use_cache": bool,
+}
+"""Setting -> its type. Ranges of numbers are those of `NUMBER_RANGES`. None stands for the default."""
+
+_UNSUPPORTED: dict[str, str] = {
+    "num_return_sequences": "one answer per prompt is returned; sample several times instead",
+    "return_dict_in_generate": "results are parsed; probabilities are in `result.scores` and `trace`",
+    "output_scores": "probabilities are in `result.scores` and `trace`",
+    "output_logits": "probabilities are in `result.scores` and `trace`",
+    "output_attentions": "see `trace`",
+    "output_hidden_states": "see `trace`",
+}
+"""Settings of transformers' `generate` that a caller may expect -> what to use instead."""
+
+
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "num_return_sequences": (1,),
+    "return_dict_in_generate": (False,),
+    # decoding methods whose code transformers would download
+    "penalty_alpha": (0, 0.0),
+    "dola_layers": (),
+    "constraints": (),
+    "force_words_ids": (),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0, 0.0),
+}
+"""Unsupported setting in a checkpoint -> its values that change nothing, besides None."""
+
+
+def validate_generation_settings(settings: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
+    """Return generation settings with valid values. Those that are None are left out.
+
+    Args:
+        settings: name -> value.
+        vocab_size: number of token ids; None accepts any id of at least 0.
+
+    Raises:
+        ArgumentError: for an unknown or unsupported setting, a value of another type or out of its range, and settings that
+            contradict each other. The message names setting, value and what would do.
+    """
+    valid: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in _UNSUPPORTED:
+            raise ArgumentError(f"unsupported generation argument {name!r}: {_UNSUPPORTED[name]}")
+        if name not in GENERATION_SETTINGS:
+            raise ArgumentError(unknown_name("generation argument", name, GENERATION_SETTINGS))
+        if value is not None:
+            valid[name] = validate_value(name, value, GENERATION_SETTINGS[name])
+            _check_token_ids(name, valid[name], vocab_size)
+    if valid.get("min_new_tokens", 0) > valid.get("max_new_tokens", float("inf")):
+        raise ArgumentError(
+            f"min_new_tokens = {valid['min_new_tokens']} is greater than max_new_tokens = {valid['max_new_tokens']}"
+        )
+    return valid
+
+
+def validate_stored_settings(config: Any, vocab_size: int | None = None) -> None:
+    """Validate the settings of a `GenerationConfig`, as of a checkpoint. Those that have no effect are ignored.
+
+    Args:
+        config: the configuration.
+        vocab_size: number of token ids.
+
+    Raises:
+        ArgumentError: as `validate_generation_settings`.
+    """
+    stored = {name: getattr(config, name, None) for name in GENERATION_SETTINGS}
+    validate_generation_settings(stored, vocab_size)
+    for name, harmless in _HARMLESS.items():
+        value = getattr(config, name, None)
+        if value is not None and (type(value), value) not in [(type(item), item) for item in harmless]:
+            raise ArgumentError(f"{name} = {shorten(value)} is not supported; remove it")
+
+
+def _check_token_ids(name: str, value: Any, vocab_size: int | None) -> None:
+    if vocab_size is None or not (name.endswith("token_id") or name in ("suppress_tokens", "begin_suppress_tokens")):
+        return
+    ids = value if isinstance(value, Sequence) else [value]
+    for token_id in ids:
+        if token_id >= vocab_size:
+            raise ArgumentError(f"{name} must be less than the {vocab_size} tokens of the vocabulary, got {token_id}")

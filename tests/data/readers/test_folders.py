@@ -1,0 +1,69 @@
+"""Folders that are given without a format."""
+
+import json
+
+import pytest
+
+from florence_lab.data.readers import open_dataset
+from florence_lab.data.readers.folders import FOLDER_FORMATS, recognize_folder
+from florence_lab.data.spec import DatasetSpec
+from florence_lab.exceptions import DatasetError
+
+COCO = json.dumps({"images": [], "annotations": [], "categories": []})
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"data.yaml": "names: [a]"}, "yolo"),
+        ({"Annotations/a.xml": "<annotation/>"}, "voc"),
+        ({"a.xml": "<annotation/>", "a.jpg": ""}, "voc"),
+        ({"train/a.xml": "<annotation/>"}, "voc"),
+        ({"metadata.jsonl": "{}"}, "imagefolder"),
+        ({"metadata.csv": "file_name"}, "imagefolder"),
+        ({"train/metadata.jsonl": "{}"}, "imagefolder"),
+        ({"annotations.json": COCO}, "coco"),
+        ({"train/_annotations.coco.json": COCO}, "coco"),
+        ({"annotations/instances.json": COCO, "other.json": "[1]", "list.json": "{}"}, "coco"),
+        ({"annotations.json": COCO[:-1] + f', "info": "{"x" * 200_000}"}}'}, "coco"),
+        ({"data/train-00000.parquet": ""}, "hf"),
+        ({"a.png": "", "a.txt": "a cat"}, "captions"),
+        ({"data.yaml": "names: [a]", "a.png": "", "a.txt": "0 0.5 0.5 0.1 0.1"}, "yolo"),
+    ],
+)
+@pytest.mark.parametrize("name", ["folder", "my.folder"])
+def test_the_format_of_a_folder_is_recognized(tmp_path, files, kind, name):
+    for file, text in files.items():
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    spec = recognize_folder(DatasetSpec.parse(f"{tmp_path / name}#3"), tmp_path / name)
+    assert (spec.kind, spec.sample) == (kind, 3)
+    assert spec.location.endswith(".json" if kind == "coco" else name)
+
+
+def test_a_folder_of_no_format_lists_what_was_looked_for(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DatasetError, match="Looked for: ") as error:
+        open_dataset(DatasetSpec.parse(str(tmp_path)))
+    assert all(kind in str(error.value) for kind in FOLDER_FORMATS)
+
+
+def test_one_of_several_coco_files_must_be_chosen(tmp_path):
+    for name in ("train.json", "val.json"):
+        (tmp_path / name).write_text(COCO)
+    with pytest.raises(DatasetError, match=r"several COCO files; choose one, as in coco:.*train\.json"):
+        open_dataset(DatasetSpec.parse(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["{}/gone", "{}/gone/", "./gone", "gone"])
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path, name):
+    with pytest.raises(DatasetError, match=r"there is no folder|unknown dataset 'gone'"):
+        open_dataset(DatasetSpec.parse(name.format(tmp_path)))
+
+
+def test_a_folder_of_the_current_directory_needs_no_slash(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a cat"}')
+    monkeypatch.chdir(tmp_path)
+    assert len(open_dataset(DatasetSpec.parse("mine"))) == 1

@@ -1,0 +1,300 @@
+"""Valid arguments for the public functions and methods, by the name of the parameter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import florence_lab
+from florence_lab import evaluation, interpret, scenes, visualization
+from florence_lab.data.examples import Example, SceneReference
+from florence_lab.results import Boxes, Polygons, Quads, Text
+from florence_lab.template.prompts import build_prompt
+
+SIZE = (64, 48)
+SQUARE = np.array([[1.0, 1.0], [20.0, 1.0], [20.0, 20.0]])
+
+
+class Samples:
+    """Objects that valid calls need, made once. Nothing modifies them but `predictor.compile`, which is not called."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Take a checkpoint whose model answers fast."""
+        self.checkpoint = checkpoint
+
+    @functools.cached_property
+    def predictor(self) -> florence_lab.Predictor:
+        predictor = florence_lab.load(self.checkpoint, device="cpu")
+        predictor.model.generation_config.update(max_new_tokens=4, max_length=None, num_beams=1, early_stopping=False)
+        return predictor
+
+    @functools.cached_property
+    def template(self) -> florence_lab.FlorenceTemplate:
+        tokenizer = self.predictor.processor.tokenizer
+        tokenizer.processor = self.predictor.processor
+        return florence_lab.FlorenceTemplate(tokenizer)
+
+    @functools.cached_property
+    def image(self) -> Image.Image:
+        return Image.new("RGB", SIZE, "green")
+
+    @functools.cached_property
+    def encoded(self) -> florence_lab.EncodedImage:
+        return self.predictor.encode_image(self.image)
+
+    @functools.cached_property
+    def boxes(self) -> Boxes:
+        box = np.array([[1.0, 2.0, 30.0, 40.0], [3.0, 3.0, 9.0, 9.0]])
+        return Boxes(
+            raw="a", image_size=SIZE, task="<OD>", labels=["a", "b"], boxes=box, scores=[0.5, 0.7], image=self.image
+        )
+
+    @functools.cached_property
+    def quads(self) -> Quads:
+        quad = np.array([[(1, 1), (9, 1), (9, 5), (1, 5)]], float)
+        return Quads(raw="a", image_size=SIZE, task="<OCR_WITH_REGION>", labels=["a"], quads=quad, image=self.image)
+
+    @functools.cached_property
+    def polygons(self) -> Polygons:
+        return Polygons(
+            raw="a",
+            image_size=SIZE,
+            task="<REFERRING_EXPRESSION_SEGMENTATION>",
+            phrase="a",
+            labels=["a"],
+            polygons=((SQUARE,),),
+            image=self.image,
+        )
+
+    @functools.cached_property
+    def text(self) -> Text:
+        return Text(raw="a cat", text="a cat", image_size=SIZE, task="<CAPTION>", image=self.image)
+
+    @functools.cached_property
+    def trace(self) -> florence_lab.Trace:
+        return interpret.trace(self.predictor, self.encoded, "<OD>")
+
+    @functools.cached_property
+    def scene(self) -> scenes.Scene:
+        return scenes.draw_scene(3014, 64)
+
+    @functools.cached_property
+    def example(self) -> Example:
+        return Example(SceneReference(3, 64), build_prompt("<CAPTION>"), "a cat", "scene 3", (64, 64))
+
+    @functools.cached_property
+    def evaluated(self) -> florence_lab.Evaluation:
+        return florence_lab.evaluate(self.predictor, [self.example])
+
+    @functools.cached_property
+    def dataset(self) -> Path:
+        """A file with one row."""
+        self.image.save(self.folder / "image.png")
+        path = self.folder / "rows.jsonl"
+        path.write_text('{"images": ["image.png"], "query": "<CAPTION>", "response": "a cat"}\n')
+        return path
+
+    @functools.cached_property
+    def answers(self) -> Path:
+        """The `answers.jsonl` of an evaluation."""
+        return self.evaluated.save(self.folder / "evaluation") / "answers.jsonl"
+
+    @functools.cached_property
+    def adapter(self) -> Path:
+        """A LoRA adapter of the checkpoint."""
+        from peft import LoraConfig, get_peft_model
+        from support import edit_json
+
+        from florence_lab.loading.checkpoint import load_checkpoint
+
+        model, _ = load_checkpoint(self.checkpoint)
+        folder = self.folder / "adapter"
+        get_peft_model(model, LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(folder)
+        edit_json(folder / "adapter_config.json", base_model_name_or_path=str(self.checkpoint))
+        return folder
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoint.parent
+
+    def axes(self) -> Any:
+        from matplotlib.figure import Figure
+
+        return Figure().subplots()
+
+
+def _new_task() -> florence_lab.Task:
+    return florence_lab.Task("<NEW>", "Do something new.", "none", "text", "something new")
+
+
+EXAMPLES: dict[str, Callable[[Samples], Any]] = {
+    # models and images
+    "predictor": lambda s: s.predictor,
+    "model": lambda s: s.predictor.model,
+    "processor": lambda s: s.predictor.processor,
+    "tokenizer": lambda s: s.template.tokenizer,
+    "template": lambda s: s.template,
+    "model_type_or_path": lambda s: s.checkpoint,
+    "model_type": lambda s: "florence-2-nano",
+    "template_type": lambda s: "florence",
+    "device": lambda s: "cpu",
+    "image": lambda s: s.encoded,
+    "images": lambda s: [s.encoded],
+    "source": lambda s: s.image,
+    "sources": lambda s: [s.dataset.parent / "image.png"],
+    "image_size": lambda s: SIZE,
+    "size": lambda s: (64, 64),
+    # prompts
+    "task": lambda s: "<CAPTION>",
+    "tasks": lambda s: ["<CAPTION>", "<OD>"],
+    "query": lambda s: "<CAPTION>",
+    "prompt": lambda s: "<OD>",
+    "token": lambda s: "<NEW>",
+    "input": lambda s: "none",
+    "result": lambda s: s.boxes,
+    "name": lambda s: "<OD>",
+    "description": lambda s: "something",
+    # results
+    "raw": lambda s: "a",
+    "text": lambda s: "a cat",
+    "labels": lambda s: ["a", "b"],
+    "boxes": lambda s: s.boxes.boxes,
+    "quads": lambda s: s.quads.quads,
+    "polygons": lambda s: ((SQUARE,),),
+    "results": lambda s: [s.boxes, s.text],
+    "index": lambda s: 0,
+    "token_ids": lambda s: [0, 5, 2],
+    # figures
+    "ax": lambda s: s.axes(),
+    "panels": lambda s: [(s.image, s.boxes)],
+    "width": lambda s: 3,
+    "height": lambda s: 2,
+    # interpretation
+    "trace": lambda s: s.trace,
+    "span": lambda s: 0,
+    "spans": lambda s: 0,
+    # evaluation
+    "examples": lambda s: [s.example],
+    "predictions": lambda s: [s.boxes],
+    "ground_truths": lambda s: [s.boxes],
+    "prediction": lambda s: s.boxes,
+    "ground_truth": lambda s: s.boxes,
+    "model_name": lambda s: "x",
+    "example": lambda s: s.example,
+    "error": lambda s: florence_lab.ImageError("x"),
+    "datasets": lambda s: [str(s.dataset)],
+    "folder": lambda s: Path("new"),
+    "path": lambda s: s.answers,
+    "per_sample": lambda s: evaluation.METRIC_SUITES["ocr"].per_sample,
+    "aggregate": lambda s: evaluation.METRIC_SUITES["ocr"].aggregate,
+    "outcome": lambda s: s.text,
+    "row": lambda s: {"query": "<CAPTION>"},
+    # scenes
+    "scene": lambda s: s.scene,
+    "seed": lambda s: 3,
+    "seeds": lambda s: [3],
+    "rng": lambda s: np.random.default_rng(1),
+    "checkpoint": lambda s: s.adapter,
+    "log": lambda s: [{"step": 1, "loss": 2.0}],
+    "line": lambda s: {"step": 1, "loss": 2.0},
+}
+"""Name of a parameter -> a valid value. Parameters with a default need none."""
+
+PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
+    "Task.prompt": lambda s: "Do something new.",
+    "Task.result": lambda s: "text",
+    "Task.text": lambda s: "x",
+    "register_task.task": lambda s: _new_task(),
+    "Prompt.task": lambda s: florence_lab.get_task("<OD>"),
+    "Prompt.text": lambda s: "",
+    "EncodedImage.image": lambda s: s.image,
+    "EncodedImage.tokens": lambda s: s.encoded.tokens,
+    "Predictor.predict.text": lambda s: None,
+    "Quads.with_labels.labels": lambda s: ["c"],
+    "Polygons.with_labels.labels": lambda s: ["c"],
+    "Quads.labels": lambda s: ["a"],
+    "Polygons.labels": lambda s: ["a"],
+    "Boxes.polygons": lambda s: (),
+    "FlorenceTemplate.build_prompt.text": lambda s: None,
+    "Predictor.build_prompt.text": lambda s: None,
+    "Predictor.predict_batch.text": lambda s: None,
+    "Predictor.predict_iter.text": lambda s: None,
+    "Predictor.stream.text": lambda s: None,
+    "trace.text": lambda s: None,
+    "Scene.answer.text": lambda s: None,
+    "inference.images": lambda s: [s.image],
+    "inference_stream.images": lambda s: [s.image],
+    "load_image.source": lambda s: s.image,
+    "sample_path.name": lambda s: "sheep",
+    "sample_scene.name": lambda s: "sheep",
+    "sprite.label": lambda s: "robot",
+    "sprite.size": lambda s: (10, 10),
+    "sprite.height": lambda s: 0.2,
+    "sprite.colors": lambda s: {None: 1},
+    "Text.text": lambda s: "a cat",
+    "caption_counts.text": lambda s: "two cats",
+    "draw_text.result": lambda s: s.text,
+    "draw_quads.result": lambda s: s.quads,
+    "draw_polygons.result": lambda s: s.polygons,
+    "Trace.span.query": lambda s: 0,
+    "Trace.result": lambda s: s.trace.result,
+    "AnswerSpan.kind": lambda s: "word",
+    "AnswerSpan.positions": lambda s: (0,),
+    "TokenCandidate.probability": lambda s: 0.5,
+    "show_location_probabilities.span": lambda s: _location_position(s.trace),
+    "extract_feature_maps.image": lambda s: s.image,
+    "show_feature_maps.image": lambda s: s.image,
+    "list_images.folder": lambda s: s.dataset.parent,
+    "SceneObject.label": lambda s: "cat",
+    "plot_run.log": lambda s: _training_log(s.folder),
+    "read_training_log.path": lambda s: _training_log(s.folder),
+    "Evaluation.for_task.task": lambda s: "<CAPTION>",
+    "Evaluation.predictions": lambda s: [s.text],
+    "metric_names.tasks": lambda s: [florence_lab.get_task("<OD>")],
+    "evaluate_scenes.seeds": lambda s: [3],
+    "evaluate_scenes.tasks": lambda s: ["<CAPTION>"],
+    "write_dataset.tasks": lambda s: ["<CAPTION>"],
+    "explore.image": lambda s: s.image,
+    "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
+}
+"""`function.parameter` -> a valid value that takes precedence."""
+
+
+INSTANCES: dict[str, Callable[[Samples], Any]] = {
+    "Boxes": lambda s: s.boxes,
+    "Quads": lambda s: s.quads,
+    "Polygons": lambda s: s.polygons,
+    "Text": lambda s: s.text,
+    "EncodedImage": lambda s: s.encoded,
+    "Evaluation": lambda s: s.evaluated,
+    "FlorenceTemplate": lambda s: s.template,
+    "Predictor": lambda s: s.predictor,
+    "Prompt": lambda s: s.example.prompt,
+    "Trace": lambda s: s.trace,
+    "AnswerSpan": lambda s: s.trace.spans[0],
+    "Scene": lambda s: s.scene,
+    "SceneObject": lambda s: s.scene.objects[0],
+    "Prediction": lambda s: evaluation.read_predictions(s.answers)[0],
+    "MetricSuite": lambda s: evaluation.METRIC_SUITES["ocr"],
+    "LiveLossPlot": lambda s: visualization.LiveLossPlot(),
+    "NotebookFigure": lambda s: visualization.NotebookFigure(1, 1),
+    "TokenCandidate": lambda s: interpret.TokenCandidate("a", 0.5),
+    "Task": lambda s: _new_task(),
+}
+"""Class -> an instance, whose methods are called, and whose fields are valid arguments of the class."""
+
+
+def _location_position(trace: florence_lab.Trace) -> int:
+    positions = [span.positions[0] for span in trace.spans if span.points is not None]
+    return positions[0] if positions else 0
+
+
+def _training_log(folder: Path) -> Path:
+    path = folder / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0, "lr": 0.1}\n{"step": 2, "loss": 1.0, "lr": 0.1}\n')
+    return path
