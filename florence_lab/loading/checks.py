@@ -289,13 +289,18 @@ def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_siz
                 )
 
 
-def check_tokenizer_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check a `tokenizer_config.json`.
+def check_tokenizer_settings(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the `tokenizer_config.json` of a folder.
+
+    Args:
+        folder: the folder.
+        settings: the contents of its files, see `read_settings`.
 
     Raises:
         CheckpointError: for a value of another type, or a special token that is null.
     """
-    check_fields(path, settings, _TOKENIZER_FIELDS)
+    name = "tokenizer_config.json"
+    check_fields(folder / name, settings.get(name, {}), _TOKENIZER_FIELDS)
 
 
 def check_adapter_config(path: Path, config: Mapping[str, Any]) -> None:
