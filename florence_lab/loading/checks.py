@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -335,14 +336,25 @@ def quantized_error(folder: Path, stored: Any = None, names: Any = ()) -> Checkp
         names: otherwise, names of quantized weights.
     """
     fields = stored if isinstance(stored, dict) else {}
-    method = fields.get("quant_method") or fields.get("quant_type") or fields.get("quant_algo") or "an unknown method"
-    flags = (("load_in_4bit", 4), ("load_in_8bit", 8), ("_load_in_4bit", 4), ("_load_in_8bit", 8))
-    bits: Any = fields.get("bits") or next((bits for flag, bits in flags if fields.get(flag)), None)
-    if bits is None and "fp8" in str(method).lower():
-        bits = 8
+    method = fields.get("quant_method") or fields.get("quant_algo") or "an unknown method"
+    bits = _find_bits(fields)
     found = f" (weights such as {', '.join(sorted(names)[:2])})" if names else ""
     return CheckpointError(
         f"{folder} is quantized with {shorten(method) if not isinstance(method, str) else method[:60]}"
         f"{f', {shorten(bits)} bits' if bits else ''}{found}; quantized weights cannot be loaded. Use the checkpoint that was not "
         "quantized, or dequantize this one with the tool that made it"
     )
+
+
+def _find_bits(fields: Mapping[str, Any], depth: int = 3) -> Any:
+    """The number of bits in the description of a quantization, which each method writes in its own way."""
+    for name, value in fields.items():
+        match = re.fullmatch(r"_?load_in_(\d)bit", name)
+        if match and value is True:
+            return int(match[1])
+        if name in ("bits", "num_bits", "w_bit", "nbits") and isinstance(value, int):
+            return value
+        if name.startswith("quant_") and (match := re.search(r"(?:int|fp|float)(\d+)", str(value))):
+            return int(match[1])
+    nested = (value for value in fields.values() if isinstance(value, dict) and depth)
+    return next(filter(None, (_find_bits(value, depth - 1) for value in nested)), None)
