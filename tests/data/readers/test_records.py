@@ -93,7 +93,6 @@ def test_blank_lines_are_ignored_and_the_line_is_named(write_rows, read):
         (SWIFT | {"images": ["a" * 5000]}, "unreadable image", ""),
         (SWIFT | {"images": ["a.png", "a.png"]}, "not exactly one image", "2"),
         (SWIFT | {"history": [["a", "b"]]}, "conversation history", "history"),
-        (SWIFT | {"system": "be nice"}, "system prompt", "be nice"),
         (SWIFT | {"videos": ["a.mp4"]}, "videos in a row", "image"),
         (SWIFT | {"objects": "[{"}, "invalid objects", "column"),
         (SWIFT | {"objects": {"a": 1}}, "invalid objects", "a"),
