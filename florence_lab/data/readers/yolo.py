@@ -13,7 +13,17 @@ from ...exceptions import DatasetError, shorten, warn
 from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
-from .files import check_decodable, find_images, is_file, is_folder, list_names, location_path, read_lines, read_text
+from .files import (
+    check_decodable,
+    expand_path,
+    find_images,
+    is_file,
+    is_folder,
+    list_names,
+    location_path,
+    read_lines,
+    read_text,
+)
 
 CONFIG_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 """Names of the configuration that are looked for in a folder, in this order."""
@@ -93,7 +103,7 @@ class YoloConfig:
         """The folders to which the paths of the splits may be relative."""
         folder = self.path.parent
         root = self.content.get("path")
-        return [*([folder / Path(root).expanduser()] if isinstance(root, str) and root else []), folder]
+        return [*([folder / expand_path(root)] if isinstance(root, str) and root else []), folder]
 
 
 def find_config(path: Path) -> Path:
@@ -169,13 +179,13 @@ def label_path(image: Path) -> Path:
         if parts[i] == "images":
             parts[i] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    return Path(*parts).with_suffix(".txt") if image.name else image
 
 
 def read_image(image: Path, names: Mapping[int, str]) -> AnnotatedImage:
     """Return an image with the objects of its label file; errors of lines name the file and the line."""
     path = label_path(image)
-    if not path.exists():
+    if not is_file(path) and not is_folder(path):
         return AnnotatedImage(image, str(image), is_empty=True)
     objects: list[AnnotatedObject] = []
     errors: list[RowError] = []
@@ -241,7 +251,7 @@ def _warn_of_orphans(images: list[Path]) -> None:
     orphans = [
         label.name
         for image_folder, label_folder in folders.items()
-        if label_folder != image_folder and is_folder(label_folder)
+        if label_folder != image_folder and is_folder(label_folder) and is_folder(image_folder)
         for label in _find_orphans(label_folder, image_folder)
     ]
     if orphans:
