@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...exceptions import DatasetError, HubError, summarize_error
 from ...loading.hub import HUBS, check_reachable, suppress_logs
-from ..rows import AnnotatedRow, RowError, TextRow
+from ..rows import AnnotatedRow, InvalidRow, RowError, TextRow, class_name
 from ..spec import DatasetSpec
 from .columns import ROW_OPTIONS, RecordParser, find_missing_columns
 from .files import expand_path, is_folder, list_names
@@ -59,7 +59,19 @@ class HuggingFaceReader:
             record = self._table[index]
         except Exception as error:  # what a cell decodes with, such as Arrow, raises types of its own
             return RowError(source, "unreadable row", summarize_error(error))
+        try:
+            for column, names in self._class_columns.items():
+                if record[column] is not None:
+                    record[column] = class_name(record[column], names)
+        except InvalidRow as error:  # -1, where a class is unknown
+            return error.at(source)
         return self._parse(record, source)
+
+    @cached_property
+    def _class_columns(self) -> dict[str, list[str]]:
+        """The columns of class numbers, such as an answer of image classification, with the names of the classes."""
+        features = self._table.features.items()
+        return {column: list(feature.names) for column, feature in features if hasattr(feature, "int2str")}
 
     @cached_property
     def _parse(self) -> RecordParser:

@@ -60,6 +60,17 @@ def test_a_dataset_that_does_not_fit_is_an_error(read, table, options, message):
         read(f"hf:{table}{options}")
 
 
+def test_class_numbers_in_a_column_of_classes_become_names(read, tmp_path):
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), response=datasets.ClassLabel(names=["healthy", "rust"]))
+    columns = {"image": [Image.new("RGB", (200, 100))] * 4, "response": [1, 0, None, -1]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "train.parquet")
+    examples, (error,) = read(f"hf:{tmp_path}?query=<CAPTION>")
+    assert [example.target for example in examples] == ["rust", "healthy", ""]
+    assert (error.source.rpartition(", ")[2], error.kind) == ("row 4", "unknown class number")
+
+
 def write_table(folder, columns, **features):
     """Write a table as `datasets` stores it, with some features of its own, and return its folder."""
     import datasets
