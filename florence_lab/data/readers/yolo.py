@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ def label_path(image: Path) -> Path:
 def read_image(image: Path, names: Mapping[int, str]) -> AnnotatedImage:
     """Return an image with the objects of its label file; errors of lines name the file and the line."""
     path = label_path(image)
-    if not is_file(path) and not is_folder(path):
+    if not os.path.lexists(path):
         return AnnotatedImage(image, str(image), is_empty=True)
     objects: list[AnnotatedObject] = []
     errors: list[RowError] = []

@@ -137,6 +137,13 @@ def test_a_folder_in_place_of_labels_is_reported(yolo, read):
     assert "a.txt is a folder" in error.details
 
 
+def test_a_link_to_nothing_is_not_taken_for_an_image_without_labels(yolo, read):
+    folder = yolo(a=None, b=LINE)
+    (folder / "labels/train/a.txt").symlink_to(folder / "gone.txt")
+    (_,), (error,) = read(f"yolo:{folder}")
+    assert (error.kind, "link to nothing" in error.details) == ("unreadable labels", True)
+
+
 def test_labels_without_an_image_are_counted(yolo, read):
     folder = yolo(a=LINE)
     (folder / "labels/train/gone.txt").write_text(LINE)
