@@ -107,17 +107,31 @@ class YoloConfig:
         return [*([folder / expand_path(root)] if isinstance(root, str) and root else []), folder]
 
 
+def find_configs(folder: Path) -> list[Path]:
+    """Return the configurations in a folder: the first of `CONFIG_NAMES`, else all YAML files with class names."""
+    for name in CONFIG_NAMES:
+        if is_file(folder / name):
+            return [folder / name]
+    return [path for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if _has_class_names(path)]
+
+
+def _has_class_names(path: Path) -> bool:
+    try:
+        return any(line.text.startswith(("names:", '"names":')) for line in read_lines(path))
+    except DatasetError:
+        return False
+
+
 def find_config(path: Path) -> Path:
-    """Return the configuration of a dataset: the path itself if it is a file, else one of `CONFIG_NAMES` in the folder.
+    """Return the configuration of a dataset: the path itself if it is a file, else the one in the folder.
 
     Raises:
-        DatasetError: if there is none.
+        DatasetError: if there is none, or if there are several.
     """
     if not is_folder(path):
         return path
-    found = [path / name for name in CONFIG_NAMES if is_file(path / name)]
-    found = found or sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-    if len(found) != 1 and not (found and found[0].name in CONFIG_NAMES):
+    found = find_configs(path)
+    if len(found) != 1:
         problem = f"several: {list_names(file.name for file in found)}; name one" if found else "none"
         raise DatasetError(f"{path} must contain a data.yaml with the names of the classes, but has {problem}")
     return found[0]

@@ -17,6 +17,8 @@ COCO = json.dumps({"images": [], "annotations": [], "categories": []})
     ("files", "kind"),
     [
         ({"data.yaml": "names: [a]"}, "yolo"),
+        ({"coco8.yaml": "path: coco8\nnames:\n  0: person\n", "other.yaml": "a: 1"}, "yolo"),
+        ({"settings.yaml": "a: 1", "metadata.csv": "file_name"}, "imagefolder"),
         ({"Annotations/a.xml": "<annotation/>"}, "voc"),
         ({"a.xml": "<annotation/>", "a.jpg": ""}, "voc"),
         ({"train/a.xml": "<annotation/>"}, "voc"),

@@ -55,6 +55,17 @@ def test_each_form_of_the_configuration_is_read(yolo, tmp_path, read, config):
     assert (example.target, errors) == ("cat" + TOKENS, [])
 
 
+def test_one_of_several_configurations_must_be_named(yolo, read):
+    folder = yolo(None)
+    for name in ("coco8.yaml", "mine.yaml"):
+        (folder / name).write_text("train: images/train\nnames: [cat]\n")
+    with pytest.raises(DatasetError, match=r"several: coco8\.yaml, mine\.yaml; name one"):
+        read(f"yolo:{folder}")
+    assert len(read(f"yolo:{folder / 'mine.yaml'}").examples) == 1
+    (folder / "coco8.yaml").write_text("a: 1")
+    assert len(read(f"yolo:{folder}").examples) == 1
+
+
 def test_the_split_is_an_option(yolo, read):
     yolo(a=LINE)
     folder = yolo(folder="val", b="1 0.35 0.35 0.5 0.5")
