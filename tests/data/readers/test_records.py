@@ -175,6 +175,15 @@ def test_a_file_that_may_not_be_read_is_an_error(write_rows, read):
         read(name)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", ["rows.jsonl", "coco:rows.json", "rows.csv", "data.yaml"])
+def test_a_pipe_is_not_waited_for(tmp_path, monkeypatch, read, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(name.removeprefix("coco:"))
+    with pytest.raises(DatasetError, match="not a regular file"):
+        read(name)
+
+
 def test_a_list_below_data_is_read(write_rows, tmp_path, read):
     write_rows("other.jsonl", CAPTION)
     (tmp_path / "rows.json").write_text(json.dumps({"version": 1, "data": [CAPTION]}))
