@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
 from ..argument_validation import validate_arguments
-from ..exceptions import ArgumentError, unknown_name, warn
+from ..exceptions import ArgumentError, CheckpointError, shorten, unknown_name, warn
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
 from ..loading.library import save_model, suppress_library_output
@@ -204,6 +205,8 @@ def merge_lora(
         HubError: if its base model is not available.
     """
     checkpoint = Path(checkpoint)
+    if not os.path.isdir(checkpoint):  # Path.is_dir raises for a name that is too long
+        raise CheckpointError(f"{shorten(str(checkpoint), 300)} is not a folder")
     read_adapter_config(checkpoint)
     adapted, processor = load_adapter(checkpoint, hub=hub, base=base)
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
