@@ -26,6 +26,7 @@ from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .inference.prefetching import SourceFailure, prefetch_map, unequal_numbers, zip_texts
 from .loading.adapters import load_model
 from .loading.hub import resolve
+from .loading.library import save_model
 from .results import Instances, Result, Text
 from .sources import list_sources
 from .template.locations import Region, RegionFormat
@@ -58,6 +59,8 @@ def load(
     dtype: str | torch.dtype = "fp32",
     hub: str | None = None,
     compile: bool = False,
+    base: str | Path | None = None,
+    processor: str | Path | None = None,
 ) -> Predictor:
     """Load a Florence-2 model.
 
@@ -69,6 +72,9 @@ def load(
             computes in it, else fp32), or a `torch.dtype`.
         hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
         compile: compile the image encoder ahead of time, see `Predictor.compile`.
+        base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
+            may be a path of another machine.
+        processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
 
     Raises:
         ArgumentError: for an unknown name, hub, device or dtype.
@@ -77,9 +83,10 @@ def load(
     """
     torch_device = select_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
-    model, processor = load_model(resolve(model_type_or_path, hub), torch_dtype, hub)
+    folder = resolve(model_type_or_path, hub)
+    model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-    predictor = Predictor(model, processor, str(model_type_or_path))
+    predictor = Predictor(model, model_processor, str(model_type_or_path))
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
     return predictor.compile() if compile else predictor
@@ -323,14 +330,17 @@ class Predictor:
         source = image if isinstance(image, EncodedImage) else load_image(image)
         return self._stream(source, self.build_prompt(source.size, task, text, region_format), kwargs)
 
+    @validate_arguments
     def save_pretrained(self, folder: str | Path) -> None:
         """Save model and processor in transformers' layout, for `load` and for transformers' `from_pretrained`.
 
         Load the processor with `AutoProcessor.from_pretrained(folder, backend="pil")` to obtain the same pixel values. By
         default transformers resizes with torchvision, whose pixels differ by one or two levels, which changes some answers.
+
+        Raises:
+            CheckpointError: if the folder cannot be written; it is then as it was before.
         """
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_model(self.model, self.processor, folder)
 
     def _preprocess(self, image: Any) -> _PreprocessedImage:
         image = load_image(image)

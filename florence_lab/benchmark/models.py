@@ -8,8 +8,9 @@ import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import unknown_name
-from ..loading.checkpoint import build_processor, load_checkpoint
+from ..loading.checkpoint import load_checkpoint
 from ..loading.hub import find_cached
+from ..loading.processor import build_processor
 from ..loading.published import POST_PROCESSOR_CONFIG
 
 _IMAGE_SIZE = 768

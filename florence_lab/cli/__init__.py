@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 
 from .commands import COMMANDS
 from .errors import describe_error, is_debugging
+from .swift_options import name_as_given, parse_arguments
 
 _PROGRAM = "florence-lab"
 _INVALID = 2  # exit status, the same that argparse uses
@@ -40,10 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for `--help` (status 0) and for arguments that cannot be parsed (status 2).
     """
-    with _any_characters(sys.stdout, "backslashreplace"), _any_characters(sys.stdin, "surrogateescape"):
-        arguments = _build_parser().parse_args(argv)
-        with _messages_on_stderr():
-            return _run(arguments)
+    with (
+        _any_characters(sys.stdout, "backslashreplace"),
+        _any_characters(sys.stdin, "surrogateescape"),
+        _messages_on_stderr(),
+    ):
+        return _run(parse_arguments(_build_parser(), argv))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -58,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
-        logger.error("%s", describe_error(error), exc_info=is_debugging())
+        message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
+        logger.error("%s", message, exc_info=is_debugging())
         try:
             _flush_output()
         except OSError:
@@ -82,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage, which takes half a screen for `sft`."""
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
+        line = name_as_given(" ".join(message.split()), self.get_default("given_as"))
         self.exit(_INVALID, f"{_PROGRAM}: {line}; see {self.prog} --help\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import ArgumentError, ImageError
+from ..exceptions import ArgumentError, ImageError, shorten
 from ..output_files import prepare_output_file, prepare_output_folder
 from .arguments import (
     add_checkpoint_arguments,
@@ -65,7 +65,7 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val_dataset",
         nargs="+",
-        help="answer all rows of these datasets instead of --images; needs --result_dir",
+        help="answer all rows of these datasets instead of --images; needs --result_dir or --result_path",
     )
     parser.add_argument(
         "--batch_size",
@@ -78,6 +78,7 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     _add_generation_arguments(parser)
     parser.add_argument("--overlay", metavar="DIR", help="write each image with its result drawn on it to this folder")
     parser.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl in this folder")
+    parser.add_argument("--result_path", metavar="FILE", help="append each answer to this .jsonl file instead")
     _add_flag(parser, "--caption_files", "write the text of each answer beside its image, cat.txt for cat.jpg")
 
 
@@ -109,6 +110,7 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     Returns:
         2 if images have no answer, else None.
     """
+    arguments.result_dir, arguments.result_name = _answers_file(arguments)
     if arguments.val_dataset is not None:
         _infer_datasets(arguments)
         return None
@@ -130,7 +132,7 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     limit = resolve_generation_kwargs(predictor.model, kwargs)["max_new_tokens"]
     session = Session(
         predictor,
-        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit),
+        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit, arguments.result_name),
         stream=arguments.stream,
         seed=arguments.seed,
         batch_size=arguments.batch_size or 8,
@@ -141,6 +143,20 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
         return None
     num_failed = session.answer_images(arguments.query, sources, arguments.region, arguments.region_format)
     return _SOME_IMAGES_FAILED if num_failed else None
+
+
+def _answers_file(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """The folder and the name of the file of answers."""
+    if arguments.result_path is None:
+        return arguments.result_dir, "answers.jsonl"
+    if arguments.result_dir is not None:
+        raise ArgumentError("--result_dir and --result_path both say where answers are written; give one of them")
+    path = Path(arguments.result_path).expanduser()
+    if path.suffix != ".jsonl" or path.is_dir():
+        raise ArgumentError(
+            f"--result_path {shorten(arguments.result_path)}: must be a .jsonl file; --result_dir is a folder"
+        )
+    return str(path.parent), path.name
 
 
 def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
@@ -190,8 +206,8 @@ def _prepare_folders(arguments: argparse.Namespace) -> None:
         prepare_output_folder("--overlay", arguments.overlay)
     if arguments.result_dir:
         folder = prepare_output_folder("--result_dir", arguments.result_dir)
-        prepare_output_file("--result_dir", folder / "answers.jsonl")
-        if arguments.val_dataset is None and (folder / "answers.settings.json").exists():
+        answers = prepare_output_file("--result_dir", folder / arguments.result_name)
+        if arguments.val_dataset is None and answers.with_suffix(".settings.json").exists():
             raise ArgumentError(
                 f"--result_dir {folder} has the answers to a dataset, of --val_dataset or eval; choose another folder"
             )
@@ -202,14 +218,14 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     if given:
         raise ArgumentError(f"--val_dataset cannot be combined with --{given[0]}")
     if not arguments.result_dir:
-        raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers")
+        raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers, or --result_path")
     from ..data.datasets import check_datasets
-    from ..evaluation.predictions import ANSWERS_FILE, predict_dataset, read_predictions
+    from ..evaluation.predictions import predict_dataset, read_predictions
     from ..swift import seed_everything
 
     check_datasets(arguments.val_dataset, split="held_out")
     _prepare_folders(arguments)
-    if (path := Path(arguments.result_dir) / ANSWERS_FILE).exists():
+    if (path := Path(arguments.result_dir) / arguments.result_name).exists():
         read_predictions(path)  # fails for other content
     predictor = load_predictor(arguments)
     seed_everything(arguments.seed)
@@ -219,6 +235,7 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
             arguments.val_dataset,
             Path(arguments.result_dir),
             arguments.batch_size or 16,
+            file_name=arguments.result_name,
             **generate_kwargs(arguments),
         )
     )

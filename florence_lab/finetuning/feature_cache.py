@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..data.examples import ImageSource, load_image_source
+from ..exceptions import TrainingError, summarize_error
 from ..inference.davit import image_encoder_fingerprint
 from ..loading.files import cache_dir
+from ..output_files import replace_file
 
+_TENSOR = "tokens"
 _BATCH_SIZE = 4  # larger batches are no faster on a CPU and take more memory
 
 
@@ -49,7 +54,9 @@ class FeatureCache:
         """
         self.model, self.processor, self.dtype = model, processor, dtype
         settings = json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
-        self.directory = Path(root or cache_dir("features")) / image_encoder_fingerprint(model, dtype, settings)
+        self.directory = Path(root or cache_dir("features")).expanduser() / image_encoder_fingerprint(
+            model, dtype, settings
+        )
 
     def path_for(self, image: Image.Image) -> Path:
         """Return the file of an image, which need not exist."""
@@ -58,18 +65,20 @@ class FeatureCache:
         return self.directory / f"{digest.hexdigest()[:32]}.safetensors"
 
     def encode_images(self, images: Iterable[ImageSource]) -> list[Path]:
-        """Compute the missing features of images and return N files.
+        """Compute the missing features of images and return N files. Files that are damaged are replaced.
 
         Args:
             images: N images.
+
+        Raises:
+            TrainingError: if the features cannot be written, as on a full disk.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
         paths: list[Path] = []
         missing: dict[Path, Image.Image] = {}
         for source in tqdm(images, desc="encoding images", unit="image"):
             image = load_image_source(source)
             paths.append(self.path_for(image))
-            if not paths[-1].exists():
+            if paths[-1] not in missing and not self._is_valid(paths[-1]):
                 missing[paths[-1]] = image
             if len(missing) == _BATCH_SIZE:
                 self._write(missing)
@@ -85,13 +94,47 @@ class FeatureCache:
         device = self.model.device
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             features = self.model.get_image_features(pixels.to(device)).pooler_output
-        for path, image_features in zip(images, features.cpu(), strict=True):
-            # another process reads a complete file or none
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"tokens": image_features.contiguous()}, temporary)
-            os.replace(temporary, path)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path, image_features in zip(images, features.cpu(), strict=True):
+                with replace_file(path) as temporary:  # another process reads a complete file or none
+                    save_file({_TENSOR: image_features.contiguous()}, temporary)
+        except Exception as error:  # on a full disk, OSError or a SafetensorError
+            raise TrainingError(self._describe_failed_write(error)) from error
+
+    def _is_valid(self, path: Path) -> bool:
+        """Whether a file contains the features of an image. Only its header is read."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                shape = tuple(file.get_slice(_TENSOR).get_shape())
+        except Exception:  # missing, cut off, or foreign; safetensors raises types of its own
+            return False
+        config: Any = self.model.config
+        return shape == (self.processor.num_image_tokens, config.text_config.d_model)
+
+    def _describe_failed_write(self, error: Exception) -> str:
+        existing = next(folder for folder in (self.directory, *self.directory.parents) if folder.is_dir())
+        free = shutil.disk_usage(existing).free / 1e6
+        return (
+            f"the image features cannot be written to {self.directory}: {summarize_error(error)} ({free:,.0f} MB of disk space "
+            "are free). Choose another folder with --feature_dir, or train without --cache_image_features"
+        )
 
 
 def load_image_features(paths: Sequence[Path]) -> torch.Tensor:
-    """Return the features of B images, B x n x d_model."""
-    return torch.stack([load_file(path)["tokens"] for path in paths])
+    """Return the features of B images, B x n x d_model.
+
+    Raises:
+        TrainingError: for a file that was removed or damaged since the run started.
+    """
+    return torch.stack([_load_tensor(path) for path in paths])
+
+
+def _load_tensor(path: Path) -> torch.Tensor:
+    try:
+        return load_file(path)[_TENSOR]
+    except Exception as error:  # safetensors raises types of its own
+        raise TrainingError(
+            f"the image features {path} were removed or damaged ({summarize_error(error)}); "
+            "--resume_from_checkpoint true computes them again"
+        ) from error

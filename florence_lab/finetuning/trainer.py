@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,31 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, Seq2SeqTrainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError, summarize_error
 from ..loading.adapters import ADAPTER_CONFIG
+from ..loading.library import LIBRARY_LOCK
 from ..predictor import Predictor
 from ..visualization.curves import plot_run
-from .run_directory import COMPLETE_MARKER, LOG_FILE, RunDirectory
+from .checkpoint_files import COMPLETE_MARKER, find_non_finite, verify_names
+from .run_directory import LOG_FILE, RunDirectory
+
+_MAX_SKIPPED_STEPS = 50
+"""fp16 skips steps whose gradients overflow until the loss scale, 65,536 at first, is small enough: normally below 20."""
 
 
 class Florence2Trainer(Seq2SeqTrainer):
     """`Seq2SeqTrainer` that also trains on image features, and computes the metrics of generated answers.
 
     A checkpoint gets a marker when it is complete. Older checkpoints are removed only after that, by this class instead of by
-    `Seq2SeqTrainer`, so that at any moment there is a complete one.
+    `Seq2SeqTrainer`, so that at any moment there is a complete one. Training stops if the loss, the norm of the gradient or a
+    weight is not finite.
+
+    Attributes:
+        skipped_steps: number of steps without an update, because gradients overflowed in fp16.
     """
 
     def __init__(
@@ -54,6 +65,98 @@ class Florence2Trainer(Seq2SeqTrainer):
         self.processor, self.run = processor, run
         self.eval_examples, self.base_model_name = eval_examples, base_model_name
         self.max_checkpoints = max_checkpoints
+        self.skipped_steps = self._skipped_in_a_row = 0
+
+    @property
+    def trained_model(self) -> torch.nn.Module:
+        """The model with its adapter."""
+        assert isinstance(self.model, torch.nn.Module)  # the trainer was created with one
+        return self.model
+
+    @property
+    def _scales_loss(self) -> bool:
+        """Whether steps that overflow are skipped, as in fp16."""
+        return getattr(self.accelerator, "scaler", None) is not None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute loss and gradients of a micro-batch.
+
+        Raises:
+            TrainingError: if the loss is not finite. In fp16 that may be an overflow, whose step is skipped.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if not self._scales_loss and not torch.isfinite(loss):
+            raise self._non_finite_error(f"the loss is {loss.item()}", self.state.global_step + 1)
+        return loss
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """Clip the gradients; raise `TrainingError` if their norm is not finite, in fp16 if that goes on."""
+        norm = super()._clip_grad_norm(model)
+        if math.isfinite(norm):
+            self._skipped_in_a_row = 0
+            return norm
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if not self._scales_loss:
+            raise self._non_finite_error(f"the norm of the gradient is {float(norm)}", self.state.global_step + 1)
+        if self._skipped_in_a_row == _MAX_SKIPPED_STEPS:
+            raise self._non_finite_error(
+                f"the gradients have overflowed in {_MAX_SKIPPED_STEPS} steps in a row", self.state.global_step + 1
+            )
+        return norm
+
+    def check_weights(self) -> None:
+        """Verify that all trained weights are finite.
+
+        Raises:
+            TrainingError: if one is not; the message names it.
+        """
+        trained = ((name, weight) for name, weight in self.trained_model.named_parameters() if weight.requires_grad)
+        if name := find_non_finite(trained):
+            raise self._non_finite_error(f"the weights {name} contain nan or inf", self.state.global_step)
+
+    def _non_finite_error(self, what: str, step: int) -> TrainingError:
+        causes = [f"a learning rate that is too high (--learning_rate is {self.args.learning_rate:g})"]
+        if self.args.fp16:
+            causes.append("numbers beyond fp16, whose largest is 65,504 (--dtype bf16 or fp32)")
+        if step == 1:
+            causes.append("a model or images with values that are not finite")
+        last = self.run.last_checkpoint()
+        kept = f"{last.name} is kept" if last else "No checkpoint was written before"
+        return TrainingError(
+            f"{self.run.path}: training stopped at step {step}: {what}. Likely causes: {', or '.join(causes)}. {kept}"
+        )
+
+    @contextmanager
+    def _loading(self, checkpoint: Any) -> Iterator[None]:
+        """Raise `TrainingError` for whatever fails in the block, which restores a checkpoint."""
+        try:
+            yield
+        except TrainingError:
+            raise
+        except Exception as error:  # of safetensors, pickle, PEFT, torch
+            raise TrainingError(f"{checkpoint} cannot be loaded: {summarize_error(error)}") from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with self._loading(resume_from_checkpoint):
+            verify_names(self.trained_model, Path(resume_from_checkpoint))
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self._loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with self._loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        with self._loading(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with self._loading(checkpoint):
+            super()._load_scaler(checkpoint)
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the cross-entropy of a batch, whose images are pixels or image features."""
@@ -72,8 +175,16 @@ class Florence2Trainer(Seq2SeqTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Compute the validation loss and, with `eval_examples`, the metrics of generated answers."""
+        """Compute the validation loss and, with `eval_examples`, the metrics of generated answers.
+
+        Raises:
+            TrainingError: if a weight or the loss is not finite.
+        """
+        self.check_weights()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        loss = (output.metrics or {}).get(f"{metric_key_prefix}_loss", 0.0)
+        if not math.isfinite(loss) and not self.args.fp16:
+            raise self._non_finite_error(f"the validation loss is {loss}", self.state.global_step)
         if self.eval_examples and output.metrics is not None:
             metrics = self.compute_generation_metrics()
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -89,10 +200,15 @@ class Florence2Trainer(Seq2SeqTrainer):
         return dict(broadcast_object_list(shared)[0])
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint, or remove the incomplete one and raise `TrainingError`."""
+        """Save a checkpoint, or remove the incomplete one and raise `TrainingError`. Weights must be finite."""
+        self.check_weights()
         checkpoint = self.run.path / f"checkpoint-{self.state.global_step}"
+        if self.is_world_process_zero() and checkpoint.exists():
+            shutil.rmtree(checkpoint)  # of a run that was resumed before this step: its marker must not stay
+        self.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(*args, **kwargs)
+            with LIBRARY_LOCK:
+                super()._save_checkpoint(*args, **kwargs)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 write_base_model_name(checkpoint, self.base_model_name)
@@ -101,21 +217,20 @@ class Florence2Trainer(Seq2SeqTrainer):
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise TrainingError(_describe_failed_save(self.run, checkpoint, error)) from error
         if self.is_world_process_zero():
-            rotate_checkpoints(
-                output_dir=str(self.run.path),
-                save_total_limit=self.max_checkpoints,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-            )
+            self.run.remove_old_checkpoints(self.max_checkpoints, self.state.best_model_checkpoint)
 
 
 def _describe_failed_save(run: RunDirectory, checkpoint: Path, error: Exception) -> str:
     free = shutil.disk_usage(run.path).free / 1e6
+    return f"{checkpoint} cannot be written: {summarize_error(error)} ({free:,.0f} MB of disk space are free). {describe_resumption(run)}"
+
+
+def describe_resumption(run: RunDirectory) -> str:
+    """Return a sentence for an error: from which checkpoint an interrupted run can be resumed."""
     last = run.last_checkpoint()
-    return (
-        f"{checkpoint} cannot be written: {summarize_error(error)} ({free:,.0f} MB of disk space are free). "
-        f"{f'The last complete checkpoint is {last.name}' if last else 'There is no earlier checkpoint'}; "
-        "--resume_from_checkpoint true resumes from there"
-    )
+    if last is None:
+        return "There is no earlier checkpoint"
+    return f"The last complete checkpoint is {last.name}; --resume_from_checkpoint true resumes from there"
 
 
 def write_base_model_name(checkpoint: Path, base_model_name: str) -> None:

@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import BartTokenizer, Florence2ForConditionalGeneration, Florence2Processor, PreTrainedTokenizerBase
-from transformers.models.clip import CLIPImageProcessorPil
-from transformers.utils import logging
+from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import CheckpointError, summarize_error
-from ..template.vocabulary import ADDED_TOKENS
+from .checks import IGNORED_CONFIG_FIELDS, check_config, check_image_tokens, check_tokenizer_settings
 from .conversion import (
-    MISMATCHED_SHAPES,
-    MISSING_KEYS,
-    UNEXPECTED_KEYS,
-    check_names,
+    build_generation_config,
+    check_heads,
+    convert_config,
     is_published_layout,
     load_published,
 )
-from .files import JSON_FILES, find_weight_files, read_json
-from .published import POST_PROCESSOR_CONFIG
-
-_IMAGE_SETTINGS = (
-    *("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
-    *("do_center_crop", "crop_size", "image_seq_length"),
+from .files import find_weight_files, read_json, read_settings
+from .hub import resolve
+from .library import suppress_library_output
+from .processor import check_tokenizer, load_processor
+from .weights import (
+    MISMATCHED_SHAPES,
+    MISSING_KEYS,
+    UNEXPECTED_KEYS,
+    check_finite,
+    check_names,
+    check_stored_shapes,
+    check_stored_types,
+    describe_weights,
 )
-
-# Mean and standard deviation of ImageNet, used by the published processor.
-_IMAGE_MEAN, _IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def load_checkpoint(
-    folder: str | Path, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    processor: str | Path | None = None,
+    hub: str | None = None,
 ) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
     """Load a checkpoint folder in the published or in transformers' layout.
 
     The published layout gives what the published code gives: the same pixel values, logits and tokens. Weights are read from
-    `model.safetensors`, or from `pytorch_model.bin` with `torch.load(weights_only=True)`, sharded or not.
+    `model.safetensors`, or from `pytorch_model.bin` with `torch.load(weights_only=True)`, sharded or not. Safe in threads.
 
     Args:
         folder: the checkpoint. See `load_model` for adapters.
         dtype: of the weights.
+        processor: the model whose tokenizer and image settings are used: a name or folder, see `resolve`. By default those of the
+            folder; what it lacks comes from the published model of the same sizes, if that is in a cache.
+        hub: from which the model named by `processor` is downloaded, see `resolve`.
 
     Returns:
         The model (in eval mode, on the CPU) and its processor.
 
     Raises:
-        CheckpointError: if a file is missing, incomplete, of another model, or a pickle that contains code.
+        CheckpointError: if a file is missing, incomplete, invalid, of another model, quantized, or a pickle that contains code.
+            The message names the file and, if one is to blame, the field and its value.
+        HubError: if the model named by `processor` is not available.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    weights = find_weight_files(folder)
-    for name in JSON_FILES:
-        if (folder / name).is_file():
-            read_json(folder / name)  # transformers ignores some files that are invalid
-    try:
-        processor = _load_processor(folder)
-        if is_published_layout(config):
-            model = load_published(folder, config, weights, processor.image_token_id, dtype)
-        else:
-            model = _load_transformers(folder, dtype)
-    except (CheckpointError, MemoryError):
-        raise
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))  # the rest of the message explains how to run it nevertheless
-        raise CheckpointError(
-            f"{folder} contains a pickle with more than weights{f' ({found[1]})' if found else ''}, which could run code when "
-            "loaded; it was refused (torch.load with weights_only=True)"
-        ) from error
-    except Exception as error:  # invalid files make the libraries raise nearly anything
-        raise CheckpointError(f"cannot read {folder} as Florence-2: {summarize_error(error)}") from error
-    return model.eval(), processor
+    source = None if processor is None else resolve(processor, hub)
+    with suppress_library_output():  # holds the lock
+        try:
+            return _load(folder, dtype, source)
+        except (CheckpointError, MemoryError):
+            raise
+        except Exception as error:  # invalid files make the libraries raise nearly anything
+            raise CheckpointError(f"cannot read {folder} as Florence-2: {summarize_error(error)}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -100,80 +91,65 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def add_florence_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the 1,024 tokens of Florence-2 and `<image>` to a BART tokenizer, in place, unless it has them."""
-    tokenizer.add_tokens([*ADDED_TOKENS, "<image>"], special_tokens=True)
-    # The public way to set an image token adds it before the others; this one uses the token that exists.
-    tokenizer._set_model_specific_special_tokens({"image_token": "<image>"})
+def _load(
+    folder: Path, dtype: torch.dtype, source: Path | None
+) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
+    """Load a folder. What takes long, the weights, comes last: everything else is checked before."""
+    stored = read_config(folder)
+    weights = find_weight_files(folder)
+    settings = read_settings(folder)
+    check_config(folder / "config.json", stored)
+    check_tokenizer_settings(folder / "tokenizer_config.json", settings.get("tokenizer_config.json", {}))
+    tensors = describe_weights(weights)
+    check_stored_types(folder, tensors)
 
-
-def build_processor(tokenizer: BartTokenizer, image_size: int) -> Florence2Processor:
-    """Return a processor for square images, with the published resampling (bicubic, Pillow) and normalization.
-
-    Args:
-        tokenizer: with the tokens of Florence-2.
-        image_size: width and height in pixels of the model's input, a multiple of 16.
-    """
-    side = {"height": image_size, "width": image_size}
-    image_processor: Any = CLIPImageProcessorPil(
-        size=side, crop_size=side, do_center_crop=False, image_mean=_IMAGE_MEAN, image_std=_IMAGE_STD
-    )
-    # one token for 16 x 16 pixels (transformers' example processors assume 32), and one for their mean
-    image_processor.image_seq_length = (image_size // 16) ** 2 + 1
-    return Florence2Processor(
-        image_processor, tokenizer, num_additional_image_tokens=0, post_processor_config=POST_PROCESSOR_CONFIG
-    )
-
-
-@contextmanager
-def suppress_library_output() -> Iterator[None]:
-    """Suppress the reports, progress bars and FutureWarnings of transformers; errors of this package state the same."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
-
-
-def _load_processor(folder: Path) -> Florence2Processor:
-    """Build the processor from data with named classes. transformers' automatic classes can run a folder's own code."""
-    has_vocabulary = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if not (folder / "tokenizer.json").is_file() and not has_vocabulary:
-        raise CheckpointError(f"{folder} has no tokenizer: neither tokenizer.json, nor vocab.json and merges.txt")
-    tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
-    add_florence_tokens(tokenizer)
-    return Florence2Processor(
-        # Pillow resizes as the published code does; transformers' default backend differs slightly
-        image_processor=CLIPImageProcessorPil(**_image_settings(folder)),
-        tokenizer=tokenizer,
-        post_processor_config=POST_PROCESSOR_CONFIG,
-    )
-
-
-def _image_settings(folder: Path) -> dict[str, Any]:
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        path = folder / name
-        stored = read_json(path) if path.is_file() else {}
-        stored = stored.get("image_processor", stored)  # newer releases of transformers nest it
-        if "image_seq_length" in stored:
-            return {"do_center_crop": False} | {name: stored[name] for name in _IMAGE_SETTINGS if name in stored}
-    raise CheckpointError(
-        f"{folder} has no image settings with image_seq_length: neither in preprocessor_config.json nor in "
-        "processor_config.json"
-    )
-
-
-def _load_transformers(folder: Path, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    with suppress_library_output():
-        loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+    processor, image_settings, image_path, tokenizer_folder = load_processor(folder, stored, source)
+    is_published = is_published_layout(stored)
+    if is_published:
+        config = convert_config(folder, stored, processor.image_token_id)
+    else:
+        config = _read_transformers_config(folder, stored)
+    text: Any = config.text_config
+    vocab_size = stored["text_config"]["vocab_size"] if is_published else text.vocab_size
+    check_stored_shapes(folder, tensors, config, vocab_size)
+    check_heads(folder, config)
+    generation_config = build_generation_config(folder, stored, config, settings.get("generation_config.json"))
+    check_tokenizer(tokenizer_folder, processor.tokenizer, vocab_size, generation_config.eos_token_id)
+    check_image_tokens(image_path, image_settings, config)
+    if config.image_token_id != processor.image_token_id:
+        raise CheckpointError(
+            f"{folder}/config.json is invalid: image_token_id is {config.image_token_id}, but the tokenizer gives <image> the id "
+            f"{processor.image_token_id}"
         )
+
+    model = (
+        load_published(folder, config, weights, vocab_size, dtype)
+        if is_published
+        else _load_transformers(folder, config, dtype)
+    )
+    check_finite(folder, model.named_parameters())
+    model.generation_config = generation_config
+    return model.eval(), processor
+
+
+def _read_transformers_config(folder: Path, stored: dict[str, Any]) -> Florence2Config:
+    stored = copy.deepcopy(stored)
+    for values in (stored, stored["text_config"], stored["vision_config"]):
+        for name in IGNORED_CONFIG_FIELDS:
+            values.pop(name, None)
+    config: Florence2Config = Florence2Config.from_dict(stored)
+    return config
+
+
+def _load_transformers(folder: Path, config: Florence2Config, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
+    loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
     model, report = loaded
     check_names(folder, MISSING_KEYS, report["missing_keys"])
     check_names(folder, UNEXPECTED_KEYS, report["unexpected_keys"])

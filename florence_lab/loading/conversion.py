@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch.nn.functional import pad
 from transformers import BartConfig, Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from ..exceptions import CheckpointError
-from .files import read_json
+from ..exceptions import CheckpointError, shorten, warn
+from .checks import check_generation_settings
 from .published import (
+    DEFAULT_TOKEN_IDS,
     EMBEDDINGS,
     GENERATION_FIELDS,
     LOGITS_BIAS,
@@ -26,72 +24,57 @@ from .published import (
     VISION_FIELDS,
     published_name,
 )
+from .weights import MISMATCHED_SHAPES, MISSING_KEYS, UNEXPECTED_KEYS, check_names, iter_weights
 
-MISSING_KEYS = "lacks the weights"
-UNEXPECTED_KEYS = "contains weights that Florence-2 does not have:"
-MISMATCHED_SHAPES = "contains weights of another shape:"
-
-
-class _WeightFile(NamedTuple):
-    """An opened file of weights.
-
-    Attributes:
-        names: the names of its tensors.
-        read: name -> tensor.
-        max_bytes: how much to read before opening the file anew: the pages of a mapped file count as memory until it is closed.
-    """
-
-    names: list[str]
-    read: Callable[[str], torch.Tensor]
-    max_bytes: float
+# Without these no answer can be generated.
+_COMPLETE_FIELDS = {"decoder_start_token_id", "eos_token_id", "pad_token_id"}
 
 
-def is_published_layout(config: dict[str, Any]) -> bool:
+def is_published_layout(config: Mapping[str, Any]) -> bool:
     """Return whether a config is in the published layout, whose vision config has `dim_embed` in place of `embed_dim`."""
     return "dim_embed" in config["vision_config"]
 
 
 def load_published(
-    folder: Path, config: dict[str, Any], weights: list[Path], image_token_id: int, dtype: torch.dtype
+    folder: Path, config: Florence2Config, weights: list[Path], vocab_size: int, dtype: torch.dtype
 ) -> Florence2ForConditionalGeneration:
-    """Load a checkpoint in the published layout into transformers' Florence-2.
+    """Load the weights of a checkpoint in the published layout into transformers' Florence-2.
 
     Args:
         folder: the checkpoint.
-        config: its `config.json`.
+        config: its config in transformers' layout, see `convert_config`.
         weights: its weight files.
-        image_token_id: id of `<image>`, which the published vocabulary lacks.
+        vocab_size: rows of the stored embeddings.
         dtype: of the loaded weights.
 
     Raises:
-        CheckpointError: for missing, unexpected or mismatched weights, and for a config that is not supported.
+        CheckpointError: for missing, unexpected or mismatched weights.
     """
     with torch.device("meta"):
-        model = Florence2ForConditionalGeneration(_convert_config(folder, config, image_token_id))
-    state = _convert_state(folder, weights, model, config["text_config"]["vocab_size"], dtype)
+        model = Florence2ForConditionalGeneration(config)
+    state = _convert_state(folder, weights, model, vocab_size, dtype)
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
-    model.generation_config = _convert_generation_config(folder, config, image_token_id)
     return model
 
 
-def check_names(folder: Path, problem: str, names: Iterable[str]) -> None:
-    """Raise a CheckpointError that lists names of weights, unless there are none.
+def convert_config(folder: Path, config: Mapping[str, Any], image_token_id: int) -> Florence2Config:
+    """Return a config of the published layout in transformers' layout.
 
     Args:
-        folder: the checkpoint.
-        problem: `MISSING_KEYS`, `UNEXPECTED_KEYS` or `MISMATCHED_SHAPES`.
-        names: the names of the weights that have the problem.
+        folder: the checkpoint, for messages.
+        config: its `config.json`, checked.
+        image_token_id: id of `<image>`, which the published vocabulary lacks.
+
+    Raises:
+        CheckpointError: if it lacks a field, or has a value that transformers' Florence-2 does not support.
     """
-    names = sorted(names)
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise CheckpointError(f"{folder} {problem} {', '.join(names[:3])}{more}")
-
-
-def _convert_config(folder: Path, config: dict[str, Any], image_token_id: int) -> Florence2Config:
+    vision, text = config["vision_config"], config["text_config"]
+    parts = {"vision_config": vision, "text_config": text}
     for part, names in REQUIRED_FIELDS.items():
-        missing = [name for name in names if name not in config[part]]
+        parent, _, key = part.partition(".")
+        values = parts[parent].get(key, {}) if key else parts[parent]
+        missing = [name for name in names if name not in values]
         if missing:
             raise CheckpointError(f"{folder}/config.json lacks {', '.join(f'{part}.{name}' for name in missing)}")
     for path, supported in SUPPORTED_VALUES.items():
@@ -100,9 +83,8 @@ def _convert_config(folder: Path, config: dict[str, Any], image_token_id: int) -
             value = value.get(key, supported) if isinstance(value, dict) else supported
         if value != supported:
             raise CheckpointError(
-                f"{folder}/config.json has {'.'.join(path)} = {value!r}; only {supported!r} is supported"
+                f"{folder}/config.json has {'.'.join(path)} = {shorten(value)}; only {supported!r} is supported"
             )
-    vision, text = config["vision_config"], config["text_config"]
     special_ids: dict[str, Any] = {
         "bos_token_id": config.get("bos_token_id", 0),
         "eos_token_id": config.get("eos_token_id", 2),
@@ -146,7 +128,7 @@ def _convert_state(
     missing_rows = shapes[TIED_EMBEDDINGS[0]][0] - vocab_size
     state: dict[str, torch.Tensor] = {}
     unexpected = []
-    for name, tensor in _iter_weights(weights):
+    for name, tensor in iter_weights(weights):
         if name in EMBEDDINGS:
             if EMBEDDINGS[0] not in state or name == EMBEDDINGS[0]:
                 state[EMBEDDINGS[0]] = pad(tensor.to(dtype), (0, 0, 0, missing_rows))  # always a copy
@@ -163,36 +145,64 @@ def _convert_state(
     return renamed | dict.fromkeys((*TIED_EMBEDDINGS, "lm_head.weight"), state[EMBEDDINGS[0]])
 
 
-def _iter_weights(weights: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield names and tensors one by one. A tensor is valid until the next is requested."""
-    for path in weights:
-        names: list[str] | None = None
-        while names is None or names:
-            file = _open_weight_file(path)
-            if names is None:
-                # the embeddings are the largest tensor, so they are copied first, while little else is in memory
-                names = sorted(file.names, key=lambda name: name not in EMBEDDINGS)
-            num_bytes = 0
-            while names and num_bytes <= file.max_bytes:
-                name = names.pop(0)
-                tensor = file.read(name)
-                num_bytes += tensor.nbytes
-                yield name, tensor
+def check_heads(folder: Path, config: Florence2Config) -> None:
+    """Check that attention heads and groups divide the sizes of a model, and that images become vectors of the language model.
+
+    Raises:
+        CheckpointError: names the fields and their values.
+    """
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    pairs = [("d_model", text.d_model, f"{part}_attention_heads") for part in ("encoder", "decoder")]
+    divisions = [
+        (f"text_config.{size}", value, f"text_config.{heads}", getattr(text, heads)) for size, value, heads in pairs
+    ]
+    divisions += [
+        (f"embed_dim[{stage}]", dim, f"vision_config.{field}", getattr(vision, field)[stage])
+        for stage, dim in enumerate(vision.embed_dim)
+        for field in ("num_heads", "num_groups")
+    ]
+    for name, size, divisor_name, divisor in divisions:
+        if size % divisor:
+            raise CheckpointError(
+                f"{folder}/config.json is invalid: {name} {size} must be divisible by {divisor_name} {divisor}"
+            )
+    if vision.projection_dim != text.d_model:
+        raise CheckpointError(
+            f"{folder}/config.json is invalid: vision_config.projection_dim {vision.projection_dim} must equal "
+            f"text_config.d_model {text.d_model}"
+        )
 
 
-def _open_weight_file(path: Path) -> _WeightFile:
-    max_bytes = path.stat().st_size / 16
-    if path.suffix == ".safetensors":
-        file = safe_open(path, "pt")
-        return _WeightFile(list(file.keys()), file.get_tensor, max_bytes)
-    is_mapped = zipfile.is_zipfile(path)  # the format of torch.save since 1.6
-    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
-    return _WeightFile(list(tensors), tensors.pop, max_bytes if is_mapped else math.inf)
+def build_generation_config(
+    folder: Path, stored: Mapping[str, Any], config: Florence2Config, settings: Mapping[str, Any] | None
+) -> GenerationConfig:
+    """Return the generation settings of a checkpoint. What its file lacks is read from the config of the language model.
 
+    Args:
+        folder: the checkpoint.
+        stored: its `config.json`.
+        config: the same in transformers' layout.
+        settings: its `generation_config.json`, or None if it has none, as older checkpoints.
 
-def _convert_generation_config(folder: Path, config: dict[str, Any], image_token_id: int) -> GenerationConfig:
-    path = folder / "generation_config.json"
-    # older checkpoints store these settings in the config of the language model
-    stored = read_json(path) if path.is_file() else config["text_config"]
-    settings = {name: stored[name] for name in GENERATION_FIELDS if name in stored}
-    return GenerationConfig(**settings, suppress_tokens=[image_token_id])
+    Raises:
+        CheckpointError: for a setting of a wrong type or out of its range.
+    """
+    text: Any = config.text_config
+    vocab_size = text.vocab_size
+    given = settings or {}
+    fallback = {name: stored["text_config"][name] for name in GENERATION_FIELDS if name in stored["text_config"]}
+    check_generation_settings(folder / "generation_config.json", given, vocab_size)
+    check_generation_settings(folder / "config.json", fallback, vocab_size, "text_config.")
+    is_complete = given.keys() >= _COMPLETE_FIELDS
+    if is_published_layout(stored):
+        given = {name: given[name] for name in GENERATION_FIELDS if name in given}
+    merged = ({} if is_complete else DEFAULT_TOKEN_IDS) | fallback | dict(given)
+    if is_published_layout(stored) or not is_complete:
+        merged["suppress_tokens"] = [config.image_token_id]
+    if settings is None and "num_beams" not in merged:
+        warn(f"{folder} has no generation_config.json; answers are decoded greedily")
+    for name in _COMPLETE_FIELDS:
+        if merged.get(name) is None:
+            raise CheckpointError(f"{folder}/generation_config.json is invalid: {name} must be a token id, got null")
+    return GenerationConfig(**merged)

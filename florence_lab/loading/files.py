@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import CheckpointError
+from ..exceptions import CheckpointError, shorten
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the file with the weights, in the order of preference. `<name>.index.json` lists the shards of a sharded one."""
@@ -60,23 +61,56 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        CheckpointError: if the file is not valid JSON, or does not contain an object.
+        CheckpointError: if the file cannot be read, is not valid JSON, or does not contain an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError:
+        raise CheckpointError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must contain a JSON object, got {type(content).__name__}")
     return content
 
 
+def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the contents of those of `JSON_FILES` that a folder has. transformers ignores some that are invalid.
+
+    Raises:
+        CheckpointError: if one is not a regular file, or as `read_json`. A link to a `generation_config.json` that does not exist
+            counts as no file.
+    """
+    found = {}
+    for name in JSON_FILES:
+        path = folder / name
+        if path.is_file():
+            found[name] = read_json(path)
+        elif path.exists() or (path.is_symlink() and name != "generation_config.json"):
+            raise CheckpointError(f"{path} is not a regular file, or a link to none")
+    return found
+
+
 def _find_shards(folder: Path, index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
-    shards = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not shards or not all(isinstance(shard, str) for shard in shards):
         raise CheckpointError(f"{index} lists no weight files")
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    names = sorted(set(shards))
+    outside = [name for name in names if os.path.basename(name) != name or "\0" in name or not name.strip(".")]
+    if outside:
+        raise CheckpointError(f"{index} lists {shorten(outside[0])}, which is not the name of a file in its folder")
+    missing = [name for name in names if not _is_file(folder / name)]
     if missing:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {index.name} lists: an incomplete download?")
-    return [folder / shard for shard in sorted(shards)]
+        listed = " ".join(", ".join(missing)[:200].split())
+        raise CheckpointError(f"{folder} lacks {listed}, which {index.name} lists: an incomplete download?")
+    return [folder / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..exceptions import HubError, summarize_error, unknown_name
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError, HubError, shorten, summarize_error, unknown_name
 from ..network import run_with_timeout
 from .files import is_complete
 from .registry import MODELS
@@ -18,6 +19,7 @@ from .registry import MODELS
 PROBE_SECONDS = 4.0
 """Time limit for the first contact with a hub."""
 
+_MAX_HUB_ID = 200
 _HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 # Folders below ModelScope's cache in which its releases have stored models, the current one first. The second is also where
@@ -131,6 +133,7 @@ HUBS: dict[str, _Hub] = {"modelscope": _ModelScope(), "hf": _HuggingFace()}
 """Name of a hub -> the hub."""
 
 
+@validate_arguments
 def resolve(model_type_or_path: str | Path, hub: str | None = None) -> Path:
     """Return the folder of a model on this machine. It is downloaded only if neither hub's cache contains it.
 
@@ -142,14 +145,16 @@ def resolve(model_type_or_path: str | Path, hub: str | None = None) -> Path:
 
     Raises:
         HubError: if the folder does not exist, or if the model cannot be downloaded.
-        ValueError: if the name is neither a known model, a folder nor a hub id; or for an unknown hub.
+        ArgumentError: if the name is neither a known model, a folder nor a hub id; or for an unknown hub.
     """
-    hub = hub or os.environ.get("FLORENCE_LAB_HUB") or "modelscope"
+    variable = None if hub is not None else os.environ.get("FLORENCE_LAB_HUB")
+    hub = hub if hub is not None else variable or "modelscope"
     if hub not in HUBS:
-        raise ValueError(unknown_name("hub", hub, HUBS))
+        raise ArgumentError(unknown_name("FLORENCE_LAB_HUB" if variable else "hub", hub, HUBS))
     return find_cached(model_type_or_path, hub) or _download(_hub_ids(str(model_type_or_path)), hub)
 
 
+@validate_arguments
 def find_cached(model_type_or_path: str | Path, hub: str = "modelscope") -> Path | None:
     """Return the folder of a model on this machine; None if it would have to be downloaded.
 
@@ -172,15 +177,30 @@ def _is_path(text: str | Path) -> bool:
     """Whether a name is a path: it exists, or is spelled as only a path can be."""
     if isinstance(text, Path):
         return True
-    return bool(text) and (text.startswith((".", "/", "~", os.sep)) or "\\" in text or Path(text).exists())
+    try:
+        return bool(text.strip()) and (text.startswith((".", "/", "~", os.sep)) or "\\" in text or Path(text).exists())
+    except OSError:  # a name that is too long
+        return False
 
 
 def _existing_folder(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_dir():
-        problem = "is a file; pass the folder that contains it" if path.exists() else "does not exist"
-        raise HubError(f"the model folder {path} {problem}")
+    try:
+        path = path.expanduser()
+        if not path.is_dir():
+            problem = "is a file; pass the folder that contains it" if path.exists() else "does not exist"
+            raise HubError(f"the model folder {_display(path)} {problem}")
+    except RuntimeError as error:  # ~user of a user who does not exist
+        raise HubError(f"the model folder {_display(path)} does not exist: {error}") from None
+    except OSError as error:
+        if isinstance(error, HubError):
+            raise
+        raise HubError(f"the model folder {_display(path)} cannot be read: {error.strerror}") from error
     return path
+
+
+def _display(path: Path) -> str:
+    text = str(path)
+    return text if len(text) < 300 and text.isprintable() else shorten(text)
 
 
 def _hub_ids(name: str) -> dict[str, str]:
@@ -188,10 +208,11 @@ def _hub_ids(name: str) -> dict[str, str]:
     for info in MODELS.values():
         if info.modelscope_id and info.hf_id and name in (info.model_type, info.modelscope_id, info.hf_id):
             return {"modelscope": info.modelscope_id, "hf": info.hf_id}
-    if _HUB_ID_RE.fullmatch(name):
+    if len(name) <= _MAX_HUB_ID and _HUB_ID_RE.fullmatch(name):
         return dict.fromkeys(HUBS, name)
-    known = unknown_name("model_type", name, MODELS)
-    raise ValueError(f"{known}; an existing folder or a hub id 'organization/name' is accepted too")
+    known = unknown_name("model_type", name if len(name) <= _MAX_HUB_ID else shorten(name)[1:-1], MODELS)
+    hint = "" if name.strip() else ". An empty name is what a variable of the shell gives that is not set"
+    raise ArgumentError(f"{known}; an existing folder or a hub id 'organization/name' is accepted too{hint}")
 
 
 def _download(ids: dict[str, str], hub: str) -> Path:

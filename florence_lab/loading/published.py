@@ -70,6 +70,8 @@ REQUIRED_FIELDS = {
         "depths patch_size patch_stride patch_padding patch_prenorm num_heads num_groups window_size projection_dim "
         "visual_temporal_embedding image_pos_embed".split()
     ),
+    "vision_config.visual_temporal_embedding": ("max_temporal_embeddings",),
+    "vision_config.image_pos_embed": ("max_pos_embeddings",),
     "text_config": ("vocab_size", "d_model"),
 }
 
@@ -77,6 +79,16 @@ GENERATION_FIELDS = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
     *("forced_eos_token_id", "no_repeat_ngram_size", "num_beams", "early_stopping"),
 )
+
+# Token ids of all Florence-2 models, for checkpoints whose files do not state them.
+DEFAULT_TOKEN_IDS = {
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+}
 
 # Required by transformers' `Florence2Processor.post_process_generation`.
 POST_PROCESSOR_CONFIG: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import BartTokenizer
 
+from ..exceptions import ArgumentError
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
 from ..scenes.answers import referenced_objects
 from ..scenes.layout import PLAN_SIDE, plan_scene
@@ -60,6 +61,21 @@ class QAPair(NamedTuple):
     prompt: str
     target: str
     referenced_objects: tuple[int, ...]
+
+
+def check_scene_supply(arguments: PretrainArguments) -> None:
+    """Verify that there are enough training scenes for a run.
+
+    Raises:
+        ArgumentError: if the steps of this seed need scenes beyond the last one.
+    """
+    available = len(TRAIN_SEEDS) // SEEDS_PER_SAMPLE
+    needed = arguments.seed * SAMPLES_PER_RUN_SEED + arguments.steps * arguments.new_scenes
+    if needed > available:
+        raise ArgumentError(
+            f"--seed {arguments.seed} with --steps {arguments.steps} and --new_scenes {arguments.new_scenes} needs scene {needed:,}, "
+            f"but there are {available:,}; each seed begins {SAMPLES_PER_RUN_SEED:,} scenes after the one before"
+        )
 
 
 def sample_qa_pairs(scene: Scene, task: str, seed: int, max_count: int = 4) -> list[QAPair]:
@@ -267,12 +283,15 @@ class StepDataset(Dataset[TrainingBatch]):
         return new + [rng.randrange(oldest, last) for _ in range(arguments.batch_size - len(new))]
 
     def load_sample(self, index: int, max_objects: int) -> SceneSample:
-        """Return a sample from the run's folder, or draw it, and delete the one that leaves the replay buffer."""
+        """Return a sample from the run's folder, or draw it, and delete the one that leaves the replay buffer.
+
+        A damaged file is replaced.
+        """
         folder = Path(self.arguments.out, "drawn", f"{max_objects}")
         path = folder / f"{index}.npz"
         try:
             return SceneSample.load(path)
-        except FileNotFoundError:
+        except Exception:  # missing, cut off, or foreign: NumPy, zipfile and json raise many types
             sample = render_sample(index, max_objects)
             sample.save(path)
             (folder / f"{index - self.arguments.remembered}.npz").unlink(missing_ok=True)

@@ -11,9 +11,11 @@ On machines with few cores that also run other processes, set GOMP_SPINCOUNT=200
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,18 +28,25 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BartTokenizer
 
+from ..data.worker_errors import is_worker_error, summarize_data_error
+from ..exceptions import ArgumentError, FlorenceLabError, TrainingError, summarize_error, warn
 from ..images import GENERATOR_TAG
 from ..inference.device import has_native_bf16, select_device
-from ..loading.checkpoint import build_processor
+from ..loading.processor import build_processor
+from ..output_files import prepare_output_folder, write_text
+from ..visualization.curves import read_log
 from .arguments import PretrainArguments
 from .auxiliary_heads import AuxiliaryHeads
 from .config import PAD_ID
 from .curriculum import stage_at
-from .dataset import StepDataset, TrainingBatch
+from .dataset import StepDataset, TrainingBatch, check_scene_supply
 from .losses import mean_loss_per_task, token_losses, token_weights
 from .model import build_for_training, forward_batch, load_initial_weights, resize_position_embeddings
 from .monitoring import evaluate_held_out, finite_metrics, plot_predictions
-from .tokenizer import load_or_build_tokenizer
+from .tokenizer import load_or_build_tokenizer, save_tokenizer
+
+_ARGUMENTS_OF_THE_MACHINE = ("out", "save_every", "measure_every", "measured", "workers", "device")
+"""Arguments that do not change the weights that a run ends with."""
 
 
 def pretrain(arguments: PretrainArguments, on_log: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -55,13 +64,27 @@ def pretrain(arguments: PretrainArguments, on_log: Callable[[dict[str, Any]], No
         The folder of the exported model.
 
     Raises:
+        ArgumentError: for a device that does not exist, a folder that cannot be written to, or more scenes than there are.
         CheckpointError: if the initial weights are not those of florence-2-nano.
+        TrainingError: for a run that cannot be resumed, a loss or weights that are not finite, or a full disk.
     """
-    out = Path(arguments.out)
+    _training_device(arguments.device)
+    check_scene_supply(arguments)
+    out = prepare_output_folder("--out", arguments.out)
+    with _describe_failures(out):
+        _train(arguments, out, on_log)
+        return export_checkpoint(out / "last.pt", out / "model")
+
+
+def _train(arguments: PretrainArguments, out: Path, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    """Take the steps that are left, and write `last.pt`."""
     tokenizer = load_or_build_tokenizer(out, arguments.init_from)
     state = TrainingState(arguments, tokenizer)
-    if not state.load(out / "last.pt"):
-        tokenizer.save_pretrained(out / "tokenizer")  # not earlier: a run that cannot start leaves no files
+    if state.load(out / "last.pt"):
+        for name in ("log.jsonl", "measures.jsonl"):
+            truncate_log(out / name, state.step)
+    else:
+        save_tokenizer(tokenizer, out)  # not earlier: a run that cannot start leaves no files
     loader = DataLoader(
         StepDataset(arguments, tokenizer),
         batch_size=None,
@@ -86,7 +109,17 @@ def pretrain(arguments: PretrainArguments, on_log: Callable[[dict[str, Any]], No
             on_log(entry)
         if state.step % arguments.save_every == 0 or state.step == arguments.steps:
             state.save(out / "last.pt")
-    return export_checkpoint(out / "last.pt", out / "model")
+
+
+@contextmanager
+def _describe_failures(out: Path) -> Iterator[None]:
+    """Raise `TrainingError` for a full disk, and for errors of the processes that draw scenes."""
+    try:
+        yield
+    except Exception as error:
+        if is_worker_error(error) or (isinstance(error, OSError) and not isinstance(error, FlorenceLabError)):
+            raise TrainingError(f"{out}: {summarize_data_error(error)}. The same command resumes the run") from error
+        raise
 
 
 class TrainingState:
@@ -131,7 +164,11 @@ class TrainingState:
         self.scheduler.step_update(0)
 
     def train_step(self, batch: TrainingBatch, image_size: int) -> dict[str, Any]:
-        """Train one step on a batch of images of image_size x image_size pixels. Returns its log entry."""
+        """Train one step on a batch of images of image_size x image_size pixels. Returns its log entry.
+
+        Raises:
+            TrainingError: if a loss or the norm of the gradient is not finite.
+        """
         self.set_image_size(image_size)
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bf16):
@@ -147,7 +184,7 @@ class TrainingState:
         self.step += 1
         self.scheduler.step_update(self.step)
         self.ema.update(self.model, self.step)
-        return {
+        entry = {
             "step": self.step,
             "loss": loss.item(),
             "helper": auxiliary_loss.item(),
@@ -155,6 +192,27 @@ class TrainingState:
             "lr": self.optimizer.param_groups[0]["lr"],
             "tasks": mean_loss_per_task(losses.detach(), lengths, tasks),
         }
+        for name, meaning in (("loss", "loss"), ("helper", "auxiliary loss"), ("norm", "norm of the gradient")):
+            if not math.isfinite(entry[name]):
+                raise self._non_finite_error(f"the {meaning} is {entry[name]}")
+        return entry
+
+    def check_weights(self) -> None:
+        """Verify that all weights and their moving average are finite.
+
+        Raises:
+            TrainingError: if one is not; the message names it.
+        """
+        for weights in (self.learner.state_dict(), self.ema.module.state_dict()):
+            for name, weight in weights.items():
+                if weight.is_floating_point() and not torch.isfinite(weight).all():
+                    raise self._non_finite_error(f"the weights {name} contain nan or inf")
+
+    def _non_finite_error(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{self.arguments.out}: training stopped at step {self.step}: {what}. The likely cause is a learning rate that is too "
+            f"high (--lr is {self.arguments.lr:g}). last.pt keeps the last good step; remove it to start again with other options"
+        )
 
     def _losses(self, batch: TrainingBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the losses of the tokens of all answers, and the sum of the auxiliary losses."""
@@ -182,7 +240,12 @@ class TrainingState:
         self.image_size = image_size
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint. An interruption leaves the previous one intact."""
+        """Write the checkpoint. An interruption, weights that are not finite, or a full disk leave the previous one intact.
+
+        Raises:
+            TrainingError: if a weight is not finite, or the file cannot be written.
+        """
+        self.check_weights()
         temporary = path.with_suffix(".tmp")
         state = {
             "step": self.step,
@@ -195,24 +258,55 @@ class TrainingState:
             "cuda_dice": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "arguments": asdict(self.arguments),
         }
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError on a full disk
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path} cannot be written: {summarize_error(error)}. The checkpoint before it stays; the same command resumes "
+                "the run"
+            ) from error
 
     def load(self, path: Path) -> bool:
-        """Resume from a checkpoint, with the arguments of this run. Returns False if there is none."""
+        """Resume from a checkpoint, with the arguments of this run. Returns False if there is none.
+
+        Raises:
+            TrainingError: if the file is damaged, or if it has more steps than the run.
+        """
         if not path.exists():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            before = self._restore(torch.load(path, map_location=self.device, weights_only=True))
+        except Exception as error:  # a file that is cut off, other keys, other shapes
+            raise TrainingError(
+                f"{path} is damaged, or not of florence-2-nano: {summarize_error(error)}. Remove it to start the run again"
+            ) from error
+        if self.step > self.arguments.steps:
+            raise TrainingError(
+                f"{path} has {self.step} steps already: --steps must be at least that, got {self.arguments.steps}"
+            )
+        changed = [
+            f"--{name} was {before[name]} and is {value}"
+            for name, value in asdict(self.arguments).items()
+            if name not in _ARGUMENTS_OF_THE_MACHINE and before.get(name, value) != value
+        ]
+        if changed:
+            warn(f"{path.parent} goes on with other arguments than it was started with: {'; '.join(changed)}")
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Restore a saved state, and return the arguments that it was saved with."""
         self.set_image_size(state["image_size"])
         self.learner.load_state_dict(state["learner"])
         self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step = int(state["step"])
         self.scheduler.step_update(self.step)
         torch.set_rng_state(state["dice"].cpu())
         if state["cuda_dice"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([rng_state.cpu() for rng_state in state["cuda_dice"]])
-        return True
+        return dict(state["arguments"])
 
 
 def export_checkpoint(checkpoint: Path | str, folder: Path | str) -> Path:
@@ -226,6 +320,9 @@ def export_checkpoint(checkpoint: Path | str, folder: Path | str) -> Path:
 
     Returns:
         The folder of the model.
+
+    Raises:
+        TrainingError: if a weight is beyond fp16.
     """
     checkpoint, folder = Path(checkpoint), Path(folder)
     tokenizer = load_or_build_tokenizer(checkpoint.parent)
@@ -234,6 +331,11 @@ def export_checkpoint(checkpoint: Path | str, folder: Path | str) -> Path:
     model.load_state_dict(state["ema"])
     model.config.trained_on = GENERATOR_TAG
     model.half()
+    for name, weight in model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise TrainingError(
+                f"{checkpoint}: the weights {name} are beyond fp16, or not finite; the model is not exported"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     model.save_pretrained(temporary)
@@ -251,8 +353,21 @@ def append_log(path: Path, entry: dict[str, Any]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
+def truncate_log(path: Path, step: int) -> None:
+    """Remove the entries after a step, which is repeated, and what a kill left of a line."""
+    if path.exists():
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in read_log(path) if entry["step"] <= step))
+
+
 def _training_device(name: str) -> torch.device:
-    """Return the device of a name. `"auto"` is CUDA or the CPU, never MPS, on which training is untested."""
+    """Return the device of a name. `"auto"` is CUDA or the CPU, never MPS, on which training is untested.
+
+    Raises:
+        ArgumentError: if it does not exist.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return select_device(name)
+    try:
+        return select_device(name)
+    except ValueError as error:
+        raise ArgumentError(f"--device {name}: {error}") from error

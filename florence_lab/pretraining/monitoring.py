@@ -9,7 +9,7 @@ from transformers import BartTokenizer, Florence2ForConditionalGeneration
 
 from ..data.examples import Example
 from ..evaluation import Evaluation, evaluate_scenes
-from ..loading.checkpoint import build_processor
+from ..loading.processor import build_processor
 from ..predictor import Predictor
 from ..results import Result
 from ..scenes import HELD_OUT_SEEDS

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BartTokenizer
 
-from ..loading.checkpoint import add_florence_tokens
+from ..exceptions import TrainingError, summarize_error
+from ..loading.processor import add_florence_tokens
 from ..predictor import load
 from ..scenes import TRAIN_SEEDS, draw_scene
 from ..tasks import TASKS
@@ -18,6 +20,8 @@ from .dataset import sample_qa_pairs
 
 BASE_VOCABULARY_SIZE = 1200
 """Largest number of tokens before the 1,024 of Florence-2: special tokens, 256 bytes, and words."""
+
+_FOLDER = "tokenizer"
 
 
 def build_tokenizer(texts: Iterable[str]) -> BartTokenizer:
@@ -70,14 +74,37 @@ def _split_at_locations(text: str) -> list[str]:
 
 
 def load_or_build_tokenizer(run_folder: Path, init_from: str = "") -> BartTokenizer:
-    """Return the tokenizer of a run: the one in its folder, else that of its initial weights, else a new one."""
-    folder = run_folder / "tokenizer"
+    """Return the tokenizer of a run: the one in its folder, else that of its initial weights, else a new one.
+
+    Raises:
+        TrainingError: if the tokenizer in the folder is damaged.
+    """
+    folder = run_folder / _FOLDER
     if folder.exists():
-        tokenizer = BartTokenizer.from_pretrained(folder)
+        tokenizer = _load_tokenizer(folder)
     elif init_from:
         tokenizer = load(init_from, "cpu").processor.tokenizer
     else:
         return build_tokenizer(tokenizer_corpus())
     for name in ("is_local", "local_files_only"):  # how it was loaded is not a setting of the tokenizer
         tokenizer.init_kwargs.pop(name, None)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: BartTokenizer, run_folder: Path) -> None:
+    """Write the tokenizer of a run, unless it is there. The folder appears only when it is complete."""
+    folder = run_folder / _FOLDER
+    if not folder.exists():
+        temporary = folder.with_name(f"{_FOLDER}.{os.getpid()}.tmp")
+        tokenizer.save_pretrained(temporary)
+        os.replace(temporary, folder)
+
+
+def _load_tokenizer(folder: Path) -> BartTokenizer:
+    try:
+        tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
+        if "<loc_999>" not in tokenizer.get_vocab():
+            raise ValueError("it has no location tokens")
+    except Exception as error:  # transformers and tokenizers raise types of their own
+        raise TrainingError(f"{folder} is damaged: {summarize_error(error)}") from error
     return tokenizer

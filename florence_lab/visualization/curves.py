@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..exceptions import ArgumentError
+
 _DPI = 100
 
 
@@ -21,9 +23,39 @@ def read_training_log(path: str | Path) -> list[dict[str, Any]]:
     """Read the `log.jsonl` of a run: one dict with `step`, `loss` and more for each logged step, in order.
 
     A run that was resumed logs some steps twice; the last line of a step counts.
+
+    Raises:
+        ArgumentError: as `read_log`.
     """
-    by_step = {line["step"]: line for line in _read_json_lines(path)}
+    by_step: dict[int, dict[str, Any]] = {}
+    for line in read_log(path):
+        by_step[line["step"]] = by_step.get(line["step"], {}) | line
     return [by_step[step] for step in sorted(by_step)]
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """Read all lines of a log as they were written. What a kill left of a line is dropped.
+
+    Args:
+        path: a file of JSON lines, each an object with a number `step`.
+
+    Raises:
+        ArgumentError: if the file has lines, but none of them is of a log.
+    """
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    entries = [entry for line in text.split("\n") if (entry := _parse_line(line)) is not None]
+    if not entries and text[: text.rfind("\n") + 1].strip():
+        raise ArgumentError(f"{path} is not the log of a training run: no line is a JSON object with a number 'step'")
+    return entries
+
+
+def _parse_line(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_entry = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if is_entry else None
 
 
 def shipped_training_log() -> Path:
@@ -37,11 +69,13 @@ def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
     The smoothed curve is a centered moving average over 1/30 of the steps.
 
     Args:
-        log: dicts with `step`, `loss` and, if known, `lr`, as `read_training_log` returns them.
+        log: dicts with `step`, `loss` and, if known, `lr`, as `read_training_log` returns them. Those without `loss`, such as
+            evaluations, are left out.
         ax: where to draw.
     """
     import pandas as pd
 
+    log = [line for line in log if "loss" in line]
     steps, losses = np.array([(line["step"], line["loss"]) for line in log], float).reshape(-1, 2).T
     window = max(1, len(steps) // 30)
     smoothed = pd.Series(losses).rolling(window, center=True, min_periods=1).mean()
@@ -49,7 +83,7 @@ def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
     ax.plot(steps, smoothed, color="C0", linewidth=1.8)
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
     ax.grid(alpha=0.3)
-    if log and "lr" in log[0]:
+    if log and all("lr" in line for line in log):
         lr_ax = ax.twinx()
         lr_ax.plot(steps, [line["lr"] for line in log], color="0.6", linewidth=1, linestyle="--")
         lr_ax.set(ylabel="learning rate", ylim=(0, None))
@@ -66,7 +100,7 @@ def plot_run(log: str | Path, folder: str | Path) -> None:
     """
     if not Path(log).exists():
         return
-    lines = _read_json_lines(log)
+    lines = read_log(log)
     evaluations = [line for line in lines if "eval_loss" in line]
     Path(folder).mkdir(parents=True, exist_ok=True)
     _plot_losses([line for line in lines if "loss" in line], evaluations).savefig(Path(folder, "loss.png"), dpi=_DPI)
@@ -100,10 +134,6 @@ def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list
     """Return steps and values of the lines that have a value of that name."""
     having = [line for line in lines if name in line]
     return [line["step"] for line in having], [line[name] for line in having]
-
-
-def _read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 class LiveLossPlot:

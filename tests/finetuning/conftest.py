@@ -2,11 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from support import copy_of_tiny, edit_json
 
 from florence_lab import load
 from florence_lab.finetuning.arguments import SftArguments
+from florence_lab.finetuning.run import sft
+from florence_lab.finetuning.trainer import Florence2Trainer
 from florence_lab.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 
 
@@ -66,3 +71,40 @@ def make_arguments(checkpoint, rows_folder):
 def arguments(make_arguments, tmp_path):
     """`make_arguments` with a new output folder."""
     return lambda **changes: make_arguments(**({"output_dir": tmp_path / "output"} | changes))
+
+
+@pytest.fixture
+def write_checkpoint():
+    """Write a checkpoint with all files that a run is resumed from, of a single weight."""
+
+    def write(run, step, max_steps=100, **state):
+        folder = run / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"lora_A.weight": torch.ones(2)}, folder / "adapter_model.safetensors")
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.save({"state": torch.ones(2)}, folder / name)
+        torch.save({"numpy": np.arange(3, dtype=np.uint32), "cpu": torch.get_rng_state()}, folder / "rng_state.pth")
+        state = {"global_step": step, "max_steps": max_steps, "best_model_checkpoint": None} | state
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+        (folder / "complete").touch()
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def interrupt_run(monkeypatch):
+    """Start a run and interrupt it after a number of steps."""
+
+    def interrupt(arguments, steps):
+        def training_step(self, *args, step=Florence2Trainer.training_step):
+            if self.state.global_step == steps:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Florence2Trainer, "training_step", training_step)
+            with pytest.raises(KeyboardInterrupt):
+                sft(arguments)
+
+    return interrupt

@@ -15,9 +15,9 @@ import modelscope
 import pytest
 from huggingface_hub import constants
 
-from florence_lab.exceptions import HubError
+from florence_lab.exceptions import ArgumentError, HubError
 from florence_lab.loading import hub
-from florence_lab.loading.hub import HUBS, resolve
+from florence_lab.loading.hub import HUBS, find_cached, resolve
 from florence_lab.loading.registry import get_model_info
 
 MODEL = "florence-2-base"
@@ -363,3 +363,40 @@ def test_the_endpoint_of_modelscope_is_configurable(monkeypatch, variables, endp
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert HUBS["modelscope"].endpoint() == endpoint
+
+
+ODD_NAMES = {
+    "number": (3, ArgumentError, "got 3"),
+    "nothing": (None, ArgumentError, "got None"),
+    "list": ([], ArgumentError, r"got \[\]"),
+    "bytes": (b"x", ArgumentError, "got b'x'"),
+    "empty": ("", ArgumentError, "variable of the shell"),
+    "blank": ("  ", ArgumentError, "variable of the shell"),
+    "long": ("x" * 5000, ArgumentError, "unknown model_type"),
+    "long id": ("x/" + "x" * 5000, ArgumentError, "unknown model_type"),
+    "long path": ("./" + "x" * 5000, HubError, "xxx"),
+    "user who does not exist": ("~nouser/x", HubError, "nouser.*does not exist"),
+    "null byte": ("a\0b", ArgumentError, "unknown model_type"),
+    "path with a null byte": (Path("a\0b"), ArgumentError, "null byte"),
+    "lone surrogate": ("\ud800", ArgumentError, "surrogate"),
+}
+
+
+@pytest.mark.parametrize("function", [resolve, find_cached])
+@pytest.mark.parametrize(("name", "error", "message"), ODD_NAMES.values(), ids=ODD_NAMES)
+def test_an_odd_name_is_refused(function, name, error, message):
+    with pytest.raises(error, match=message) as caught:
+        function(name)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["", "huggingface", 3, [1], b"hf"])
+def test_an_odd_hub_is_refused(name):
+    with pytest.raises(ArgumentError, match="hub"):
+        resolve("florence-2-base", name)
+
+
+def test_an_unknown_hub_in_the_environment_is_refused_by_the_name_of_the_variable(monkeypatch):
+    monkeypatch.setenv("FLORENCE_LAB_HUB", "huggingface")
+    with pytest.raises(ArgumentError, match="FLORENCE_LAB_HUB 'huggingface'"):
+        resolve("florence-2-base")

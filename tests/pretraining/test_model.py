@@ -7,7 +7,7 @@ import torch
 from support import TINY
 
 from florence_lab.exceptions import CheckpointError
-from florence_lab.loading.checkpoint import build_processor
+from florence_lab.loading.processor import build_processor
 from florence_lab.pretraining.dataset import StepDataset
 from florence_lab.pretraining.losses import token_losses
 from florence_lab.pretraining.model import (

@@ -298,4 +298,3 @@ def _training_log(folder: Path) -> Path:
     path = folder / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.0, "lr": 0.1}\n{"step": 2, "loss": 1.0, "lr": 0.1}\n')
     return path
-

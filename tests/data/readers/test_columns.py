@@ -160,5 +160,5 @@ def test_missing_columns_are_found(columns, missing):
 
 def test_an_unknown_option_names_the_known_ones(write_rows, read):
     name = write_rows("rows.jsonl", {"image": "a.png", "text": "cat"})
-    with pytest.raises(DatasetError, match="did you mean 'response'.*query, response, image"):
+    with pytest.raises(DatasetError, match=r"did you mean 'response'.*query, response, image"):
         read(f"{name}?reponse=text")

@@ -58,7 +58,7 @@ def test_one_of_several_coco_files_must_be_chosen(tmp_path):
 
 @pytest.mark.parametrize("name", ["{}/gone", "{}/gone/", "./gone", "gone"])
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path, name):
-    with pytest.raises(DatasetError, match="there is no folder|unknown dataset 'gone'"):
+    with pytest.raises(DatasetError, match=r"there is no folder|unknown dataset 'gone'"):
         open_dataset(DatasetSpec.parse(name.format(tmp_path)))
 
 

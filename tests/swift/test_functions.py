@@ -1,5 +1,6 @@
-"""ms-swift's interface: its listing runs as it is, and each function does what it promises."""
+"""The functions of ms-swift 2: their listing runs as it is, and each function does what it promises."""
 
+import copy
 import random
 import re
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from support import PHOTO
 
+from florence_lab.exceptions import ArgumentError, ArgumentTypeError
 from florence_lab.results import Boxes, Text
 from florence_lab.swift import (
     get_default_template_type,
@@ -17,6 +19,7 @@ from florence_lab.swift import (
     inference_stream,
     seed_everything,
 )
+from florence_lab.swift.functions import device_from_map
 
 # ms-swift's best practice for Florence-2, with `florence_lab` for its two imports, and places for the image and the length
 LISTING = """
@@ -134,12 +137,70 @@ def test_model_kwargs_other_than_device_map_are_rejected():
         get_model_tokenizer("florence-2-base", model_kwargs={"load_in_8bit": True})
 
 
-def test_a_tokenizer_without_processor_is_rejected(pair, small):
-    class Tokenizer:
-        pass
+def test_a_tokenizer_without_processor_is_rejected(pair):
+    tokenizer = copy.copy(pair[1].tokenizer)
+    del tokenizer.processor
+    with pytest.raises(ArgumentError, match="load it with get_model_tokenizer"):
+        inference(pair[0], get_template("florence", tokenizer), "<OD>", images=[PHOTO])
 
-    with pytest.raises(ValueError, match="load it with get_model_tokenizer"):
-        inference(pair[0], get_template("florence", Tokenizer()), "<OD>", images=[PHOTO])
+
+def test_a_model_with_an_adapter_is_accepted(pair):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(copy.deepcopy(pair[0]), LoraConfig(target_modules=["q_proj"]))
+    assert inference(adapted, pair[1], "<OD>", images=[PHOTO]) == inference(*pair, "<OD>", images=[PHOTO])
+
+
+@pytest.mark.parametrize(
+    ("device_map", "device"),
+    [
+        (None, "auto"),
+        ("auto", "auto"),
+        ("cpu", "cpu"),
+        (torch.device("cpu"), "cpu"),
+        ({"": "cpu"}, "cpu"),
+        (1, "cuda:1"),
+    ],
+)
+def test_a_device_map_is_a_device(device_map, device):
+    assert device_from_map(device_map) == device
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, t: get_default_template_type(5), ArgumentTypeError, "model_type must be a string, got 5"),
+        (lambda m, t: get_model_tokenizer(None), ArgumentTypeError, "model_type"),
+        (lambda m, t: get_model_tokenizer("florence-2-nano", 5), ArgumentTypeError, "torch_dtype"),
+        (lambda m, t: get_model_tokenizer("florence-2-nano", model_kwargs="x"), ArgumentTypeError, "model_kwargs"),
+        (
+            lambda m, t: get_model_tokenizer("florence-2-nano", model_kwargs={"device_map": []}),
+            ArgumentTypeError,
+            "device",
+        ),
+        (lambda m, t: get_model_tokenizer("x", model_kwargs={"device_map": {"a": 0}}), ArgumentError, "one device"),
+        (
+            lambda m, t: get_model_tokenizer("florence-2-nano", model_id_or_path=5),
+            ArgumentTypeError,
+            "model_id_or_path",
+        ),
+        (lambda m, t: get_template(5, t.tokenizer), ArgumentTypeError, "template_type"),
+        (lambda m, t: get_template("florence", None), ArgumentTypeError, "tokenizer"),
+        (lambda m, t: inference(m, t, "<OD>", 5, images=[PHOTO]), ArgumentTypeError, "history"),
+        (lambda m, t: inference(m, t, 5, images=[PHOTO]), ArgumentTypeError, "query"),
+        (lambda m, t: inference("x", t, "<OD>", images=[PHOTO]), ArgumentTypeError, "model must be"),
+        (lambda m, t: inference(m, "x", "<OD>", images=[PHOTO]), ArgumentTypeError, "template must be"),
+        (lambda m, t: inference_stream(m, t, "<OD>", "x", images=[PHOTO]), ArgumentTypeError, "history"),
+        (lambda m, t: seed_everything("1"), ArgumentTypeError, "seed must be a whole number, got '1'"),
+        (lambda m, t: seed_everything(1.5), ArgumentTypeError, "seed"),
+        (lambda m, t: seed_everything(True), ArgumentTypeError, "seed"),
+        (lambda m, t: seed_everything(-1), ArgumentError, "seed must be at least 0"),
+        (lambda m, t: seed_everything(2**32), ArgumentError, "seed"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(pair, call, error, message):
+    with pytest.raises(error, match=message):
+        call(*pair)
 
 
 @pytest.mark.parametrize("images", [[], [PHOTO, PHOTO], str(PHOTO), None])
@@ -152,6 +213,6 @@ def test_images_must_be_a_list_of_one(pair, function, images):
 def test_seed_everything_repeats_the_numbers_of_all_three_generators_and_returns_the_seed():
     draws = []
     for _ in range(2):
-        assert seed_everything(42) == 42
+        assert seed_everything(np.int64(42)) == 42
         draws.append((random.random(), np.random.random(), torch.rand(1).item()))  # noqa: NPY002 - the global generator is seeded
     assert draws[0] == draws[1]
