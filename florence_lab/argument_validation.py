@@ -68,6 +68,8 @@ NUMBER_RANGES: dict[str, Range] = {
     "port": Range(0, 65_535),
     "count": _COUNT,
     "image_size": _COUNT,
+    "phrasing": _NOT_NEGATIVE,
+    "max_objects": _COUNT,
     "columns": _COUNT,
     "num_bins": Range(1, 10_000),
     "num_tasks": _COUNT,
@@ -268,17 +270,36 @@ def _normalize(name: str, value: Any, hint: Any, limits: Range) -> Any:
     if hint is Path:
         return _to_path(name, value)
     items = get_args(hint)
-    if _is_numpy_array(value) and items and items[0] is not Any and get_origin(hint) is not type(value):
-        for item in value.tolist():
-            validate_value(name, item, items[0])
-    if isinstance(value, (list, tuple, AbstractSet)) and get_origin(hint) is not Literal and items:
-        item_hints = items if get_origin(hint) is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
-        if len(item_hints) != len(value):
-            raise ArgumentTypeError(f"{name} must be {len(item_hints)} values, got {shorten(value)}")
-        checked = [validate_value(name, item, item_hint) for item, item_hint in zip(value, item_hints, strict=True)]
-        if get_origin(hint) is tuple:
-            return tuple(checked)
-    return value
+    if not items or items[0] is Any or get_origin(hint) is Literal:
+        return value
+    if isinstance(value, Mapping) and len(items) == 2:
+        for key, item in value.items():
+            validate_value(f"a key of {name}", key, items[0])
+            validate_value(f"{name}[{shorten(key)}]", item, items[1])
+        return value
+    return _normalize_items(name, value, hint)
+
+
+def _normalize_items(name: str, value: Any, hint: Any) -> Any:
+    """Validate the items of a list, tuple, set or array. Arrays become lists, and values of a tuple annotation tuples."""
+    items, origin = get_args(hint), get_origin(hint)
+    if hasattr(value, "__array__") and origin in (list, tuple, Collection, Iterable, Sequence):
+        value = _array_to_list(name, value)
+    if not isinstance(value, (list, tuple, AbstractSet)):
+        return value
+    item_hints = items if origin is tuple and items[-1] is not Ellipsis else (items[0],) * len(value)
+    if len(item_hints) != len(value):
+        raise ArgumentTypeError(f"{name} must be {len(item_hints)} values, got {shorten(value)}")
+    checked = [validate_value(name, item, item_hint) for item, item_hint in zip(value, item_hints, strict=True)]
+    return tuple(checked) if origin is tuple else value
+
+
+def _array_to_list(name: str, array: Any) -> list[Any]:
+    """The items of an array or tensor: Python's numbers and strings if it has one axis."""
+    try:
+        return list(array.tolist()) if array.ndim == 1 else list(array)
+    except Exception:  # such as a tensor without data
+        raise ArgumentTypeError(f"{name} must be a sequence, got {shorten(array)}") from None
 
 
 def _to_python(value: Any, number_type: type) -> Any:
@@ -298,11 +319,6 @@ def _check_range(name: str, number: float, limits: Range) -> float:
     if number not in limits:
         raise ArgumentError(f"{name} must be {limits}, got {shorten(number)}")
     return number
-
-
-def _is_numpy_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")  # there are no arrays before it is imported
-    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def _is_whole(value: Any) -> bool:

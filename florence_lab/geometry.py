@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from .argument_validation import validate_value
+from .exceptions import ArgumentError, ArgumentTypeError, shorten
 
 Polygon = np.ndarray
 """K x 2 float64: the vertices (x, y) in order, in pixels. The first vertex is not repeated at the end."""
@@ -49,6 +53,44 @@ def polygons_to_mask(polygons: Sequence[Polygon], image_size: tuple[int, int]) -
     for polygon in polygons:
         mask |= _rasterize(polygon, width, height)
     return mask
+
+
+def to_coordinates(name: str, value: Any, item_shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of finite float64 of shape N x `item_shape`.
+
+    Args:
+        name: of the argument, for messages.
+        value: what the caller passed. Anything empty has N = 0.
+        item_shape: of one item, (4,) for boxes.
+
+    Raises:
+        ArgumentError: for anything else.
+    """
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one: tensors without data
+        array = np.empty(())
+    if not array.size and array.ndim:
+        array = array.reshape(0, *item_shape)
+    if not array.ndim or array.shape[1:] != item_shape:
+        shape = " x ".join(map(str, ("N", *item_shape)))
+        raise ArgumentTypeError(f"{name} must be an array of {shape} numbers, got {shorten(value)}")
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"{name} must be finite numbers, got {shorten(value)}")
+    return array
+
+
+def to_polygons(name: str, value: Any) -> tuple[tuple[Polygon, ...], ...]:
+    """Return the polygons of each instance as K x 2 float64 each, K at least 1.
+
+    Raises:
+        ArgumentError: for anything else.
+    """
+    instances = validate_value(name, value, tuple[tuple[object, ...], ...])
+    polygons = tuple(tuple(to_coordinates(name, polygon, (2,)) for polygon in instance) for instance in instances)
+    if not all(len(polygon) for instance in polygons for polygon in instance):
+        raise ArgumentError(f"{name} must have at least one vertex each, got {shorten(value)}")
+    return polygons
 
 
 def _rasterize(polygon: Polygon, width: int, height: int) -> np.ndarray:

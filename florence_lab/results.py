@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .geometry import Polygon, polygon_area, polygons_to_mask, polygons_to_xyxy
+from .argument_validation import validate_arguments, validate_fields, validate_value
+from .exceptions import ArgumentError, ArgumentTypeError, shorten
+from .geometry import Polygon, polygon_area, polygons_to_mask, polygons_to_xyxy, to_coordinates, to_polygons
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class Result(ABC):
     image: Image.Image | None = field(default=None, repr=False)
     truncated: bool = False
 
+    def __post_init__(self) -> None:
+        validate_fields(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return `{task token: answer}` as the published `post_process_generation` does, plus `scores` if they are known.
 
@@ -60,6 +65,7 @@ class Result(ABC):
         """
         return {self.task or self.prompt: self._to_florence()}
 
+    @validate_arguments
     def to_coco(self, image_id: int = 1, file_name: str = "", classes: Sequence[str] | None = None) -> dict[str, list]:
         """Return a COCO dataset of this image, see `to_coco` of the package for many.
 
@@ -73,6 +79,7 @@ class Result(ABC):
         """
         return to_coco([self], [file_name], classes, first_image_id=image_id)
 
+    @validate_arguments
     def to_supervision(self, classes: Sequence[str] | None = None) -> Detections:
         """Return `supervision.Detections`; empty for a text."""
         return _import_supervision().Detections.empty()
@@ -146,10 +153,13 @@ class Instances(Result):
     scores: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", np.array(self.labels, dtype=str).reshape(-1))
+        for name, convert in _CONVERSIONS.items():
+            if getattr(self, name, None) is not None:
+                object.__setattr__(self, name, convert(name, getattr(self, name)))
+        super().__post_init__()
         for name, value in self._per_instance().items():
             if len(value) != len(self.labels):
-                raise ValueError(f"{len(self.labels)} labels, but {len(value)} {name}")
+                raise ArgumentError(f"{len(self.labels)} labels, but {len(value)} {name}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -162,14 +172,23 @@ class Instances(Result):
 
         Raises:
             IndexError: for an index out of range, or a mask of another length.
+            ArgumentTypeError: for anything else.
         """
-        chosen = self._resolve_index(index)
+        try:
+            chosen = self._resolve_index(index)
+        except IndexError:
+            raise IndexError(f"no instance {shorten(index)} in a result of {len(self)} instances") from None
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(
+                f"index must be an integer, a slice, a mask or a list of integers, got {shorten(index)}"
+            ) from None
         picked: dict[str, Any] = {
             name: value[chosen] if isinstance(value, np.ndarray) else tuple(value[i] for i in chosen)
             for name, value in self._per_instance().items()
         }
         return replace(self, **picked)
 
+    @validate_arguments
     def with_labels(self, labels: str | Sequence[str] | Mapping[str, str]) -> Self:
         """Return the result with other labels.
 
@@ -184,7 +203,7 @@ class Instances(Result):
         elif isinstance(labels, str):
             labels = [labels] * len(self)
         if len(labels) != len(self):
-            raise ValueError(f"expected {len(self)} labels, one for each instance, but got {len(labels)}")
+            raise ArgumentError(f"expected {len(self)} labels, one for each instance, but got {len(labels)}")
         return replace(self, labels=np.array(labels, dtype=str))
 
     @property
@@ -204,6 +223,7 @@ class Instances(Result):
         phrase = self.phrase if task is not None and task.input == "phrase" else ""
         return np.array([label or phrase for label in self.labels.tolist()], dtype=str)
 
+    @validate_arguments
     def to_supervision(self, classes: Sequence[str] | None = None) -> Detections:
         """Return `supervision.Detections` with `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks of polygons.
 
@@ -376,6 +396,7 @@ class Polygons(Instances):
         return self._with_scores({"polygons": flat, "labels": self.labels.tolist()})
 
 
+@validate_arguments
 def to_coco(
     results: Sequence[Result],
     file_names: Sequence[str] | None = None,
@@ -398,7 +419,7 @@ def to_coco(
         >>> Path("coco.json").write_text(json.dumps(to_coco(results, file_names)))
     """
     if file_names is not None and len(file_names) != len(results):
-        raise ValueError(f"{len(results)} results, but {len(file_names)} file names")
+        raise ArgumentError(f"{len(results)} results, but {len(file_names)} file names")
     ids = {name: i + 1 for name, i in _class_ids(results, classes).items()}
     dataset: dict[str, list] = {"images": [], "annotations": [], "categories": []}
     for i, result in enumerate(results):
@@ -421,11 +442,32 @@ def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict
         return {name: i for i, name in enumerate(names)}
     ids = {name: i for i, name in enumerate(classes)}
     if unknown := [name for name in names if name not in ids]:
-        raise ValueError(
+        raise ArgumentError(
             f"labels that are not in classes: {', '.join(map(repr, unknown[:5]))}; select the others with "
             "result[np.isin(result.labels, classes)], or rename them with result.with_labels(…)"
         )
     return ids
+
+
+def _to_labels(name: str, value: Any) -> np.ndarray:
+    return np.array(validate_value(name, value, Sequence[str]), dtype=str)
+
+
+def _to_scores(name: str, value: Any) -> np.ndarray:
+    scores = to_coordinates(name, value, ())
+    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1 + 1e-6):  # float32 may exceed 1 by rounding
+        raise ArgumentError(f"{name} must be 0 to 1, got {shorten(value)}")
+    return scores
+
+
+_CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
+    "labels": _to_labels,
+    "scores": _to_scores,
+    "boxes": lambda name, value: to_coordinates(name, value, (4,)),
+    "quads": lambda name, value: to_coordinates(name, value, (4, 2)),
+    "polygons": to_polygons,
+}
+"""Field of a result with instances -> a function that validates and converts its value."""
 
 
 def _import_supervision() -> ModuleType:

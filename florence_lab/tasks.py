@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .exceptions import unknown_name
+from .argument_validation import validate_arguments, validate_fields
+from .exceptions import ArgumentError, unknown_name
 
 InputKind = Literal["none", "phrase", "region"]
 ResultKind = Literal["text", "boxes", "grounding", "boxes_or_polygons", "quads", "polygons"]
@@ -46,11 +47,12 @@ class Task:
     example: str | None = None
 
     def __post_init__(self) -> None:
+        validate_fields(self)
         if self.token and not re.fullmatch(r"<[A-Z0-9_]+>", self.token):
-            raise ValueError(f"task token {self.token!r} must match <[A-Z0-9_]+>, as in <OD>")
+            raise ArgumentError(f"task token {self.token!r} must match <[A-Z0-9_]+>, as in <OD>")
         if ("{input}" in self.prompt) != (self.input != "none"):
             verb = "must not" if self.input == "none" else "must"
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.name}: the prompt of a task with input={self.input!r} {verb} contain {{input}}, got {self.prompt!r}"
             )
 
@@ -191,6 +193,7 @@ TASKS: dict[str, Task] = {task.token: task for task in _PUBLISHED}
 FREE_QUESTION = Task("", "{input}", "phrase", "text", "a question in your own words, without a task token")
 
 
+@validate_arguments
 def register_task(task: Task) -> Task:
     """Add a task to `TASKS` and return it.
 
@@ -201,9 +204,9 @@ def register_task(task: Task) -> Task:
         ValueError: if the task has no token, or if its token is already registered.
     """
     if not task.token:
-        raise ValueError("a registered task needs a token, as in <OD>")
+        raise ArgumentError("a registered task needs a token, as in <OD>")
     if task.token in TASKS:
-        raise ValueError(f"the task {task.token} is already registered")
+        raise ArgumentError(f"the task {task.token} is already registered")
     TASKS[task.token] = task
     return task
 
@@ -213,6 +216,7 @@ def available_tasks() -> list[str]:
     return list(TASKS)
 
 
+@validate_arguments
 def get_task(name: str) -> Task:
     """Return the task of a name: `"<OD>"`, or `"OD"` or `"od"` for short; `""` is the free-form question.
 
@@ -223,10 +227,11 @@ def get_task(name: str) -> Task:
         return FREE_QUESTION
     token = _to_token(name)
     if token not in TASKS:
-        raise ValueError(unknown_name("task", token, TASKS))
+        raise ArgumentError(unknown_name("task", token, TASKS))
     return TASKS[token]
 
 
+@validate_arguments
 def split_query(query: str) -> tuple[Task, str]:
     """Split a query into its task and the text behind the task token.
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..results import Instances, Polygons, Quads
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError
+from ..results import Instances, Polygons, Quads, Result
 
 IOU_THRESHOLD = 0.5
 """Minimum intersection over union of a match, as in PASCAL VOC and in COCO's mAP@0.5."""
 
 
+@validate_arguments
 def pairwise_iou(prediction: Instances, ground_truth: Instances) -> np.ndarray:
     """Return the intersection over union of each predicted with each true instance.
 
@@ -45,6 +48,7 @@ def mask_iou(prediction: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
     return np.asarray(coco_mask.iou(*encoded, not_crowd)).reshape(len(prediction), len(ground_truth))
 
 
+@validate_arguments
 def match_instances(prediction: Instances, ground_truth: Instances, class_aware: bool = True) -> np.ndarray:
     """Match predictions with ground truth one to one.
 
@@ -73,10 +77,18 @@ def count_matches(
     predictions: Sequence[Instances], ground_truths: Sequence[Instances], class_aware: bool = True
 ) -> int:
     """Return the number of matches over all images, see `match_instances`."""
+    check_equal_numbers(predictions, ground_truths)
     pairs = zip(predictions, ground_truths, strict=True)
     return sum(int((match_instances(p, t, class_aware) >= 0).sum()) for p, t in pairs)
 
 
+def check_equal_numbers(predictions: Sequence[Result], ground_truths: Sequence[Result]) -> None:
+    """Raise an `ArgumentError` unless there is one ground truth for each prediction."""
+    if len(predictions) != len(ground_truths):
+        raise ArgumentError(f"{len(predictions)} predictions, but {len(ground_truths)} ground truths")
+
+
+@validate_arguments
 def scored_matches(
     predictions: Sequence[Instances], ground_truths: Sequence[Instances]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +100,7 @@ def scored_matches(
     Returns:
         K float64 in 0..1 and K bool.
     """
+    check_equal_numbers(predictions, ground_truths)
     scores, is_correct = [np.zeros(0)], [np.zeros(0, bool)]
     for prediction, ground_truth in zip(predictions, ground_truths, strict=True):
         if prediction.scores is not None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..argument_validation import validate_arguments, validate_fields
 from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
-from .matching import count_matches, mask_iou, scored_matches
+from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
 
 NUM_CALIBRATION_BINS = 15
 
@@ -34,6 +35,9 @@ class MetricSuite:
 
     per_sample: Callable[[Any, Any], float]
     aggregate: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
 
 def instance_f1(prediction: Instances, ground_truth: Instances) -> float:
@@ -72,6 +76,7 @@ def detection_metrics(predictions: Sequence[Instances], ground_truths: Sequence[
     )
 
 
+@validate_arguments
 def mean_average_precision(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
     """Return COCO's mAP of boxes at an IoU of 0.5 (`mAP@0.5`) and averaged over 0.5 to 0.95 (`mAP@[.5:.95]`).
 
@@ -82,6 +87,7 @@ def mean_average_precision(predictions: Sequence[Instances], ground_truths: Sequ
     return {"mAP@0.5": _undefined_to_nan(coco["map_50"]), "mAP@[.5:.95]": _undefined_to_nan(coco["map"])}
 
 
+@validate_arguments
 def precision_recall_curve(
     predictions: Sequence[Instances], ground_truths: Sequence[Instances]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +106,7 @@ def precision_recall_curve(
     return recalls, by_class.mean(axis=1) if by_class.size else np.full(len(recalls), np.nan)
 
 
+@validate_arguments
 def expected_calibration_error(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> float:
     """Return the mean distance between score and precision over 15 bins of scores (Guo et al., 2017); nan without scores."""
     import torch
@@ -219,6 +226,7 @@ def _coco_evaluation(predictions: Sequence[Instances], ground_truths: Sequence[I
     """COCO's figures of boxes, as torchmetrics names them; -1 where undefined."""
     from torchmetrics.detection import MeanAveragePrecision
 
+    check_equal_numbers(predictions, ground_truths)
     if not sum(map(len, ground_truths)):
         return {"map": -1.0, "map_50": -1.0, "precision": -1.0}
     labels = sorted({label for r in (*predictions, *ground_truths) for label in r.labels.tolist()})

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from ..argument_validation import validate_arguments
+from ..results import Instances
 from .matching import scored_matches
 from .metrics import precision_recall_curve
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
-    from ..results import Instances
-
-
+@validate_arguments
 def plot_precision_recall(predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes) -> Axes:
     """Plot COCO's precision-recall curve at an IoU of 0.5, averaged over classes. The area below it is mAP@0.5.
 
@@ -30,6 +28,7 @@ def plot_precision_recall(predictions: Sequence[Instances], ground_truths: Seque
     return ax
 
 
+@validate_arguments
 def plot_reliability(
     predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes, num_bins: int = 10
 ) -> Axes:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..argument_validation import validate_arguments
 from ..data.examples import Example, SceneReference
 from ..results import Text
 from ..scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
@@ -36,6 +37,7 @@ SCENE_METRIC_SUITES: Mapping[Metric, MetricSuite] = {
 """`METRIC_SUITES` for examples about scenes. Captions are measured by the objects that they name."""
 
 
+@validate_arguments
 def evaluate_scenes(
     predictor: Predictor,
     seeds: Iterable[int] = HELD_OUT_SEEDS[:DEFAULT_NUM_SCENES],

@@ -132,7 +132,7 @@ class Explorer(VBox):
             self.image_chooser.select_object(image, "the given image")
         try:
             self.task.value = get_task(task).token
-        except (ValueError, AttributeError) as error:  # the latter if the task is not a string
+        except ValueError as error:
             self._show_error(error)
 
     # ------------------------------------------------------------------ controls

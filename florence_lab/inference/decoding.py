@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from ..template.confidence import TokenProbabilities
 LANGUAGE_ATTENTION = "florence_lab_language"
 """The name of `language_attention` in transformers' attention interface."""
 
+_returns_weights: ContextVar[bool] = ContextVar("florence_lab_returns_attention_weights", default=False)
+
 StepCallback = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Called after each decoding step with the indices of the unfinished sequences (n), the model's logits before any processing
 (n x V), and the selected tokens (n)."""
@@ -40,7 +44,7 @@ def language_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Scaled dot-product attention, with a faster path for a single query on the CPU.
 
     For one query per sequence, two matrix products take a quarter of the time of PyTorch's fused kernel.
@@ -54,13 +58,28 @@ def language_attention(
         kwargs: passed on to transformers' SDPA attention.
 
     Returns:
-        B x q x heads x d, and None in place of the attention weights.
+        B x q x heads x d, and the attention weights (B x heads x q x k) within `attention_weights`, else None.
     """
+    if _returns_weights.get():
+        return _attend_with_weights(module, query, key, value, attention_mask, scaling)
     if query.shape[2] > 1 or query.device.type != "cpu" or query.requires_grad:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _attend(query * scaling, key, value, attention_mask).transpose(1, 2), None
+
+
+@contextmanager
+def attention_weights() -> Iterator[None]:
+    """Let `language_attention` return the attention weights, which fused kernels do not, until the block ends.
+
+    Only this thread is affected. (Selecting another attention function in the model would affect all of them.)
+    """
+    token = _returns_weights.set(True)
+    try:
+        yield
+    finally:
+        _returns_weights.reset(token)
 
 
 def register_language_attention() -> None:
@@ -252,6 +271,25 @@ def stream_search(
             ids = torch.cat([ids, tokens[:, None]], dim=1)
             is_finished = bool(stopping_criteria(ids, None).all())
         yield int(tokens[0]), is_finished
+
+
+def _attend_with_weights(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention as the product of its weights (B x heads x q x k) with the values, and the weights."""
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is None and getattr(module, "is_causal", False):
+        # as SDPA, which is given no mask then
+        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 def _attend(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,7 +25,13 @@ from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .davit import DAVIT_ATTENTION, register_davit_attention
-from .decoding import LANGUAGE_ATTENTION, TokenScoreRecorder, greedy_search, register_language_attention
+from .decoding import (
+    LANGUAGE_ATTENTION,
+    TokenScoreRecorder,
+    attention_weights,
+    greedy_search,
+    register_language_attention,
+)
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
@@ -271,8 +277,7 @@ def run_decoder(
         model: the model.
         token_ids: T token ids without the start token.
         encoded: one encoded prompt.
-        output_attentions: return the cross-attention, for which the decoder must run with "eager" attention, see
-            `attention_implementation`.
+        output_attentions: return the cross-attention. The attention functions of `prepare_model` or "eager" must be selected.
 
     Returns:
         The hidden states from which each token is predicted (T x d), and the cross-attention (layers x heads x T x S float32)
@@ -280,13 +285,14 @@ def run_decoder(
     """
     start_id = model.generation_config.decoder_start_token_id
     start = token_ids.new_tensor([text_config(model).decoder_start_token_id if start_id is None else start_id])
-    output = model.model.language_model.decoder(
-        input_ids=torch.cat([start, token_ids[:-1]])[None],
-        encoder_hidden_states=encoded.hidden_states,
-        encoder_attention_mask=encoded.attention_mask,
-        use_cache=False,
-        output_attentions=output_attentions,
-    )
+    with attention_weights() if output_attentions else nullcontext():
+        output = model.model.language_model.decoder(
+            input_ids=torch.cat([start, token_ids[:-1]])[None],
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attention_mask=encoded.attention_mask,
+            use_cache=False,
+            output_attentions=output_attentions,
+        )
     attentions = None
     if output_attentions:
         attentions = torch.stack([layer[0].float() for layer in output.cross_attentions])
@@ -330,17 +336,6 @@ def score(
         generated.append(probabilities.gather(1, ids[:, None])[:, 0].cpu().numpy())
         locations.append(probabilities[:, location_ids.start : location_ids.stop].cpu().numpy())
     return TokenProbabilities(np.concatenate(generated), np.concatenate(locations))
-
-
-@contextmanager
-def attention_implementation(module: Any, name: str) -> Iterator[None]:
-    """Temporarily select another attention function of transformers, such as "eager" to obtain attention weights."""
-    before = module.config._attn_implementation  # transformers has no public getter
-    module.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        module.set_attn_implementation(before)
 
 
 class GenerationInterrupted(Exception):

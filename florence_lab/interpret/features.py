@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..argument_validation import validate_arguments
 from ..images import load_image
 from ..inference.generation import EncodedImage
 from ..predictor import Predictor
@@ -15,6 +16,7 @@ from ..visualization.style import LIGHT, font_properties
 from .plots import create_panels
 
 
+@validate_arguments
 @torch.inference_mode()
 def extract_feature_maps(predictor: Predictor, image: Any) -> list[np.ndarray]:
     """Return the feature map after each stage of the image encoder: channels x rows x columns float32.
@@ -42,6 +44,7 @@ def extract_feature_maps(predictor: Predictor, image: Any) -> list[np.ndarray]:
     return maps
 
 
+@validate_arguments
 def show_feature_maps(predictor: Predictor, image: Any) -> NotebookFigure:
     """Return a figure with the resized image and its feature map after each stage, in false colors.
 

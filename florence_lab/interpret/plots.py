@@ -8,6 +8,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
 from PIL import Image, ImageOps
 
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError, shorten
 from ..template.locations import NUM_BINS, bins_to_pixels
 from ..visualization.figures import NotebookFigure
 from ..visualization.style import DARK, LIGHT, PALETTE, font_properties, printable
@@ -21,6 +23,7 @@ _OTHER_CANDIDATE = "#dcdcdc"
 _MAX_TITLE_LENGTH = 18
 
 
+@validate_arguments
 def plot_attention(
     trace: Trace, span: str | int | AnswerSpan, ax: Axes, layer: int | None = None, head: int | None = None
 ) -> Axes:
@@ -49,6 +52,7 @@ def plot_attention(
     return ax
 
 
+@validate_arguments
 def show_attention(
     trace: Trace,
     *spans: str | int | AnswerSpan,
@@ -69,7 +73,7 @@ def show_attention(
     """
     found = [trace.span(span) for span in spans] or list(trace.spans)
     if not found:
-        raise ValueError("the answer is empty: it has no words or boxes to show")
+        raise ArgumentError("the answer is empty: it has no words or boxes to show")
     columns = min(columns, len(found))
     figure, axes = create_panels(-(-len(found) // columns), columns, trace.result.image_size, large=len(found) == 1)
     for ax, span in zip(axes.flat, found, strict=False):
@@ -79,6 +83,7 @@ def show_attention(
     return figure
 
 
+@validate_arguments
 def show_attention_heads(trace: Trace, span: str | int | AnswerSpan) -> NotebookFigure:
     """Return a figure with the attention of a span in each layer (rows, the first at the top) and head (columns).
 
@@ -94,6 +99,7 @@ def show_attention_heads(trace: Trace, span: str | int | AnswerSpan) -> Notebook
     return figure
 
 
+@validate_arguments
 def show_top_tokens(trace: Trace, start: int = 0, stop: int | None = 30) -> NotebookFigure:
     """Return a bar chart of the candidates for each token: the generated token in color, the others in gray.
 
@@ -109,7 +115,7 @@ def show_top_tokens(trace: Trace, start: int = 0, stop: int | None = 30) -> Note
     """
     rows = range(len(trace.tokens))[start:stop]
     if not rows:
-        raise ValueError(f"no token in {start}:{stop}; the answer has the tokens 0 … {len(trace.tokens) - 1}")
+        raise ArgumentError(f"no token in {start}:{stop}; the answer has the tokens 0 … {len(trace.tokens) - 1}")
     figure = NotebookFigure(8, 0.27 * len(rows) + 0.6, layout="constrained")
     ax = figure.subplots()
     for y, row in enumerate(rows):
@@ -124,6 +130,7 @@ def show_top_tokens(trace: Trace, start: int = 0, stop: int | None = 30) -> Note
     return figure
 
 
+@validate_arguments
 def show_location_probabilities(trace: Trace, span: str | int | AnswerSpan) -> NotebookFigure:
     """Return a figure with the probabilities of all location tokens at each coordinate of a shape.
 
@@ -139,7 +146,7 @@ def show_location_probabilities(trace: Trace, span: str | int | AnswerSpan) -> N
     found = trace.span(span)
     if found.points is None:
         shapes = ", ".join(repr(s.text) for s in trace.spans if s.points is not None)
-        raise ValueError(f"{span!r} has no location tokens; shapes of this answer: {shapes or 'none'}")
+        raise ArgumentError(f"{shorten(span)} has no location tokens; shapes of this answer: {shapes or 'none'}")
     size = trace.result.image_size
     width, height = 4.6 * np.array(size) / max(size)
     figure = NotebookFigure(width + 1.1, height + 1.1, layout="constrained")

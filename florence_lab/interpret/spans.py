@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from ..argument_validation import validate_fields
 from ..geometry import box_corners
 from ..template.locations import bins_to_pixels
 from ..template.parsing import RESULT_FORMATS
@@ -35,6 +36,9 @@ class AnswerSpan:
     text: str
     positions: tuple[int, ...]
     points: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
 
 def split_spans(

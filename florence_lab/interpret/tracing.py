@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from ..argument_validation import validate_arguments, validate_fields
+from ..exceptions import ArgumentError, shorten
 from ..images import load_image
 from ..inference.davit import image_token_grid
 from ..inference.generation import (
     EncodedImage,
-    attention_implementation,
     encode_prompts,
     generate,
     next_token_probabilities,
@@ -65,6 +66,10 @@ class Trace:
     prompt_tokens: tuple[str, ...]
     spans: tuple[AnswerSpan, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        validate_fields(self)
+
+    @validate_arguments
     def span(self, query: str | int | AnswerSpan) -> AnswerSpan:
         """Return a span of the answer.
 
@@ -89,8 +94,9 @@ class Trace:
                     return replace(found[0], text=query)
                 return AnswerSpan("word", query, tuple(position for span in found for position in span.positions))
         known = ", ".join(repr(span.text) for span in self.spans)
-        raise ValueError(f"no {query!r} in the answer; it contains {known or 'no words'}")
+        raise ArgumentError(f"no {shorten(query)} in the answer; it contains {known or 'no words'}")
 
+    @validate_arguments
     def attention_map(
         self, span: str | int | AnswerSpan, layer: int | None = None, head: int | None = None
     ) -> np.ndarray:
@@ -135,11 +141,12 @@ class Trace:
 
     def _token_span(self, position: int) -> AnswerSpan:
         if not 0 <= position < len(self.tokens):
-            raise ValueError(f"no token {position}: the answer has the tokens 0 … {len(self.tokens) - 1}")
+            raise ArgumentError(f"no token {position}: the answer has the tokens 0 … {len(self.tokens) - 1}")
         points = [span.points for span in self.spans if position in span.positions]
         return AnswerSpan("token", self.tokens[position].strip(), (position,), points[0] if points else None)
 
 
+@validate_arguments
 @torch.inference_mode()
 def trace(
     predictor: Predictor,
@@ -153,8 +160,7 @@ def trace(
 
     The answer is generated first. One pass of the decoder over the whole answer then gives the attention and probabilities
     of each step, which equal those of generation, as the decoder is causal. Fused attention kernels do not return weights,
-    so the decoder runs with eager attention in that pass; the previous implementation is restored afterwards. The weights
-    take layers * heads * T * P * 4 bytes: about 70 MB for 100 tokens of a large model.
+    so that pass computes them as a product of matrices; other threads that use the model are not affected. The weights take layers * heads * T * P * 4 bytes: about 70 MB for 100 tokens of a large model.
 
     Args:
         predictor: the model.
@@ -167,7 +173,7 @@ def trace(
     """
     vocab_size = predictor.model.lm_head.out_features
     if not 1 <= top_k <= vocab_size:
-        raise ValueError(f"top_k must be 1 to {vocab_size}, got {top_k}")
+        raise ArgumentError(f"top_k must be 1 to {vocab_size}, got {top_k}")
     model, tokenizer, template = predictor.model, predictor.processor.tokenizer, predictor.template
     kwargs = resolve_generation_kwargs(model, generate_kwargs)
     source = image if isinstance(image, EncodedImage) else load_image(image)
@@ -177,8 +183,7 @@ def trace(
 
     score_rows = [0] if prompt.task.result != "text" else []
     (generation,) = generate(model, states, kwargs, location_ids=template.location_ids, score_rows=score_rows)
-    with attention_implementation(model.model.language_model, "eager"):
-        hidden_states, attention = run_decoder(model, generation.token_ids, states, output_attentions=True)
+    hidden_states, attention = run_decoder(model, generation.token_ids, states, output_attentions=True)
     assert attention is not None
 
     ids = generation.token_ids.tolist()
@@ -217,5 +222,5 @@ def _as_slice(name: str, index: int | None, count: int) -> slice:
     if index is None:
         return slice(None)
     if not 0 <= index < count:
-        raise ValueError(f"no {name} {index}: the decoder has the {name}s 0 … {count - 1}")
+        raise ArgumentError(f"no {name} {index}: the decoder has the {name}s 0 … {count - 1}")
     return slice(index, index + 1)

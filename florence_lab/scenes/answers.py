@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from ..exceptions import ArgumentError
 from ..results import Result
 from ..tasks import get_task
 from ..template.locations import format_location_tokens, parse_location_tokens, pixels_to_bins
@@ -28,6 +29,7 @@ MIN_REGION_IOU = 0.3
 T = TypeVar("T")
 
 
+@runtime_checkable
 class SupportsRandom(Protocol):
     """A source of random floats in [0, 1): `random.Random` or NumPy's `Generator`."""
 
@@ -55,7 +57,7 @@ def answer(scene: SceneData, task: str, text: str | Sequence[float] | None = Non
     known = get_task(task)
     entry = SCENE_ANSWERS.get(known.token)
     if entry is None:
-        raise ValueError(f"scenes have no ground truth for {known.name}, only for {', '.join(SCENE_ANSWERS)}")
+        raise ArgumentError(f"scenes have no ground truth for {known.name}, only for {', '.join(SCENE_ANSWERS)}")
     template = FlorenceTemplate()
     prompt = template.build_prompt(known.token, text, scene.size)
     instances = entry.instances(AnswerContext(scene, known.token, prompt.text, phrasing))
@@ -221,7 +223,7 @@ def _object_in_region(context: AnswerContext, with_text: bool = False) -> SceneO
                 found, best_iou = scene_object, iou
     if found is None:
         kind = "text" if with_text else "object"
-        raise ValueError(
+        raise ArgumentError(
             f"no {kind} in region {context.text} of scene {context.scene.seed}; `sample_inputs` returns regions that have one"
         )
     return found

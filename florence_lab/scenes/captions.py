@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..exceptions import ArgumentError
 from .phrases import (
     BACKGROUND_PHRASES,
     COLUMNS,
@@ -187,4 +188,7 @@ def caption(scene: SceneData, task: str = "<CAPTION>", phrasing: int = 0) -> str
         task: `"<CAPTION>"`, `"<DETAILED_CAPTION>"` or `"<MORE_DETAILED_CAPTION>"`.
         phrasing: index of the wording; 0 is the plainest.
     """
-    return CAPTION_WRITERS[task](scene, phrasing)
+    try:
+        return CAPTION_WRITERS[task](scene, phrasing)
+    except IndexError:
+        raise ArgumentError(f"{task} has no wording {phrasing}") from None

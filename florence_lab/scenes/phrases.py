@@ -10,13 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from ..argument_validation import validate_arguments
 from .paint import PALETTE
 from .sprites import SPRITES
-
-if TYPE_CHECKING:
-    from .types import SceneData, SceneObject
+from .types import SceneData, SceneObject
 
 IRREGULAR_PLURALS = {"sheep": "sheep", "person": "people", "bus": "buses", "cactus": "cacti", "snowman": "snowmen"}
 
@@ -233,6 +231,7 @@ def _parse_phrase(match: re.Match[str]) -> Phrase:
     )
 
 
+@validate_arguments
 def caption_counts(text: str) -> Counter[str]:
     """Count the objects of each category that a caption mentions: `"two cats and a bus"` -> `{"cat": 2, "bus": 1}`.
 
@@ -252,6 +251,7 @@ def caption_counts(text: str) -> Counter[str]:
     return counts
 
 
+@validate_arguments
 def object_counts(scene: SceneData) -> Counter[str]:
     """Count the objects of each category in a scene."""
     return Counter(scene_object.label for scene_object in scene.objects)

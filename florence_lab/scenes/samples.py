@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..exceptions import unknown_name
+from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError, unknown_name
 from .rendering import save_image
 from .scene import Scene, draw_scene
 
@@ -17,6 +18,7 @@ SAMPLE_SIZE = 512
 SAMPLE_FOLDER = Path(__file__).parent.parent / "assets" / "scenes"
 
 
+@validate_arguments
 def sample_path(name: str) -> Path:
     """Return the path of a sample image.
 
@@ -24,10 +26,11 @@ def sample_path(name: str) -> Path:
         ValueError: for an unknown name; the message lists the known ones.
     """
     if name not in SAMPLES:
-        raise ValueError(unknown_name("sample", name, SAMPLES))
+        raise ArgumentError(unknown_name("sample", name, SAMPLES))
     return SAMPLE_FOLDER / f"{name}.png"
 
 
+@validate_arguments
 def sample_scene(name: str) -> Scene:
     """Draw the scene of a sample image, which knows its ground truth.
 
@@ -35,7 +38,7 @@ def sample_scene(name: str) -> Scene:
         ValueError: for an unknown name; the message lists the known ones.
     """
     if name not in SAMPLES:
-        raise ValueError(unknown_name("sample", name, SAMPLES))
+        raise ArgumentError(unknown_name("sample", name, SAMPLES))
     return draw_scene(SAMPLES[name], SAMPLE_SIZE)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from PIL import Image
 
+from ..argument_validation import Range, validate_arguments
 from ..exceptions import ArgumentError, unknown_name
 from ..results import Result
 from . import answers
@@ -14,6 +16,9 @@ from .rendering import render
 from .sprites import SPRITES
 from .types import SceneData
 
+AnyInteger = Annotated[int, Range()]
+"""The type of a seed."""
+
 MIN_SIZE = 16
 """Shortest side of a scene in pixels. In smaller images objects may have no visible pixel."""
 
@@ -21,6 +26,7 @@ MIN_SIZE = 16
 class Scene(SceneData):
     """A drawn scene that knows the ground truth of every published task. For the attributes see `SceneData`."""
 
+    @validate_arguments
     def answer(self, task: str, text: str | Sequence[float] | None = None, phrasing: int = 0) -> Result:
         """Return the ground truth of a task as a typed result, whose `raw` is the target string.
 
@@ -34,6 +40,7 @@ class Scene(SceneData):
         """
         return answers.answer(self, task, text, phrasing)
 
+    @validate_arguments
     def sample_inputs(self, task: str, rng: answers.SupportsRandom) -> list[str | None]:
         """Return inputs with which a task can be given for this scene, in random order.
 
@@ -67,8 +74,9 @@ def check_size(size: int | tuple[int, int]) -> None:
         )
 
 
+@validate_arguments
 def draw_scene(
-    seed: int, size: int | tuple[int, int] = 512, max_objects: int = 6, categories: Sequence[str] | None = None
+    seed: AnyInteger, size: int | tuple[int, int] = 512, max_objects: int = 6, categories: Sequence[str] | None = None
 ) -> Scene:
     """Draw the scene of a seed.
 
@@ -86,9 +94,9 @@ def draw_scene(
     """
     for name in categories or ():
         if name not in SPRITES:
-            raise ValueError(unknown_name("category", name, SPRITES))
+            raise ArgumentError(unknown_name("category", name, SPRITES))
     if max_objects < 1:
-        raise ValueError(f"max_objects must be at least 1, not {max_objects}")
+        raise ArgumentError(f"max_objects must be at least 1, not {max_objects}")
     check_size(size)
     width, height = (size, size) if isinstance(size, int) else size
     unit = min(width, height)

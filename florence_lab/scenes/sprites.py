@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from ..argument_validation import Range, validate_arguments
+from ..exceptions import ArgumentError, unknown_name
+from .backgrounds import BACKGROUND_SPECS
 from .paint import (
     OUTLINE_COLOR,
     PALETTE,
@@ -32,6 +36,11 @@ LEAF: Color = (88, 168, 82)
 CREAM: Color = (255, 246, 224)
 TIRE: Color = (60, 58, 72)
 STEEL: Color = (196, 202, 212)
+
+Zone = Literal["ground", "sky", "top", "water"]
+
+DesignUnits = Annotated[float, Range(1, 10_000)]
+"""A side of a drawing."""
 
 ColorWeights = dict[str | None, float]
 """Name of a color of `PALETTE` -> relative frequency; None for objects that are not named after a color."""
@@ -76,15 +85,16 @@ VIVID_COLORS: ColorWeights = dict.fromkeys(("red", "orange", "yellow", "green", 
 NO_COLOR: ColorWeights = {None: 1.0}
 
 
+@validate_arguments
 def sprite(
     label: str,
-    size: tuple[float, float],
-    height: float,
+    size: tuple[DesignUnits, DesignUnits],
+    height: Annotated[float, Range(0, 1, is_open=True)],
     colors: ColorWeights,
-    zone: str = "ground",
+    zone: Zone = "ground",
     backgrounds: str = "",
-    group_weight: float = 1.0,
-    aspect_jitter: float = 0.08,
+    group_weight: Annotated[float, Range(0)] = 1.0,
+    aspect_jitter: Annotated[float, Range(0, 1)] = 0.08,
     can_flip: bool = True,
 ) -> Callable[[DrawFunction], DrawFunction]:
     """Register the decorated drawing function as a category.
@@ -103,10 +113,22 @@ def sprite(
         group_weight: relative probability of appearing in groups.
         aspect_jitter: half the range of the log aspect ratio; 0 keeps the proportions.
         can_flip: whether it may be mirrored horizontally.
-    """
 
+    Raises:
+        ArgumentError: for a number out of range, and an unknown zone, color or background.
+    """
+    if not label.strip() or min(colors.values(), default=0) <= 0:
+        raise ArgumentError(f"a category needs a label and colors with positive weights, got {label!r} and {colors}")
+    for color in colors:
+        if color is not None and color not in PALETTE:
+            raise ArgumentError(unknown_name("color", color, PALETTE))
+    names = tuple(backgrounds.split())
+    for name in names:
+        if name not in BACKGROUND_SPECS:
+            raise ArgumentError(unknown_name("background", name, BACKGROUND_SPECS))
+
+    @validate_arguments
     def register(draw: DrawFunction) -> DrawFunction:
-        names = tuple(backgrounds.split())
         SPRITES[label] = Sprite(label, draw, size, height, colors, zone, names, group_weight, aspect_jitter, can_flip)
         return draw
 

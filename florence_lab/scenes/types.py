@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
+from ..argument_validation import Range, validate_fields
 from .contours import mask_to_polygons
 from .sprites import SignLayout
 
@@ -105,6 +107,9 @@ class SceneObject:
     mask_origin: tuple[int, int] = field(repr=False)
     image_size: tuple[int, int] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        validate_fields(self)
+
     @cached_property
     def mask(self) -> np.ndarray:
         """The visible pixels: H x W bool, of the size of the image."""
@@ -130,10 +135,13 @@ class SceneData:
         objects: back to front.
     """
 
-    seed: int
+    seed: Annotated[int, Range()]
     image: Image.Image = field(repr=False, compare=False)
     background: str
     objects: tuple[SceneObject, ...]
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+from ..argument_validation import Range, validate_arguments
 
 DPI = 100
 """Resolution of the package's own figures."""
@@ -25,6 +27,10 @@ MAX_PNG_BYTES = 700_000
 """Larger PNG files are reduced to 256 colors."""
 
 
+Inches = Annotated[float, Range(0, 1000, is_open=True)]
+"""A side of a figure."""
+
+
 class NotebookFigure(Figure):
     """A figure that is independent of pyplot, and that a notebook displays as the last expression of a cell.
 
@@ -32,7 +38,8 @@ class NotebookFigure(Figure):
     are closed.
     """
 
-    def __init__(self, width: float, height: float, **settings: Any) -> None:
+    @validate_arguments
+    def __init__(self, width: Inches, height: Inches, **settings: Any) -> None:
         """Create an empty figure of `width` x `height` inches; `settings` go to `matplotlib.figure.Figure`."""
         super().__init__(dpi=DPI, facecolor="white", figsize=(width, height), **settings)
         FigureCanvasAgg(self)
@@ -42,14 +49,15 @@ class NotebookFigure(Figure):
         canvas = FigureCanvasAgg(self)
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        png = _encode_png(image)
-        return png if len(png) <= MAX_PNG_BYTES else _encode_png(image.quantize(256))
+        png = encode_png(image)
+        return png if len(png) <= MAX_PNG_BYTES else encode_png(image.quantize(256))
 
     def _repr_png_(self) -> bytes:
         return self.to_png()
 
 
-def _encode_png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
+    """Return an image as a PNG file with the resolution of the package's own figures."""
     file = io.BytesIO()
     image.save(file, "PNG", dpi=(DPI, DPI))
     return file.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..argument_validation import validate_arguments
 from ..results import Result
 from ..tasks import get_task
 from .captions import caption_height
@@ -21,6 +22,7 @@ _GAP = 0.2
 _TITLE_LINE_HEIGHT = 0.2
 
 
+@validate_arguments
 def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> NotebookFigure:
     """Draw many results side by side, titled with their task token and their phrase, question or region.
 

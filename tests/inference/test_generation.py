@@ -14,7 +14,6 @@ from florence_lab.inference.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     EncodedPrompts,
     GenerationInterrupted,
-    attention_implementation,
     encode_prompts,
     generate,
     interruptible,
@@ -159,27 +158,10 @@ def test_the_image_token_takes_no_probability_while_decoding(small, cat):
 @torch.inference_mode()
 def test_the_cross_attention_of_the_decoder_sums_to_one(small, states):
     (generation, _) = generate(small.model, states, greedy(small.model))
-    with attention_implementation(small.model.model.language_model, "eager"):
-        _, attention = run_decoder(small.model, generation.token_ids, states[:1], output_attentions=True)
+    _, attention = run_decoder(small.model, generation.token_ids, states[:1], output_attentions=True)
     layers, heads, tokens, positions = attention.shape
     assert (tokens, positions) == (len(generation.token_ids), states.hidden_states.shape[1])
     torch.testing.assert_close(attention.sum(dim=-1), torch.ones(layers, heads, tokens))
-
-
-def test_the_attention_implementation_is_restored(small):
-    language_model = small.model.model.language_model
-    before = language_model.config._attn_implementation
-    seen = []
-
-    def fail():
-        with attention_implementation(language_model, "eager"):
-            seen.append(language_model.config._attn_implementation)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert seen == ["eager"]
-    assert language_model.config._attn_implementation == before != "eager"
 
 
 def test_preparing_a_model_twice_changes_nothing(small):

@@ -1,10 +1,13 @@
 """`trace`: cross-attention and token probabilities of a prediction."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
-from florence_lab.inference.generation import attention_implementation, encode_prompts
+from florence_lab.inference.generation import encode_prompts
 from florence_lab.interpret import AnswerSpan, trace
 
 PROMPTS = [("<CAPTION>", None), ("<OD>", None), ("<REGION_TO_CATEGORY>", (20, 20, 200, 150)), ("What is it?", None)]
@@ -52,10 +55,11 @@ def test_attention_sums_to_one_over_all_positions(model, scene, request):
 
 def test_attention_equals_that_of_a_step_of_generation(nano, scene):
     traced = trace(nano, scene.image, "<OD>", max_new_tokens=8)
-    model = nano.model.model.language_model
+    model = copy.deepcopy(nano.model.model.language_model)
+    model.set_attn_implementation("eager")  # transformers' own attention with weights
     encoded = nano.encode_image(scene.image)
     states = encode_prompts(nano.model, nano.processor.tokenizer, encoded.tokens, [traced.result.prompt])
-    with torch.inference_mode(), attention_implementation(model, "eager"):
+    with torch.inference_mode():
         start = nano.model.config.text_config.decoder_start_token_id
         step = model.decoder(
             input_ids=torch.tensor([[start, nano.processor.tokenizer.convert_tokens_to_ids("<s>")]]),
@@ -67,10 +71,23 @@ def test_attention_equals_that_of_a_step_of_generation(nano, scene):
         np.testing.assert_allclose(traced.cross_attention[layer, :, :2], weights[0].numpy(), atol=1e-5)
 
 
-def test_the_attention_implementation_is_restored(nano, scene):
-    before = nano.model.model.language_model.config._attn_implementation
-    trace(nano, scene.image, "<OD>", max_new_tokens=4)
-    assert nano.model.model.language_model.config._attn_implementation == before
+def test_tracing_does_not_change_the_attention_of_other_threads(nano, scene):
+    config = nano.model.model.language_model.config
+    before, seen = config._attn_implementation, set()
+    encoded = nano.encode_image(scene.image)
+    expected = nano.predict(encoded, "<OD>", max_new_tokens=6).raw
+
+    def predict(_):
+        seen.add(config._attn_implementation)
+        return nano.predict(encoded, "<OD>", max_new_tokens=6).raw
+
+    def record(_):
+        return trace(nano, encoded, "<OD>", max_new_tokens=6).result.raw
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = [*threads.map(predict, range(4)), *threads.map(record, range(4))]
+    assert set(answers) == {expected}
+    assert seen == {before} == {config._attn_implementation}
 
 
 def test_each_token_has_its_candidates_in_descending_order(detection):

@@ -29,7 +29,9 @@ from drawing import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from support import boxes
 
+from florence_lab import ArgumentError, ImageError
 from florence_lab.results import Text
 from florence_lab.tasks import TASKS
 from florence_lab.template.locations import format_location_tokens
@@ -238,3 +240,44 @@ def test_results_are_drawn_into_a_subfigure():
     figure.canvas.draw()
     assert words(captions(ax)) == "A sheep."
     assert captions(ax)[0].get_window_extent().x0 >= figure.bbox.width / 2
+
+
+def rgba(png):
+    return np.asarray(opened(png))
+
+
+@pytest.mark.parametrize("size", [(200, 100), (33, 401), (1777, 1201), (3000, 9)])
+def test_an_overlay_without_an_image_is_transparent_and_has_the_size_of_the_image(size):
+    width, height = size
+    result = boxes(("", 0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height), image_size=size)
+    pixels = rgba(to_png(None, result))
+    assert pixels.shape == (height, width, 4)
+    assert pixels[0, 0, 3] == 0
+    assert pixels[height // 2, width // 2, 3] == 0 or height < 20  # the inside of the box
+    assert pixels[height // 2, round(0.2 * width) - 1 : round(0.2 * width) + 2, 3].max() > 200  # its left edge
+
+
+def test_an_overlay_without_an_image_and_without_shapes_of_a_text_is_empty():
+    result = Text(raw="a cat", text="a cat", image_size=(64, 48), task="<CAPTION>")
+    assert not rgba(to_png(None, result))[..., 3].any()
+
+
+def test_an_overlay_without_an_image_that_is_too_large_is_refused():
+    with pytest.raises(ArgumentError, match="100000 x 100000"):
+        to_png(None, boxes(image_size=(100_000, 100_000)))
+
+
+def test_a_result_is_shown_without_its_image():
+    ax = show(None, boxes(("a", 1, 1, 9, 9)))
+    assert not ax.images
+    assert ax.get_xlim() == (0, 100)
+
+
+@pytest.mark.parametrize("image", [5, "missing.png", Image.new("RGB", (0, 0)), np.zeros((0, 0, 3), np.uint8)])
+def test_an_image_that_cannot_be_read_is_refused_before_a_figure_is_made(image):
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()
+    with pytest.raises(ImageError):
+        show(image, boxes())
+    assert pyplot.get_fignums() == before
