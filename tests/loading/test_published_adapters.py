@@ -48,6 +48,8 @@ LAYERS["all of them"] = (
     [name for names, _ in LAYERS.values() for name in names],
 )
 
+FAST = ("projection", "all of them")
+
 
 def random_lora(weight, seed, rank=RANK):
     """Random matrices for a weight: (A, B, the update of the weight)."""
@@ -105,7 +107,10 @@ def base_logits():
     return logits(load_checkpoint(TINY, torch.float64)[0])
 
 
-@pytest.mark.parametrize(("names", "target_modules"), LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize(
+    ("names", "target_modules"),
+    [pytest.param(*layers, id=name, marks=[] if name in FAST else pytest.mark.slow) for name, layers in LAYERS.items()],
+)
 def test_an_adapter_in_published_names_gives_the_logits_of_the_merged_weights(
     tmp_path, names, target_modules, base_logits
 ):
@@ -206,7 +211,7 @@ def test_the_vocabulary_gets_lora(tmp_path):
     torch.testing.assert_close(found[..., : len(stored)], logits(by_hand), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("end", ["", ".weight", ".default.weight"])
+@pytest.mark.parametrize("end", ["", pytest.param(".weight", marks=pytest.mark.slow), ".default.weight"])
 def test_dora_is_loaded(tmp_path, end):
     name = f"{ENCODER}.0.self_attn.q_proj"
     weight = load_file(TINY / "model.safetensors")[f"{name}.weight"]
