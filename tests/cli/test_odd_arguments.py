@@ -78,7 +78,7 @@ REFUSED = [
     ([*ASK, "--max_new_tokens", "9" * 5000], "argument --max_new_tokens: expected a whole number, got '999"),
     ([*ASK, "--temperature", "inf"], "argument --temperature: must be greater than 0, got inf"),
     ([*ASK, "--temperature", "nan"], "argument --temperature: must be greater than 0, got nan"),
-    ([*ASK, "--temperature", "-1"], "argument --temperature: must be greater than 0, got -1"),
+    ([*ASK, "--temperature", "-0.5"], "argument --temperature: must be greater than 0, got -0.5"),
     ([*ASK, "--top_p", "2"], "argument --top_p: must be greater than 0 and at most 1, got 2"),
     ([*ASK, "--top_p", "x"], "argument --top_p: expected a number, got 'x'"),
     ([*ASK, "--top_k", "-1"], "argument --top_k: must be at least 0, got -1"),

@@ -246,14 +246,14 @@ def other_weights(predictor):
         (lambda small: small, {"max_new_tokens": 5}, "max_new_tokens 4 instead of 5"),
         (lambda small: small, {"max_new_tokens": 4, "num_beams": 1}, "num_beams .* instead of 1"),
         (other_weights, SHORT, r"model .* \([0-9a-f]{16}\) instead of .* \([0-9a-f]{16}\)"),
-        (lambda small: load(small.name, "cpu", "bf16"), SHORT, "settings: dtype float32 instead of bfloat16;"),
+        (lambda small: load(small.name, "cpu", "bf16"), SHORT, "dtype float32 instead of bfloat16"),
     ],
     ids=["length", "beams", "weights", "dtype"],
 )
 def test_answers_of_another_model_or_other_settings_are_not_mixed(small, dataset, tmp_path, change, kwargs, message):
     path = predict_dataset(small, [str(dataset)], tmp_path, **SHORT)
     before = path.read_bytes()
-    with pytest.raises(ArgumentError, match=f"was made with other settings: .*{message}" if ":" not in message else message):
+    with pytest.raises(ArgumentError, match=f"was made with other settings: {message}; "):
         predict_dataset(change(small), [str(dataset)], tmp_path, **kwargs)
     assert path.read_bytes() == before
 
