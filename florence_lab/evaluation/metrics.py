@@ -204,6 +204,7 @@ DEFAULT_METRICS: Mapping[ResultKind, Metric] = {
 """`Task.result` -> the suite of a task whose `metric` is None."""
 
 
+@validate_arguments
 def metric_suite(task: Task, suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> MetricSuite:
     """Return the metrics of a task."""
     return suites[task.metric or DEFAULT_METRICS[task.result]]
