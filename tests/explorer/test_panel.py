@@ -11,6 +11,7 @@ from PIL import Image
 from support import PHOTO, UNREACHABLE
 
 import florence_lab
+from florence_lab.explorer import explore
 from florence_lab.explorer import panel as panel_module
 from florence_lab.explorer.panel import Explorer
 from florence_lab.explorer.predictor_cache import PredictorCache
@@ -359,3 +360,8 @@ def test_stop_without_a_run_does_nothing(panel):
     assert panel.stop.disabled
     panel.stop.click()
     assert not panel.status.value
+
+
+@pytest.mark.parametrize("model_type", [5, None, b"x", ["florence-2-nano"]])
+def test_a_model_that_is_no_name_is_an_error_in_the_panel(model_type):
+    assert "model_type must be a string or a path" in explore(model_type).status.value
