@@ -270,7 +270,7 @@ def test_explore_takes_any_image(kind, wait_until):
         ({"image": "nowhere.png"}, "nowhere.png does not exist"),
         ({"image": 3}, "int"),
         ({"task": "<ODD>"}, "did you mean '<OD>'"),
-        ({"task": 3}, "int"),
+        ({"task": 3}, "name must be a string, got 3"),
     ],
 )
 def test_explore_shows_an_error_in_its_arguments(arguments, message, wait_until):
