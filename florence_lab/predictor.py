@@ -83,8 +83,8 @@ def load(
     """
     torch_device = select_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
-    others = {name: value for name, value in (("base", base), ("processor", processor)) if value is not None}
-    model, model_processor = load_model(resolve(model_type_or_path, hub), torch_dtype, hub, **others)
+    folder = resolve(model_type_or_path, hub)
+    model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
     predictor = Predictor(model, model_processor, str(model_type_or_path))
     if dtype == "auto":

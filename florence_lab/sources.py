@@ -131,7 +131,7 @@ def _list_path(path: str | Path) -> Iterable[Any]:
     elif os.path.exists(_expand_user(path)):
         paths = [Path(path)]
     elif not (paths := sorted(map(Path, glob.glob(str(_expand_user(path)), recursive=True)))):
-        raise ImageError(f"{shorten(str(path))} does not exist")
+        raise ImageError(f"{shorten(str(path), 300)} does not exist")
     if any(map(is_video, paths)):
         return (source.image for source in expand_sources(paths))
     return paths

@@ -31,7 +31,7 @@ VALID = [
     ("ids", [2, 3], Annotated[int, Range(0)] | Sequence[Annotated[int, Range(0)]] | None, None),
     ("function", len, Callable[..., Any], len),
     ("settings", {"a": 1}, Mapping[str, Any], {"a": 1}),
-    ("points", np.zeros(4), Sequence[float], None),
+    ("points", np.array([1, 2]), Sequence[float], [1.0, 2.0]),
     ("whatever", object, Any, object),
 ]
 

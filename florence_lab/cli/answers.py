@@ -29,11 +29,15 @@ class AnswerWriter:
         result_dir: folder for `answers.jsonl`; None writes none.
         overlay_dir: folder for images with their results drawn on them; None writes none.
         caption_files: write the text of an answer beside its image, as `cat.txt` for `cat.jpg`.
+        max_new_tokens: the maximum length of an answer, which is shown for truncated ones.
+        file_name: the name of the file in `result_dir`.
     """
 
     result_dir: str | None = None
     overlay_dir: str | None = None
     caption_files: bool = False
+    max_new_tokens: int | None = None
+    file_name: str = ANSWERS_FILE
 
     def write(self, query: str, source: NamedSource, result: Result, is_printed: bool = False) -> None:
         """Print and save an answer.
@@ -54,6 +58,8 @@ class AnswerWriter:
             print(_format_table(result))
         elif result.text != result.raw.strip():
             print(result.text)
+        if result.truncated:
+            print(f"(truncated at {self.max_new_tokens} tokens)")
         answer: dict[str, Any] = {"response": Response(result), "result": result.to_dict()}
         self._append(query, source, answer | {"truncated": result.truncated})
         if self.overlay_dir:
@@ -68,7 +74,7 @@ class AnswerWriter:
 
     def _append(self, query: str, source: NamedSource, answer: dict[str, Any]) -> None:
         if self.result_dir:
-            append_rows(Path(self.result_dir) / ANSWERS_FILE, [{"query": query, "image": source.name, **answer}])
+            append_rows(Path(self.result_dir) / self.file_name, [{"query": query, "image": source.name, **answer}])
 
 
 def free_caption_path(source: NamedSource) -> Path:

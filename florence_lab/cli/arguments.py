@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def parse_duration(text: str) -> float:
     """
     match = _DURATION_RE.fullmatch(text.strip().lower())
     seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2]] if match else 0
-    if not seconds:
+    if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"expected a time such as 1s, 500ms or 2, got {shorten(text)}")
     return seconds
 
@@ -135,14 +136,14 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
 
     base = getattr(arguments, "model_id_or_path", None)
     checkpoint = getattr(arguments, "ckpt_dir", None)
+    options = {"base": base if checkpoint else None, "processor": getattr(arguments, "processor", None)}
     return load(
         checkpoint or base or arguments.model_type,
         arguments.device,
         arguments.dtype,
         arguments.hub or None,
         arguments.compile,
-        base=base if checkpoint else None,
-        processor=getattr(arguments, "processor", None),
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 

@@ -196,6 +196,8 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--merge_lora", type=parse_bool, default=True, help="merge the adapter into the weights (default: true)"
     )
     parser.add_argument("--output_dir", metavar="DIR", help="output folder (default: CKPT_DIR-merged)")
+    parser.add_argument("--model_id_or_path", help="base model of the adapter (default: the one that it names)")
+    parser.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
 
 
 def _run_export(arguments: argparse.Namespace) -> None:
@@ -212,7 +214,7 @@ def _run_export(arguments: argparse.Namespace) -> None:
     prepare_output_folder("--output_dir", folder)
     if folder.samefile(checkpoint):
         raise ArgumentError(f"--output_dir {folder} is the folder of the adapter; give another one")
-    print(merge_lora(checkpoint, folder))
+    print(merge_lora(checkpoint, folder, arguments.model_id_or_path, arguments.hub or None))
 
 
 def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:

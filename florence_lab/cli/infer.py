@@ -6,10 +6,11 @@ import argparse
 import os
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from ..exceptions import ArgumentError, ImageError
-from ..output_files import prepare_output_folder
+from ..exceptions import ArgumentError, ImageError, shorten
+from ..output_files import prepare_output_file, prepare_output_folder
 from .arguments import (
     add_checkpoint_arguments,
     add_model_arguments,
@@ -64,7 +65,7 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val_dataset",
         nargs="+",
-        help="answer all rows of these datasets instead of --images; needs --result_dir",
+        help="answer all rows of these datasets instead of --images; needs --result_dir or --result_path",
     )
     parser.add_argument(
         "--batch_size",
@@ -77,6 +78,7 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     _add_generation_arguments(parser)
     parser.add_argument("--overlay", metavar="DIR", help="write each image with its result drawn on it to this folder")
     parser.add_argument("--result_dir", metavar="DIR", help="append each answer to answers.jsonl in this folder")
+    parser.add_argument("--result_path", metavar="FILE", help="append each answer to this .jsonl file instead")
     _add_flag(parser, "--caption_files", "write the text of each answer beside its image, cat.txt for cat.jpg")
 
 
@@ -108,6 +110,7 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     Returns:
         2 if images have no answer, else None.
     """
+    arguments.result_dir, arguments.result_name = _answers_file(arguments)
     if arguments.val_dataset is not None:
         _infer_datasets(arguments)
         return None
@@ -116,25 +119,44 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
     for name in ("region", "caption_files"):
         if getattr(arguments, name) and arguments.query is None:
             raise ArgumentError(f"--{name} needs --query and --images")
+    if arguments.stream and (arguments.num_beams or 1) > 1:
+        raise ArgumentError(f"--stream supports num_beams=1 only, got {arguments.num_beams}")
     sources = _check_query(arguments) if arguments.query is not None else ()
     _prepare_folders(arguments)
     predictor = load_predictor(arguments)
+    from ..inference.generation import resolve_generation_kwargs
     from .answers import AnswerWriter
     from .session import Session
 
+    kwargs = generate_kwargs(arguments)
+    limit = resolve_generation_kwargs(predictor.model, kwargs)["max_new_tokens"]
     session = Session(
         predictor,
-        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files),
+        AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit, arguments.result_name),
         stream=arguments.stream,
         seed=arguments.seed,
         batch_size=arguments.batch_size or 8,
-        generate_kwargs=generate_kwargs(arguments),
+        generate_kwargs=kwargs,
     )
     if arguments.query is None:
         session.run()
         return None
     num_failed = session.answer_images(arguments.query, sources, arguments.region, arguments.region_format)
     return _SOME_IMAGES_FAILED if num_failed else None
+
+
+def _answers_file(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """The folder and the name of the file of answers."""
+    if arguments.result_path is None:
+        return arguments.result_dir, "answers.jsonl"
+    if arguments.result_dir is not None:
+        raise ArgumentError("--result_dir and --result_path both say where answers are written; give one of them")
+    path = Path(arguments.result_path).expanduser()
+    if path.suffix != ".jsonl" or path.is_dir():
+        raise ArgumentError(
+            f"--result_path {shorten(arguments.result_path)}: must be a .jsonl file; --result_dir is a folder"
+        )
+    return str(path.parent), path.name
 
 
 def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
@@ -169,9 +191,16 @@ def _list_files(sources: Iterable[Any]) -> Iterable[Any]:
 
 
 def _prepare_folders(arguments: argparse.Namespace) -> None:
-    for name in ("result_dir", "overlay"):
-        if getattr(arguments, name):
-            prepare_output_folder(f"--{name}", getattr(arguments, name))
+    """Verify that answers can be written before a model is loaded."""
+    if arguments.overlay:
+        prepare_output_folder("--overlay", arguments.overlay)
+    if arguments.result_dir:
+        folder = prepare_output_folder("--result_dir", arguments.result_dir)
+        answers = prepare_output_file("--result_dir", folder / arguments.result_name)
+        if arguments.val_dataset is None and answers.with_suffix(".settings.json").exists():
+            raise ArgumentError(
+                f"--result_dir {folder} has the answers to a dataset, of --val_dataset or eval; choose another folder"
+            )
 
 
 def _infer_datasets(arguments: argparse.Namespace) -> None:
@@ -179,13 +208,15 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     if given:
         raise ArgumentError(f"--val_dataset cannot be combined with --{given[0]}")
     if not arguments.result_dir:
-        raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers")
+        raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers, or --result_path")
     from ..data.datasets import check_datasets
-    from ..evaluation.predictions import predict_dataset
+    from ..evaluation.predictions import predict_dataset, read_predictions
     from ..swift import seed_everything
 
     check_datasets(arguments.val_dataset, split="held_out")
     _prepare_folders(arguments)
+    if (path := Path(arguments.result_dir) / arguments.result_name).exists():
+        read_predictions(path)  # fails for other content
     predictor = load_predictor(arguments)
     seed_everything(arguments.seed)
     print(
@@ -194,6 +225,7 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
             arguments.val_dataset,
             arguments.result_dir,
             arguments.batch_size or 16,
+            file_name=arguments.result_name,
             **generate_kwargs(arguments),
         )
     )

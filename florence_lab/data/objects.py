@@ -14,12 +14,9 @@ from ..argument_validation import validate_text
 from ..exceptions import ArgumentError, shorten
 from ..tasks import Task
 from ..template.grammar import check_tokens, requires_label
-from ..template.locations import NUM_BINS
+from ..template.locations import BOX_TOLERANCE, NUM_BINS
 from ..template.targets import Instance
 from .rows import Annotation, BoxUnit, ClassNames, InvalidRow, class_name
-
-BOX_TOLERANCE = 1.0
-"""Boxes may exceed the image by this many pixels, because of rounding. They are clipped."""
 
 BOX_UNITS: dict[str, int | None] = {"real": None, "norm_1000": NUM_BINS, "norm_1": 1}
 """`BoxUnit` -> what the sides of the image measure in it; None for pixels."""

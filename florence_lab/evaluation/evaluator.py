@@ -25,7 +25,7 @@ from ..results import Result
 from ..tasks import Metric, Task
 from .metrics import METRIC_SUITES, MetricSuite, metric_suite
 from .predictions import ANSWERS_FILE, Prediction, predict_examples, write_predictions
-from .settings import SETTINGS_FILE, describe_settings, write_settings
+from .settings import describe_settings, settings_path, write_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,9 +153,9 @@ class Evaluation:
         }
         with replace_file(folder / ANSWERS_FILE) as temporary:
             write_predictions(temporary, self._rows())
-        (folder / SETTINGS_FILE).unlink(missing_ok=True)
+        settings_path(folder / ANSWERS_FILE).unlink(missing_ok=True)
         if self.settings is not None:
-            write_settings(folder, self.settings)
+            write_settings(folder / ANSWERS_FILE, self.settings)
         write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
         try:
             with replace_file(folder / "worst.png") as temporary:

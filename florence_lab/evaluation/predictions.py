@@ -226,7 +226,13 @@ def _end_last_line(path: Path) -> None:
 
 @validate_arguments
 def predict_dataset(
-    predictor: Predictor, datasets: Sequence[str], folder: str | Path, batch_size: int = 16, **generate_kwargs: Any
+    predictor: Predictor,
+    datasets: Sequence[str],
+    folder: str | Path,
+    batch_size: int = 16,
+    *,
+    file_name: str = ANSWERS_FILE,
+    **generate_kwargs: Any,
 ) -> Path:
     """Answer all rows of datasets and append the predictions to `answers.jsonl`.
 
@@ -239,17 +245,18 @@ def predict_dataset(
         datasets: as for fine-tuning; the rows need no response, and scenes are held-out ones by default.
         folder: where `answers.jsonl` is written, one `Prediction` a line.
         batch_size: examples predicted and written together.
+        file_name: the name of the file, instead of `answers.jsonl`.
         generate_kwargs: as for `Predictor.predict`.
 
     Returns:
-        The path of `answers.jsonl`.
+        The path of the file.
 
     Raises (before the model runs):
         ArgumentError: for a batch size below 1, a folder that cannot be written to, and a folder with answers of another model
             or of other settings.
         DatasetError: for a dataset that cannot be read or contains invalid rows, and for an `answers.jsonl` with other content.
     """
-    path = prepare_output_folder("folder", folder) / ANSWERS_FILE
+    path = prepare_output_folder("folder", folder) / file_name
     validator = RowValidator.for_model(predictor.model, predictor.processor, require_target=False)
     examples = load_examples(datasets, validator, split="held_out").require_valid()
     remaining = _resume(path, examples, describe_settings(predictor, generate_kwargs))
@@ -266,8 +273,8 @@ def _resume(path: Path, examples: Sequence[Example], settings: dict[str, Any]) -
     """The examples without an answer in a file, from which answers to changed examples and a half line are removed."""
     rows = _read_lines(path) if path.exists() else []
     if not rows:
-        write_settings(path.parent, settings)
-    elif (recorded := read_settings(path.parent)) is None:
+        write_settings(path, settings)
+    elif (recorded := read_settings(path)) is None:
         logger.warning("%s is of an earlier version, which did not record the model; its answers are kept", path)
     elif difference := describe_difference(recorded, settings):
         raise ArgumentError(

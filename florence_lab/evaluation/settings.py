@@ -17,7 +17,6 @@ from ..output_files import write_text
 if TYPE_CHECKING:
     from ..predictor import Predictor
 
-SETTINGS_FILE = "answers.settings.json"
 
 _VALUES_PER_TENSOR = 64
 _NAME = "model"  # the same weights may be loaded by another name
@@ -61,18 +60,23 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of the `answers.jsonl` in a folder."""
-    write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+def settings_path(answers: Path) -> Path:
+    """Return the path of the settings of a file of answers: `answers.settings.json` for `answers.jsonl`."""
+    return answers.with_suffix(".settings.json")
 
 
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the settings of the `answers.jsonl` in a folder; None if they are not recorded.
+def write_settings(answers: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a file of answers."""
+    write_text(settings_path(answers), json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(answers: Path) -> dict[str, Any] | None:
+    """Return the settings of a file of answers; None if they are not recorded.
 
     Raises:
         DatasetError: for a file with other content.
     """
-    path = folder / SETTINGS_FILE
+    path = settings_path(answers)
     try:
         settings = json.loads(path.read_bytes())
     except FileNotFoundError:

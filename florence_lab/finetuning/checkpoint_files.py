@@ -33,14 +33,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def verify_checkpoint(checkpoint: Path, num_processes: int = 1) -> None:
+def verify_checkpoint(checkpoint: Path) -> None:
     """Verify that training can continue from a checkpoint: every file is there, and none is cut off or foreign.
 
     The headers of all files are read. Of the tensors only the weights are, which must be finite.
 
     Args:
         checkpoint: a folder `checkpoint-<step>` of a run.
-        num_processes: number of processes of training, each of which has a random state. Another number than before warns.
 
     Raises:
         TrainingError: for the first file that is missing or damaged; the message names it.
@@ -56,14 +55,22 @@ def verify_checkpoint(checkpoint: Path, num_processes: int = 1) -> None:
         _verify_file(checkpoint / name, _check_pickle)
     if (checkpoint / "scaler.pt").exists():  # of fp16
         _verify_file(checkpoint / "scaler.pt", _check_pickle)
-    random_states = sorted(checkpoint.glob("rng_state*.pth"))
-    for path in random_states or [checkpoint / "rng_state.pth"]:
+    for path in _random_states(checkpoint) or [checkpoint / "rng_state.pth"]:
         _verify_file(path, _check_pickle)
+
+
+def check_process_count(checkpoint: Path, num_processes: int) -> None:
+    """Warn if a checkpoint was written by another number of processes, each of which has a random state."""
+    random_states = _random_states(checkpoint)
     if len(random_states) != num_processes:
         warn(
             f"{checkpoint} was written by {len(random_states)} processes and is resumed by {num_processes}: the batches are "
             "not those of the uninterrupted run"
         )
+
+
+def _random_states(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob("rng_state*.pth"))
 
 
 def weight_files(checkpoint: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
+from ..argument_validation import validate_arguments
 from ..exceptions import ArgumentError, unknown_name, warn
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
@@ -183,12 +184,17 @@ def _is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
-def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
+@validate_arguments
+def merge_lora(
+    checkpoint: str | Path, out: str | Path | None = None, base: str | Path | None = None, hub: str | None = None
+) -> Path:
     """Merge a LoRA adapter into its base model and save the result as a checkpoint in transformers' layout.
 
     Args:
         checkpoint: the folder of the adapter.
         out: the new folder; by default the name of the adapter with `-merged` appended.
+        base: the base model, a name or folder; by default the one that the adapter names.
+        hub: from which the base model is downloaded, see `load`.
 
     Returns:
         The new folder.
@@ -199,7 +205,7 @@ def merge_lora(checkpoint: str | Path, out: str | Path | None = None) -> Path:
     """
     checkpoint = Path(checkpoint)
     read_adapter_config(checkpoint)
-    adapted, processor = load_adapter(checkpoint)
+    adapted, processor = load_adapter(checkpoint, hub=hub, base=base)
     folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
     model = adapted.merge_and_unload()
     model.config.trained_on = None  # the adapter may cover another domain than the base model

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..exceptions import TrainingError, shorten, summarize_error, warn
 from ..output_files import write_text
 from ..visualization.curves import read_log
 from .arguments import SftArguments
-from .checkpoint_files import COMPLETE_MARKER, read_trainer_state, step_of, verify_checkpoint
+from .checkpoint_files import COMPLETE_MARKER, check_process_count, read_trainer_state, step_of, verify_checkpoint
 
 ARGUMENTS_FILE = "args.json"
 LOG_FILE = "logging.jsonl"
@@ -92,17 +93,14 @@ class RunDirectory:
         run = cls._find(arguments)
         run = cls(run.path.resolve(), run.checkpoint.resolve() if run.checkpoint else None)
         run.check_same_arguments(arguments)
-        checkpoint, damaged = run._choose_checkpoint(num_processes)
+        checkpoint, damaged = run._choose_checkpoint()
         chosen = cls(run.path, checkpoint)
-        if chosen.finished_checkpoint() is None:
-            for path in damaged:
-                target = path.with_name(f"damaged-{path.name}")
-                shutil.rmtree(target, ignore_errors=True)
-                path.rename(target)
-            for path in run._checkpoint_folders():
-                if not (path / COMPLETE_MARKER).exists():
-                    shutil.rmtree(path)
-            run.truncate_log(step_of(checkpoint) if checkpoint else 0)
+        if finished := chosen.finished_checkpoint():
+            verify_checkpoint(finished)
+        else:
+            chosen._clean(damaged)
+            if checkpoint:
+                check_process_count(checkpoint, num_processes)
         return chosen
 
     @classmethod
@@ -126,13 +124,13 @@ class RunDirectory:
             )
         return run
 
-    def _choose_checkpoint(self, num_processes: int) -> tuple[Path | None, list[Path]]:
+    def _choose_checkpoint(self) -> tuple[Path | None, list[Path]]:
         """Return the checkpoint to resume from, and the damaged ones after it."""
         damaged: list[Path] = []
         candidates = [self.checkpoint] if self.checkpoint else self.complete_checkpoints()[::-1]
         for path in candidates:
             try:
-                verify_checkpoint(path, num_processes)
+                verify_checkpoint(path)
             except TrainingError as error:
                 if path == candidates[-1]:
                     raise
@@ -141,6 +139,17 @@ class RunDirectory:
             else:
                 return path, damaged
         return None, damaged
+
+    def _clean(self, damaged: Sequence[Path]) -> None:
+        """Rename damaged checkpoints, and remove incomplete ones and the log lines after `checkpoint`."""
+        for path in damaged:
+            target = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            path.rename(target)
+        for path in self._checkpoint_folders():
+            if not (path / COMPLETE_MARKER).exists():
+                shutil.rmtree(path)
+        self.truncate_log(step_of(self.checkpoint) if self.checkpoint else 0)
 
     @property
     def version(self) -> int:

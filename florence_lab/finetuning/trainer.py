@@ -20,6 +20,7 @@ from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError, summarize_error
 from ..loading.adapters import ADAPTER_CONFIG
+from ..loading.library import LIBRARY_LOCK
 from ..predictor import Predictor
 from ..visualization.curves import plot_run
 from .checkpoint_files import COMPLETE_MARKER, find_non_finite, verify_names
@@ -206,7 +207,8 @@ class Florence2Trainer(Seq2SeqTrainer):
             shutil.rmtree(checkpoint)  # of a run that was resumed before this step: its marker must not stay
         self.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(*args, **kwargs)
+            with LIBRARY_LOCK:
+                super()._save_checkpoint(*args, **kwargs)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 write_base_model_name(checkpoint, self.base_model_name)

@@ -20,7 +20,7 @@ from .conversion import (
 )
 from .files import find_weight_files, read_json, read_settings
 from .hub import resolve
-from .library import LIBRARY_LOCK, suppress_library_output
+from .library import suppress_library_output
 from .processor import check_tokenizer, load_processor
 from .weights import (
     MISMATCHED_SHAPES,
@@ -62,7 +62,7 @@ def load_checkpoint(
     """
     folder = Path(folder)
     source = None if processor is None else resolve(processor, hub)
-    with LIBRARY_LOCK:
+    with suppress_library_output():  # holds the lock
         try:
             return _load(folder, dtype, source)
         except (CheckpointError, MemoryError):
@@ -142,15 +142,14 @@ def _read_transformers_config(folder: Path, stored: dict[str, Any]) -> Florence2
 
 
 def _load_transformers(folder: Path, config: Florence2Config, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    with suppress_library_output():
-        loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
     model, report = loaded
     check_names(folder, MISSING_KEYS, report["missing_keys"])
     check_names(folder, UNEXPECTED_KEYS, report["unexpected_keys"])

@@ -111,6 +111,30 @@ _TOKENIZER_FIELDS: Fields = {
     **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token"), _TOKEN_TEXT),
 }
 
+_NAMES = str | list[str] | None
+
+_ADAPTER_FIELDS: Fields = {
+    "peft_type": str,
+    "base_model_name_or_path": str | None,
+    "task_type": str | None,
+    "target_modules": _NAMES,
+    "exclude_modules": _NAMES,
+    "layers_pattern": _NAMES,
+    "modules_to_save": list[str] | None,
+    "layers_to_transform": Annotated[int, Range(0)] | list[Annotated[int, Range(0)]] | None,
+    "target_parameters": list | None,
+    "rank_pattern": dict | None,
+    "alpha_pattern": dict | None,
+}
+
+_LORA_FIELDS: Fields = {
+    "r": Annotated[int, Range(1, 65_536)],
+    "lora_alpha": float,
+    "lora_dropout": _PROBABILITY,
+    "bias": Literal["none", "all", "lora_only"],
+    **dict.fromkeys(("fan_in_fan_out", "use_dora", "use_rslora", "lora_bias"), bool),
+}
+
 # Fields that have one value per stage of the image encoder.
 _STAGE_FIELDS = "embed_dim dim_embed patch_size patch_stride patch_padding patch_prenorm num_heads num_groups".split()
 
@@ -270,6 +294,22 @@ def check_tokenizer_settings(path: Path, settings: Mapping[str, Any]) -> None:
         CheckpointError: for a value of another type, or a special token that is null.
     """
     check_fields(path, settings, _TOKENIZER_FIELDS)
+
+
+def check_adapter_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Check an `adapter_config.json`.
+
+    Raises:
+        CheckpointError: for a value of another type or out of its range.
+    """
+    check_fields(path, config, _ADAPTER_FIELDS)
+    if config.get("peft_type") == "LORA":
+        check_fields(path, config, _LORA_FIELDS)
+        for name, hint in (("rank_pattern", _LORA_FIELDS["r"]), ("alpha_pattern", _LORA_FIELDS["lora_alpha"])):
+            patterns = config.get(name) or {}
+            check_fields(path, patterns, dict.fromkeys(patterns, hint), f"{name}.")
+    if config.get("target_parameters"):
+        raise CheckpointError(f"{path} is invalid: target_parameters is not supported, only target_modules")
 
 
 def _check_quantization(path: Path, config: Mapping[str, Any]) -> None:

@@ -141,6 +141,11 @@ def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, num_rows: 
             "(text_config.vocab_size); use the tokenizer that the model was trained with, "
             "as in load(…, processor='florence-2-base')"
         )
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= size:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has {size:,} tokens, but one with the id {highest}; ids must be consecutive from 0"
+        )
     locations: Any = tokenizer.convert_tokens_to_ids(LOCATION_TOKENS)
     if locations != list(range(locations[0], locations[0] + len(LOCATION_TOKENS))):
         raise CheckpointError(

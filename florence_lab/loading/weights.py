@@ -61,6 +61,11 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
 
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorInfo:
+        """Return those of a tensor."""
+        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
 
 class _WeightFile(NamedTuple):
     """An opened file of weights.
@@ -200,8 +205,8 @@ def check_names(folder: Path, problem: str, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def name_file(path: Path) -> Iterator[None]:
-    """Turn what a library raises for a damaged file into a CheckpointError that names the file."""
+def name_file(path: Path, expected: str = "Florence-2") -> Iterator[None]:
+    """Turn what a library raises for a damaged file into a CheckpointError that names the file, and what is expected in it."""
     try:
         yield
     except (CheckpointError, MemoryError):
@@ -213,16 +218,20 @@ def name_file(path: Path) -> Iterator[None]:
             "loaded; it was refused (torch.load with weights_only=True)"
         ) from error
     except Exception as error:  # damaged files make the libraries raise nearly anything
-        raise CheckpointError(f"cannot read {path} as Florence-2: {summarize_error(error)}") from error
+        raise CheckpointError(f"cannot read {path} as {expected}: {summarize_error(error)}") from error
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, expected: str) -> dict[str, torch.Tensor]:
     """Return all tensors of a file.
+
+    Args:
+        path: the file.
+        expected: what it should contain, for messages.
 
     Raises:
         CheckpointError: for a damaged file, or one that contains something else.
     """
-    with name_file(path):
+    with name_file(path, expected):
         file = _open(path)
         for name in file.names:
             file.describe(name)
@@ -259,7 +268,7 @@ def _describe(path: Path, name: Any, tensor: Any) -> TensorInfo:
         raise CheckpointError(
             f"cannot read {path} as Florence-2: {shorten(name)} is a {type(tensor).__name__}, not a named tensor"
         )
-    return TensorInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    return TensorInfo.of(tensor)
 
 
 def _check_count(folder: Path, field: str, expected: int, found: int) -> None:

@@ -23,7 +23,7 @@ _RESERVED_RE = re.compile("|".join(RESERVED_TOKENS))
 # what looks like a location token: `<loc_0010>`, `<loc_1000>`, `<loc_-1>`, `<LOC_5>`, `<loc 5>`, `<loc_12`
 _LOCATION_LIKE_RE = re.compile(r"<\s*loc(?:\s*[_\d-][^<>\s]*>?|>)", re.IGNORECASE)
 
-_NUMBERS_RE = re.compile(r"(?:\d[\d.]*\D+){3}\d")
+_NUMBER_RE = re.compile(r"\d+")
 
 _PIXELS_HINT = f"; write numbers as location tokens, x / width * {NUM_BINS} and y / height * {NUM_BINS}, as in sheep<loc_10><loc_20>…"
 
@@ -122,7 +122,7 @@ def _check_labels(task: Task, groups: Sequence[_Group]) -> None:
     """Verify that each label has locations, and that no label is missing. Only the first group can be without one."""
     for group in groups:
         if not any(span.bin is not None for span in group.body):
-            hint = _PIXELS_HINT if _NUMBERS_RE.search(group.label) else ""
+            hint = _PIXELS_HINT if len(_NUMBER_RE.findall(group.label)) >= 4 else ""
             raise ArgumentError(f"no location follows {group} in the answer to {task.name}{hint}")
     if groups[0].label:
         return

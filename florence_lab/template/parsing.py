@@ -191,7 +191,7 @@ def _restore_caption_phrase(label: str, caption: str) -> str:
     caption = caption.lower()
     if label.lower() in caption:
         return label
-    for i in range(1, len(label)):
+    for i in range(max(1, len(label) - len(caption)), len(label)):  # a longer rest is no part of the caption
         beginning, rest = label[:i].strip().lower(), label[i:].lower()
         if rest.startswith(beginning) and re.search(rf"\b{re.escape(rest)}", caption):
             return label[i:]

@@ -64,7 +64,14 @@ def test_infer_val_dataset_passes_the_options_on_and_prints_the_path(monkeypatch
     monkeypatch.setattr("florence_lab.evaluation.predictions.predict_dataset", predict_dataset)
     monkeypatch.setattr("florence_lab.data.datasets.check_datasets", lambda datasets, split: None)
     assert infer("--val_dataset", "a.jsonl", "b.jsonl", "--result_dir", tmp_path, "--num_beams", 1) == 0
-    assert calls == [(["a.jsonl", "b.jsonl"], str(tmp_path), 16, {"max_new_tokens": 12, "num_beams": 1})]
+    assert calls == [
+        (
+            ["a.jsonl", "b.jsonl"],
+            str(tmp_path),
+            16,
+            {"file_name": "answers.jsonl", "max_new_tokens": 12, "num_beams": 1},
+        )
+    ]
     assert capsys.readouterr().out == f"{tmp_path / 'answers.jsonl'}\n"
 
 

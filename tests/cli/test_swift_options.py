@@ -212,8 +212,8 @@ def test_a_script_of_ms_swift_trains_merges_and_answers(options, tmp_path, capsy
     """The shape of the scripts in its documentation, with `florence-lab` in place of `swift`."""
     script = f"""
         sft --model florence-2-nano --model_type florence --dataset scenes:4 {options}
-        --torch_dtype float32 --num_train_epochs 1 --max_steps 1 --per_device_train_batch_size 1
-        --per_device_eval_batch_size 1 --learning_rate 1e-2 --gradient_accumulation_steps 2 --eval_steps 1 --save_steps 1
+        --torch_dtype float32 --num_train_epochs 1 --max_steps 2 --per_device_train_batch_size 1
+        --per_device_eval_batch_size 1 --learning_rate 1e-2 --gradient_accumulation_steps 1 --eval_steps 1 --save_steps 1
         --save_total_limit 2 --logging_steps 1 --max_length 512 --output_dir {tmp_path} --warmup_ratio 0.05
         --dataloader_num_workers 0 --dataset_num_proc 1 --attn_impl sdpa --device_map cpu --use_hf true
     """
@@ -221,10 +221,9 @@ def test_a_script_of_ms_swift_trains_merges_and_answers(options, tmp_path, capsy
     checkpoint = capsys.readouterr().out.splitlines()[-1]
     is_adapter = "full" not in options
     if is_adapter:
-        assert (
-            main(["export", "--adapters", checkpoint, "--merge_lora", "true", "--output_dir", f"{tmp_path}/merged"])
-            == 0
-        )
+        export = f"export --adapters {checkpoint} --merge_lora true --output_dir {tmp_path}/merged"
+        assert main(export.split()) == 0
+        assert capsys.readouterr().out == f"{tmp_path}/merged\n"
     name = "--adapters" if is_adapter else "--model"
     answer = f"infer {name} {checkpoint} --infer_backend pt --temperature 0 --max_new_tokens 8 --stream false"
     assert main([*answer.split(), "--query", "<OD>", "--images", str(sample("sheep"))]) == 0
@@ -239,3 +238,21 @@ def sample(name):
     from florence_lab.scenes import sample_path
 
     return sample_path(name)
+
+
+@pytest.mark.slow
+def test_a_script_of_ms_swift_writes_answers_to_its_file(tmp_path, capsys):
+    path = tmp_path / "results" / "answers of nano.jsonl"
+    script = ["infer", "--model", "florence-2-nano", "--val_dataset", "scenes:1", "--result_path", str(path)]
+    assert main([*script, "--max_new_tokens", "8", "--temperature", "0", "--max_batch_size", "4"]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    assert len(path.read_text().splitlines()) > 5
+    assert path.with_suffix(".settings.json").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["--result_path", "a.jsonl", "--result_dir", "x"], ["--result_path", "a.txt"], ["--result_path", "."]]
+)
+def test_a_file_of_answers_is_a_jsonl_file(options, capsys):
+    assert main(["infer", "--val_dataset", "scenes:1", *options]) == 2
+    assert "--result_path" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_a_prediction_of_a_dataset_names_the_invalid_row_before_the_model_runs(w
     name = write_rows("rows.jsonl", GOOD, GOOD | {"query": "w " * 3000})
     with pytest.raises(DatasetError, match=r"row 2: query too long: 3002 tokens"):
         predict_dataset(tiny, [name], tmp_path / "answers")
-    assert not (tmp_path / "answers").exists()
+    assert not (tmp_path / "answers" / "answers.jsonl").exists()
 
 
 def test_invalid_rows_can_be_made_an_error(write_rows, read):

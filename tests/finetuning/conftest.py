@@ -83,7 +83,7 @@ def write_checkpoint():
         save_file({"lora_A.weight": torch.ones(2)}, folder / "adapter_model.safetensors")
         for name in ("optimizer.pt", "scheduler.pt"):
             torch.save({"state": torch.ones(2)}, folder / name)
-        torch.save({"numpy": np.arange(3), "cpu": torch.get_rng_state()}, folder / "rng_state.pth")
+        torch.save({"numpy": np.arange(3, dtype=np.uint32), "cpu": torch.get_rng_state()}, folder / "rng_state.pth")
         state = {"global_step": step, "max_steps": max_steps, "best_model_checkpoint": None} | state
         (folder / "trainer_state.json").write_text(json.dumps(state))
         (folder / "complete").touch()

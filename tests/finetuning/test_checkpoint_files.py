@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from florence_lab.exceptions import FlorenceLabWarning, TrainingError
-from florence_lab.finetuning.checkpoint_files import find_non_finite, verify_checkpoint, verify_names
+from florence_lab.finetuning.checkpoint_files import (
+    check_process_count,
+    find_non_finite,
+    verify_checkpoint,
+    verify_names,
+)
 
 
 class Malicious:
@@ -75,7 +80,7 @@ def test_no_code_of_a_pickle_runs(tmp_path, write_checkpoint, name, write):
 
 def test_another_number_of_processes_warns(tmp_path, write_checkpoint):
     with pytest.warns(FlorenceLabWarning, match="written by 1 processes and is resumed by 2"):
-        verify_checkpoint(write_checkpoint(tmp_path, 5), num_processes=2)
+        check_process_count(write_checkpoint(tmp_path, 5), 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Batches for training, in the convention of the published training."""
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
@@ -64,3 +66,14 @@ def test_an_empty_target_teaches_the_end_of_the_answer(small, examples, task):
     alone = Florence2DataCollator(small.processor)([TrainingRow(empty)])
     with torch.no_grad():
         assert torch.isfinite(small.model(**alone).loss)
+
+
+def test_an_empty_target_is_trained_as_the_end_of_the_answer(small, examples):
+    """It teaches that there is nothing of the kind in the image."""
+    empty = dataclasses.replace(examples[0], target="")
+    for rows in ([empty], [empty, examples[1]]):
+        batch = Florence2DataCollator(small.processor)([TrainingRow(example) for example in rows])
+        labels = batch["labels"][0]
+        assert small.processor.tokenizer.decode(labels[labels != IGNORE_INDEX]) == "<s></s>"
+        with torch.no_grad():
+            assert torch.isfinite(small.model(**batch).loss)

@@ -1,11 +1,16 @@
 """Cached image features."""
 
 import copy
+import errno
+import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from florence_lab.data.examples import Example, SceneReference
+from florence_lab.exceptions import TrainingError
+from florence_lab.finetuning import feature_cache
 from florence_lab.finetuning.arguments import SftArguments
 from florence_lab.finetuning.collator import Florence2DataCollator, TrainingRow
 from florence_lab.finetuning.feature_cache import FeatureCache, load_image_features
@@ -67,3 +72,48 @@ def test_features_give_the_same_loss_as_images(cache, small, tmp_path):
     with torch.no_grad():
         a, b = (trainer.compute_loss(model, batch) for batch in batches)
     assert torch.allclose(a, b, atol=1e-5)
+
+
+DAMAGES = {
+    "cut off": lambda path: os.truncate(path, 100),
+    "empty": lambda path: path.write_bytes(b""),
+    "other bytes": lambda path: path.write_bytes(bytes(range(256)) * 9),
+    "another tensor": lambda path: save_file({"weight": torch.ones(37, 32)}, path),
+    "another shape": lambda path: save_file({"tokens": torch.ones(5, 32)}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_computed_again(cache, damage):
+    image = draw_scene(5, 64).image
+    (path,) = cache.encode_images([image])
+    features = load_file(path)["tokens"].clone()  # the file is mapped into memory
+    damage(path)
+    assert cache.encode_images([image]) == [path]
+    assert torch.equal(load_file(path)["tokens"], features)
+
+
+@pytest.mark.parametrize("damage", [os.unlink, *list(DAMAGES.values())[:4]], ids=["removed", *list(DAMAGES)[:4]])
+def test_a_file_that_was_damaged_during_training_is_named(cache, damage):
+    (path,) = cache.encode_images([draw_scene(5, 64).image])
+    damage(path)
+    with pytest.raises(TrainingError, match=f"{path.name} were removed or damaged"):
+        load_image_features([path])
+
+
+def test_a_full_disk_names_the_option(cache, monkeypatch):
+    def fail(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(feature_cache, "save_file", fail)
+    with pytest.raises(TrainingError, match=r"No space left.*MB.*--feature_dir"):
+        cache.encode_images([draw_scene(5, 64).image])
+    assert not list(cache.directory.iterdir())
+
+
+def test_the_folder_of_the_features_must_be_a_folder(small, tmp_path):
+    (tmp_path / "file").touch()
+    cache = FeatureCache(small.model, small.processor, root=tmp_path / "file")
+    with pytest.raises(TrainingError, match="--feature_dir"):
+        cache.encode_images([draw_scene(5, 64).image])

@@ -1,8 +1,12 @@
 """Short fine-tuning runs from arguments to checkpoint."""
 
 import dataclasses
+import errno
 import json
+import os
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,9 +14,10 @@ from safetensors.torch import load_file
 from transformers import Florence2ForConditionalGeneration
 
 from florence_lab import load
-from florence_lab.exceptions import CheckpointError, DatasetError, FlorenceLabError, TrainingError
+from florence_lab.exceptions import ArgumentError, CheckpointError, DatasetError, FlorenceLabError, TrainingError
 from florence_lab.finetuning.lora import merge_lora
 from florence_lab.finetuning.run import sft
+from florence_lab.finetuning.trainer import Florence2Trainer
 from florence_lab.loading.checkpoint import load_checkpoint
 from florence_lab.scenes import HELD_OUT_SEEDS
 from florence_lab.tasks import TASKS, Task, register_task
@@ -171,6 +176,75 @@ def test_datasets_are_checked_before_a_model_is_loaded(arguments, monkeypatch, c
 def test_impossible_arguments_are_refused(arguments, changes, message):
     with pytest.raises((ValueError, FlorenceLabError), match=message):
         sft(arguments(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_dir": "{tmp}/file"}, "--output_dir .*file"),
+        ({"output_dir": "{tmp}/file/below"}, "--output_dir .*below"),
+        ({"output_dir": "/proc/nowhere"}, "--output_dir '/proc/nowhere"),
+        ({"feature_dir": "{tmp}/file", "cache_image_features": True}, "--feature_dir .*file"),
+        ({"device": "cuda:7"}, "--device 'cuda:7'"),
+        ({"dtype": "fp16"}, "--dtype fp16"),
+    ],
+)
+def test_what_the_machine_lacks_is_refused_before_a_model_is_loaded(arguments, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr("florence_lab.finetuning.run.load_checkpoint", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=message):
+        sft(arguments(**{k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in changes.items()}))
+
+
+def test_an_empty_val_dataset_is_refused(arguments, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises((DatasetError, TrainingError), match="empty"):
+        sft(arguments(val_dataset=str(tmp_path / "empty.jsonl")))
+
+
+def test_values_of_other_types_are_accepted(arguments, rows_folder, tmp_path):
+    first = arguments(
+        output_dir=tmp_path / "output",
+        dataset=(rows_folder / "train.jsonl",),
+        feature_dir=tmp_path / "features",
+        max_steps=np.int64(1),
+        learning_rate=np.float32(1e-3),
+        seed=np.uint8(3),
+        skip_bad_rows=np.bool_(True),
+        resume_from_checkpoint=False,
+    )
+    checkpoint = sft(first)
+    assert json.loads((checkpoint.parent / "args.json").read_text())["output_dir"] == str(tmp_path / "output")
+    assert sft(dataclasses.replace(first, resume_from_checkpoint=True)) == checkpoint
+    assert sft(dataclasses.replace(first, resume_from_checkpoint=checkpoint)) == checkpoint
+
+
+@pytest.mark.parametrize("place", ["logging.jsonl", "loss.png"])
+def test_a_full_disk_outside_of_a_checkpoint_names_the_run(arguments, monkeypatch, place):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+
+    method = "on_log" if place == "logging.jsonl" else "on_save"
+    monkeypatch.setattr(f"florence_lab.finetuning.trainer.RunLogger.{method}", fail)
+    with pytest.raises(TrainingError, match=r"v0-.*No space left.*checkpoint"):
+        sft(arguments())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_disappears_during_training_is_named(arguments, rows_folder, tmp_path, monkeypatch, workers):
+    folder = shutil.copytree(rows_folder, tmp_path / "rows")
+
+    def remove(*args, build=Florence2Trainer.get_train_dataloader, **kwargs):
+        for path in folder.glob("*.png"):
+            path.unlink()
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(Florence2Trainer, "get_train_dataloader", remove)
+    with pytest.raises(FlorenceLabError, match=r"\.png") as caught:
+        sft(arguments(dataset=str(folder / "train.jsonl"), dataloader_num_workers=workers))
+    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_invalid_rows_stop_the_run_or_are_skipped(arguments, rows_folder, tmp_path):

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from florence_lab.exceptions import ArgumentError
 from florence_lab.pretraining import curriculum
+from florence_lab.pretraining.arguments import PretrainArguments
 from florence_lab.pretraining.curriculum import Stage
 from florence_lab.pretraining.dataset import (
     DECODE_GROUP_SIZE,
     SceneSample,
     StepDataset,
+    check_scene_supply,
     render_sample,
     sample_qa_pairs,
 )
@@ -73,6 +77,36 @@ def test_a_sample_is_read_as_it_was_written(tmp_path):
     assert {t: [(q.prompt, q.target) for q in pairs] for t, pairs in read.qa_pairs.items()} == {
         t: [(q.prompt, q.target) for q in pairs] for t, pairs in sample.qa_pairs.items()
     }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"text"),
+        lambda path: np.savez(path, pixels=np.zeros(3)),
+        lambda path: np.savez(path, **{**np.load(path), "asked": np.frombuffer(b"[1]", np.uint8)}),
+        lambda path: np.savez(path, pixels=np.array([{}], dtype=object)),
+    ],
+)
+def test_a_damaged_sample_is_drawn_again(short_run, tokenizer, damage):
+    steps = StepDataset(short_run("damaged"), tokenizer)
+    sample = steps.load_sample(0, 2)
+    (path,) = Path(steps.arguments.out, "drawn", "2").iterdir()
+    content = path.read_bytes()
+    damage(path)
+    assert steps.load_sample(0, 2).qa_pairs == sample.qa_pairs
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"seed": 269}, "--seed 269"), ({"steps": 10**8}, "--steps 100000000")]
+)
+def test_there_must_be_enough_scenes(changes, message):
+    check_scene_supply(PretrainArguments(seed=268, steps=50_000))
+    with pytest.raises(ArgumentError, match=message):
+        check_scene_supply(PretrainArguments(**changes))
 
 
 def test_only_the_samples_of_the_replay_buffer_stay_on_disk(short_run, tokenizer):

@@ -1,6 +1,10 @@
 """`loop`: a run that can be interrupted anywhere, and what it exports."""
 
+import errno
 import json
+import math
+import os
+import pickle
 import warnings
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from support import TINY
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from florence_lab import load
-from florence_lab.exceptions import CheckpointError
+from florence_lab.exceptions import ArgumentError, CheckpointError, FlorenceLabWarning, TrainingError
 from florence_lab.images import GENERATOR_TAG
 from florence_lab.pretraining import loop
 from florence_lab.pretraining.arguments import PretrainArguments
@@ -52,7 +56,7 @@ def test_an_exported_model_says_what_it_was_trained_on(checkpoint, tmp_path):
     with pytest.warns(UserWarning, match="was trained on"):
         load(folder, device="cpu").predict(Image.new("RGB", (32, 32)), "<OD>", max_new_tokens=2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*was trained on")
         load(folder, device="cpu").predict(draw_scene(0, 32).image, "<OD>", max_new_tokens=2)
 
 
@@ -121,6 +125,147 @@ def test_log_entries_are_appended_as_json_lines(tmp_path):
     for step in (1, 2):
         append_log(tmp_path / "log.jsonl", {"step": step})
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda:99"}, "--device cuda:99"),
+        ({"out": "{tmp}/file"}, "--out .*file"),
+        ({"out": "/proc/nowhere"}, "--out '/proc/nowhere"),
+        ({"seed": 400}, "--seed 400"),
+        ({"steps": 10**9}, "--steps 1000000000"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(loop, "load_or_build_tokenizer", None)
+    (tmp_path / "file").touch()
+    changes = {"out": str(tmp_path / "run")} | changes
+    with pytest.raises(ArgumentError, match=message):
+        pretrain(PretrainArguments(**changes | {"out": changes["out"].format(tmp=tmp_path)}))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_run_that_is_not_finite_stops_and_keeps_its_checkpoint(short_run, tokenizer, tmp_path, value):
+    arguments = short_run("broken")
+    state = TrainingState(arguments, tokenizer)
+    path = tmp_path / "last.pt"
+    state.save(path)
+    before = path.read_bytes()
+    state.model.lm_head.weight.data[0] = value
+    with pytest.raises(TrainingError, match=r"at step 0: the weights .*language_model.*--lr is 0\.001.*last\.pt keeps"):
+        state.save(path)
+    with pytest.raises(TrainingError, match=r"broken: training stopped at step 1: the loss is nan"):
+        state.train_step(loop.StepDataset(arguments, tokenizer)[0], 48)
+    assert path.read_bytes() == before
+    assert not path.with_suffix(".tmp").exists()
+
+
+@pytest.mark.slow
+def test_an_absurd_learning_rate_is_named(short_run):
+    with pytest.raises(TrainingError, match=r"--lr is 1e\+30"):
+        pretrain(short_run("absurd", lr=1e30, warmup=0, steps=6))
+
+
+def test_a_full_disk_keeps_the_checkpoint(short_run, tokenizer, tmp_path, monkeypatch):
+    state = TrainingState(short_run("full"), tokenizer)
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"good")
+
+    def fail(state, file):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(TrainingError, match=r"last\.pt cannot be written: .*No space left"):
+        state.save(path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.glob("last.*")] == [("last.pt", b"good")]
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("broken_in",)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"text"),
+        lambda path: torch.save([1], path),
+        lambda path: torch.save(torch.load(path, weights_only=True) | {"learner": {}}, path),
+        lambda path: torch.save(Malicious(), path),
+        lambda path: path.write_bytes(pickle.dumps(Malicious())),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(short_run, tokenizer, checkpoint, tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    damage(checkpoint)
+    with pytest.raises(TrainingError, match=r"last\.pt is damaged"):
+        TrainingState(short_run("fresh"), tokenizer).load(checkpoint)
+    assert not (tmp_path / "broken_in").exists()
+
+
+def test_other_arguments_of_a_run_are_told(short_run, tokenizer, checkpoint):
+    state = TrainingState(short_run("fresh", lr=0.5, workers=1, measure_every=7), tokenizer)
+    with pytest.warns(FlorenceLabWarning, match=r"with other arguments .*: --lr was 0\.001 and is 0\.5$"):
+        assert state.load(checkpoint)
+
+
+def test_fewer_steps_than_were_taken_are_refused(short_run, tokenizer, tmp_path):
+    state = TrainingState(short_run("long", steps=9), tokenizer)
+    state.step = 7
+    state.save(tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match=r"has 7 steps already: --steps must be at least that, got 5"):
+        TrainingState(short_run("long", steps=5), tokenizer).load(tmp_path / "last.pt")
+
+
+def test_a_log_is_cut_to_the_step_that_is_resumed(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
+    loop.truncate_log(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    loop.truncate_log(tmp_path / "none.jsonl", 2)
+
+
+def test_a_damaged_tokenizer_is_named(short_run):
+    arguments = short_run("tokenizer")
+    folder = Path(arguments.out, "tokenizer")
+    for path in folder.iterdir():
+        path.write_text("{")
+    with pytest.raises(TrainingError, match="tokenizer is damaged"):
+        pretrain(arguments)
+
+
+def test_weights_beyond_fp16_are_not_exported(short_run, tokenizer, tmp_path):
+    state = TrainingState(short_run("large"), tokenizer)
+    next(state.ema.module.parameters()).data.fill_(1e6)
+    path = Path(state.arguments.out, "last.pt")
+    state.save(path)
+    with pytest.raises(TrainingError, match="beyond fp16"):
+        export_checkpoint(path, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_errors_of_the_processes_that_draw_are_one_line(short_run, tmp_path):
+    arguments = short_run("blocked", workers=1)
+    Path(arguments.out, "drawn").touch()
+    with pytest.raises(TrainingError, match=r"blocked: .*drawn") as caught:
+        pretrain(arguments)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_exported_again_and_not_trained(short_run, monkeypatch):
+    first = pretrain(short_run("done", steps=2))
+    before = (first.parent / "last.pt").read_bytes()
+    weights = (first / "model.safetensors").read_bytes()
+    monkeypatch.setattr(TrainingState, "train_step", None)
+    assert pretrain(short_run("done", steps=2)) == first
+    assert (first.parent / "last.pt").read_bytes() == before
+    assert (first / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.slow

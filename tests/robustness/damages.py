@@ -80,7 +80,7 @@ def field_paths(content: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[st
         return
     for key, value in content.items():
         yield (*prefix, key)
-        if len(content) < 100 and key != "post_processor_config":  # of which the package reads nothing
+        if len(content) < 100 and key not in ("post_processor_config", "vocab"):
             yield from field_paths(value, (*prefix, key))
 
 

@@ -1,6 +1,8 @@
 """Which target texts are whole answers."""
 
+import contextlib
 import random
+import time
 
 import pytest
 
@@ -245,3 +247,14 @@ def test_labels_of_a_registered_task_are_optional_but_equal_in_kind():
     assert validate_target(f"cat{B}", prompt) == f"cat{B}"
     with pytest.raises(ArgumentError, match="either all"):
         validate_target(f"{B}cat{B}", prompt)
+
+
+@pytest.mark.parametrize("piece", ["1", "<", ".", " ", "a ", "1.", "<loc"])
+@pytest.mark.parametrize("token", [OD, GROUND])
+def test_a_very_long_label_is_checked_in_no_time(piece, token):
+    start, label = time.perf_counter(), f"1<{piece * 50_000}"
+    with contextlib.suppress(ArgumentError):
+        validate_target(f"{label}x{B}", prompt_of(token))
+    with contextlib.suppress(ArgumentError):
+        validate_target(f"{label}x", prompt_of(token))
+    assert time.perf_counter() - start < 5

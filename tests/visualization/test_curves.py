@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from florence_lab.exceptions import ArgumentError
 from florence_lab.visualization.curves import (
     LiveLossPlot,
     plot_loss,
@@ -39,6 +40,39 @@ def figures(monkeypatch):
 def test_the_last_line_of_a_repeated_step_counts(tmp_path):
     path = write(tmp_path / "log.jsonl", [{"step": s, "loss": x} for s, x in ((1, 3), (3, 9), (2, 2), (3, 1))])
     assert [(line["step"], line["loss"]) for line in read_training_log(str(path))] == [(1, 3), (2, 2), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    "tail", ['{"step": 2, "lo', "\0\0", '{"step": 2}{"step": 3}\n', "5\n", '{"step": "a"}\n', "[" * 100_000]
+)
+def test_what_a_kill_left_of_a_line_is_dropped(tmp_path, tail):
+    path = write(tmp_path / "log.jsonl", [{"step": 1, "loss": 3, "eval_loss": 2}])
+    with path.open("a") as file:
+        file.write(tail)
+    assert read_training_log(path) == [{"step": 1, "loss": 3, "eval_loss": 2}]
+    plot_run(path, tmp_path / "images")
+    assert (tmp_path / "images" / "loss.png").is_file()
+
+
+def test_a_file_that_is_no_log_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"query": "<OD>"}\n')
+    with pytest.raises(ArgumentError, match=r"rows\.jsonl is not the log of a training run"):
+        read_training_log(tmp_path / "rows.jsonl")
+
+
+def test_an_empty_log_has_no_lines(tmp_path):
+    for text in ("", '{"step": 1, "lo'):
+        (tmp_path / "log.jsonl").write_text(text)
+        assert read_training_log(tmp_path / "log.jsonl") == []
+
+
+def test_the_evaluations_of_a_step_are_added_to_its_loss(tmp_path):
+    lines = [{"step": 1, "loss": 3, "lr": 0.1}, {"step": 1, "eval_loss": 2}, {"step": 2, "eval_loss": 1}]
+    read = read_training_log(write(tmp_path / "log.jsonl", lines))
+    assert read == [{"step": 1, "loss": 3, "lr": 0.1, "eval_loss": 2}, {"step": 2, "eval_loss": 1}]
+    ax = Figure().subplots()
+    plot_loss(read, ax)
+    assert list(ax.lines[0].get_ydata()) == [3]
 
 
 def test_the_log_of_nano_is_shipped():

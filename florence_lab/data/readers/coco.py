@@ -13,7 +13,7 @@ from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
 from .boxes import is_finite, read_box
-from .files import expand_path, location_path, read_json, resolve_image
+from .files import image_folder, location_path, read_json, resolve_image
 from .masks import read_segmentation
 
 SECTIONS = ("images", "annotations", "categories")
@@ -35,7 +35,7 @@ class CocoReader(AnnotatedReader):
     def __init__(self, spec: DatasetSpec) -> None:
         super().__init__(spec)
         self.path = location_path(spec, "coco:annotations.json")
-        self.folder = expand_path(spec.options["images"]) if spec.options.get("images") else self.path.parent
+        self.folder = image_folder(spec) or self.path.parent
 
     @cached_property
     def _data(self) -> dict[str, Any]:
@@ -115,12 +115,12 @@ class _CocoFile:
                 if self.has_captions:
                     captions.append(_read_caption(annotation))
                 elif not annotation.get("iscrowd"):
-                    objects += self._to_object(annotation)
+                    objects += self._to_object(annotation, size)
             except InvalidRow as error:
                 errors.append(error.at(self._source(annotation)))
         return AnnotatedImage(file, source, objects, captions, size, errors=errors)
 
-    def _to_object(self, annotation: Mapping[str, Any]) -> list[AnnotatedObject]:
+    def _to_object(self, annotation: Mapping[str, Any], size: tuple[int, int] | None) -> list[AnnotatedObject]:
         """Return the object of an annotation; none if its category is an error already.
 
         Raises:
@@ -144,7 +144,7 @@ class _CocoFile:
                 (x, y, x + width, y + height),
                 self._source(annotation),
                 caption,
-                partial(read_segmentation, annotation.get("segmentation")),
+                partial(read_segmentation, annotation.get("segmentation"), size),
             )
         ]
 
@@ -165,7 +165,9 @@ class _CocoFile:
         missing = [key for key in ("id", *ids) if not is_object or not _is_id(entry.get(key))]
         missing += [key for key in texts if not is_object or not _is_text(entry.get(key))]
         if missing:
-            name = shorten(entry.get("id", "without an id")) if is_object else f"that is {shorten(entry)}"
+            name = f"that is {shorten(entry)}"
+            if is_object:
+                name = shorten(entry["id"]) if "id" in entry else "without an id"
             self.errors.append(RowError(f"{self.path}, {kind} {name}", "missing or invalid fields", ", ".join(missing)))
         elif entry["id"] in seen:
             self.errors.append(RowError(f"{self.path}, {kind} {shorten(entry['id'])}", "repeated id"))

@@ -15,7 +15,7 @@ from ..rows import AnnotatedRow, Annotation, ClassNames, InvalidRow, RowError, T
 from ..spec import DatasetSpec
 from .base import choose
 from .boxes import read_box
-from .files import expand_path, list_names, parse_json, resolve_image
+from .files import image_folder, list_names, parse_json, resolve_image
 from .messages import Turn, check_system, fill_placeholders, read_messages, strip_image_placeholder
 
 COLUMNS = ("query", "response", "image", "objects")
@@ -88,7 +88,7 @@ class RecordParser:
         """
         names = spec.options.get("names")
         return cls(
-            expand_path(spec.options["images"]) if spec.options.get("images") else folder,
+            image_folder(spec) or folder,
             {name: spec.options[name] for name in COLUMNS if name in spec.options},
             "first" if choose(spec, "answers", ("all", "first")) == "first" else "all",
             choose(spec, "bbox_format", BOX_FORMATS),

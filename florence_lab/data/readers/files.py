@@ -48,6 +48,20 @@ def location_path(spec: DatasetSpec, example: str) -> Path:
     return expand_path(spec.location)
 
 
+def image_folder(spec: DatasetSpec) -> Path | None:
+    """Return the folder that the option `images` names; None without the option.
+
+    Raises:
+        DatasetError: if there is no such folder.
+    """
+    if "images" not in spec.options:
+        return None
+    folder = expand_path(spec.options["images"])
+    if not spec.options["images"] or not is_folder(folder):
+        raise DatasetError(f"{spec.name}: there is no folder {shorten(spec.options['images'])} of images")
+    return folder
+
+
 def expand_path(location: str) -> Path:
     """Return a path with `~` expanded.
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...exceptions import DatasetError, summarize_error
+from ...exceptions import DatasetError, HubError, summarize_error
 from ...loading.hub import HUBS, check_reachable, suppress_logs
-from ..rows import AnnotatedRow, RowError, TextRow
+from ..rows import AnnotatedRow, InvalidRow, RowError, TextRow, class_name
 from ..spec import DatasetSpec
 from .columns import ROW_OPTIONS, RecordParser, find_missing_columns
 from .files import expand_path, is_folder, list_names
@@ -59,7 +59,19 @@ class HuggingFaceReader:
             record = self._table[index]
         except Exception as error:  # what a cell decodes with, such as Arrow, raises types of its own
             return RowError(source, "unreadable row", summarize_error(error))
+        try:
+            for column, names in self._class_columns.items():
+                if record[column] is not None:
+                    record[column] = class_name(record[column], names)
+        except InvalidRow as error:  # -1, where a class is unknown
+            return error.at(source)
         return self._parse(record, source)
+
+    @cached_property
+    def _class_columns(self) -> dict[str, list[str]]:
+        """The columns of class numbers, such as an answer of image classification, with the names of the classes."""
+        features = self._table.features.items()
+        return {column: list(feature.names) for column, feature in features if hasattr(feature, "int2str")}
 
     @cached_property
     def _parse(self) -> RecordParser:
@@ -75,8 +87,8 @@ class HuggingFaceReader:
     @cached_property
     def _table(self) -> Dataset:
         options = self.spec.options
+        self._check_location()
         try:
-            self._check_location()
             from datasets import Image, List, load_dataset
 
             with suppress_logs("huggingface_hub", "datasets", "httpx", "modelscope", "modelscope_hub"):
@@ -94,8 +106,7 @@ class HuggingFaceReader:
         """Verify within seconds that the dataset can be had. The libraries retry for half a minute.
 
         Raises:
-            DatasetError: if the name is no folder and no hub id.
-            HubError: if the hub is not reachable.
+            DatasetError: if the name is no folder and no hub id, or if the hub is not reachable.
         """
         location = self.spec.location
         if not location:
@@ -105,9 +116,12 @@ class HuggingFaceReader:
         if is_folder(expand_path(location)):
             return
         if location.startswith((".", "/", "~")) or location.count("/") > 1 or "\\" in location:
-            raise DatasetError(f"there is no folder {location}")
+            raise DatasetError(f"{self.spec.name}: there is no folder {location}")
         if not _is_offline() and not self._is_cached():
-            check_reachable(HUBS[self.hub])
+            try:
+                check_reachable(HUBS[self.hub])
+            except HubError as error:
+                raise DatasetError(f"{self.spec.name} is neither a folder nor cached, and {error}") from None
 
     def _is_cached(self) -> bool:
         from datasets import config

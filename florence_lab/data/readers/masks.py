@@ -15,16 +15,23 @@ MAX_MASK_PIXELS = 2**28
 """Largest mask that is decoded. One byte per pixel is allocated."""
 
 
-def read_segmentation(segmentation: Any) -> tuple[np.ndarray, ...]:
+def read_segmentation(segmentation: Any, image_size: tuple[int, int] | None = None) -> tuple[np.ndarray, ...]:
     """Return the outlines of a segmentation, K x 2 pixels each; () if there are none.
 
     Args:
         segmentation: a list of flat polygons `[x0, y0, x1, y1, …]`, or a mask as run lengths, compressed or not.
+        image_size: (width, height) of the image, which a mask must have; None if the file states none.
 
     Raises:
         InvalidRow: if it is malformed.
     """
     if isinstance(segmentation, dict):
+        stated = segmentation.get("size")
+        if image_size is not None and isinstance(stated, list) and stated != [*image_size[::-1]]:
+            size = f"{image_size[1]} x {image_size[0]}"
+            raise InvalidRow(
+                "invalid polygon", f"run lengths of size {shorten(stated)} in an image of {size} (height x width)"
+            )
         return trace_mask(decode_rle(segmentation))
     if not isinstance(segmentation, list | None):
         raise InvalidRow(

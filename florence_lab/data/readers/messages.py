@@ -110,7 +110,7 @@ def _read_message(message: Any, images: list[Any]) -> tuple[str, Any]:
     if "content" not in message and "value" not in message:
         raise InvalidRow("invalid messages", f"a message without content: {shorten(message)}")
     content = message.get("content", message.get("value"))
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
+    if isinstance(content, list) and content and all(isinstance(part, Mapping) and "type" in part for part in content):
         return role, "".join(_read_part(part, images) for part in content)
     return role, content
 
@@ -159,11 +159,11 @@ def fill_placeholders(query: Any, response: Any, objects: Mapping[str, Any]) -> 
                 "placeholders do not fit the objects",
                 f"{found.count(placeholder)} x {placeholder} for {len(values)} in {key!r} of objects",
             )
-    unit = objects.get("bbox_type") or "real"
+    unit = "real" if objects.get("bbox_type") is None else objects["bbox_type"]
     if not isinstance(unit, str) or unit not in BOX_TYPES:
         raise InvalidRow("unknown bbox_type", f"{shorten(unit)}; expected {', '.join(BOX_TYPES)}")
-    ids = objects.get("image_id") or 0
-    if any(id_ != 0 for id_ in (ids if isinstance(ids, list) else [ids])):
+    ids = objects.get("image_id")
+    if any(id_ not in (0, None) for id_ in (ids if isinstance(ids, list) else [ids])):
         raise InvalidRow("more than one image", f"image_id is {shorten(ids)}, but a row has one image, 0")
     remaining = iter(references)
 

@@ -8,16 +8,20 @@ from typing import ClassVar
 
 from tqdm.auto import tqdm
 
-from ...exceptions import DatasetError
+from ...exceptions import DatasetError, shorten
 from ...scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 from ...scenes.export import scene_rows
 from ...tasks import TASKS
 from ..examples import SceneReference
 from ..rows import TextRow
 from ..spec import DatasetSpec
+from .base import choose
 
 DEFAULT_SCENE_COUNT = 500
 DEFAULT_SCENE_SIZE = 384
+
+MAX_SCENE_COUNT = 100_000
+"""Largest number of scenes. All of them are drawn once before the first row, some milliseconds each."""
 
 SPLITS = ("train", "held_out")
 
@@ -45,14 +49,13 @@ class ScenesReader:
         Raises:
             DatasetError: for an unknown split, or a count out of range.
         """
-        split = self.spec.options.get("split", "train")
-        if split not in SPLITS:
-            raise DatasetError(f"{self.spec.name}: split {split!r} must be one of {', '.join(SPLITS)}")
+        split = choose(self.spec, "split", SPLITS)
         available = TRAIN_SEEDS if split == "train" else HELD_OUT_SEEDS
         count = self.spec.location or str(DEFAULT_SCENE_COUNT)
-        if not count.isdecimal() or not 0 < int(count) <= len(available):
+        largest = min(len(available), MAX_SCENE_COUNT)
+        if not count.isdecimal() or len(count) > 9 or not 0 < int(count) <= largest:
             raise DatasetError(
-                f"{self.spec.name}: the number of scenes must be 1 to {len(available)}, as in scenes:500, not {count!r}"
+                f"{self.spec.name[:80]}: the number of scenes must be 1 to {largest}, as in scenes:500, not {shorten(count)}"
             )
         return available[-int(count) :] if split == "train" else available[: int(count)]
 

@@ -11,7 +11,7 @@ from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
 from .boxes import read_box
-from .files import expand_path, image_extensions, is_file, is_folder, list_names, location_path, read_lines
+from .files import image_extensions, image_folder, is_file, is_folder, list_names, location_path, read_lines
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -38,7 +38,7 @@ class VocReader(AnnotatedReader):
 
     def __init__(self, spec: DatasetSpec) -> None:
         super().__init__(spec)
-        self.path = location_path(spec, "voc:FOLDER")
+        self.path, self.images = location_path(spec, "voc:FOLDER"), image_folder(spec)
 
     def read(self) -> Iterator[AnnotatedImage | RowError]:
         """Yield the images of the split."""
@@ -87,9 +87,8 @@ class VocReader(AnnotatedReader):
 
     def _find_image(self, path: Path, name: str | None) -> Path:
         """Return the image of an XML file: the one that it names, else one of its own name."""
-        images = self.spec.options.get("images")
         folders = (
-            [expand_path(images)] if images else [self.path / "JPEGImages", path.parent, path.parent.parent / "images"]
+            [self.images] if self.images else [self.path / "JPEGImages", path.parent, path.parent.parent / "images"]
         )
         names = [name.strip().replace("\\", "/").rpartition("/")[2]] if name and name.strip() else []
         stem_names = (f"{path.stem}{extension}" for extension in _common_extensions())

@@ -156,6 +156,8 @@ def test_an_unreadable_file_is_an_error(tmp_path, read, name, content, message):
         ("a\0.jsonl", "null byte"),
         ("x" * 5000 + ".jsonl", "too long"),
         ("rows.jsonl?colums=a", "unknown option 'colums'"),
+        ("rows.jsonl?images=gone", "there is no folder 'gone' of images"),
+        ("coco:coco.json?images=", "there is no folder '' of images"),
         ("rows.jsonl?answers=last", "answers must be one of all, first, not 'last'"),
         ("rows.jsonl?bbox_format=yolo", "bbox_format must be one of xywh, xyxy, not 'yolo'"),
         ("rows.jsonl?answers=all&answers=first", "given twice"),

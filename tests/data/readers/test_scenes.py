@@ -37,7 +37,19 @@ def test_rows_have_the_targets_of_the_scene(read):
     assert np.array_equal(detection.load_image(), scene.image)
 
 
-@pytest.mark.parametrize("name", ["scenes:many", "scenes:0", "scenes:10000000000000", "scenes:3?split=test"])
-def test_an_impossible_count_or_split_is_an_error(read, name):
-    with pytest.raises(DatasetError, match=name.partition("?")[0]):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("scenes:many", "'many'"),
+        ("scenes:0", "1 to 100000, as in scenes:500, not '0'"),
+        ("scenes:-1", "'-1'"),
+        ("scenes:1.5", "'1.5'"),
+        ("scenes:99999999", "1 to 100000"),
+        ("scenes:" + "9" * 5000, "1 to 100000"),
+        ("scenes:3?split=test", "split must be one of train, held_out, not 'test'"),
+        ("scenes:3?size=9", "unknown option 'size'"),
+    ],
+)
+def test_an_impossible_count_or_split_is_an_error(read, name, message):
+    with pytest.raises(DatasetError, match=message):
         read(name)
