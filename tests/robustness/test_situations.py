@@ -312,8 +312,11 @@ def test_a_line_separator_within_an_answer_does_not_end_its_row(images):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning_rate", float("inf")), ("learning_rate", 0), ("weight_decay", float("nan")), ("num_train_epochs", 0)]
-    + [
+    [
+        ("learning_rate", float("inf")),
+        ("learning_rate", 0),
+        ("weight_decay", float("nan")),
+        ("num_train_epochs", 0),
         ("batch_size", 0),
         ("lora_dropout", -1),
         ("save_total_limit", 0),
