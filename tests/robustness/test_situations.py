@@ -18,6 +18,8 @@ from florence_lab import ArgumentError, CheckpointError, DatasetError, ImageErro
 from florence_lab.cli import main
 from florence_lab.data.datasets import load_examples
 from florence_lab.data.validation import RowValidator
+from florence_lab.loading.checkpoint import load_checkpoint
+from florence_lab.loading.registry import MODELS
 
 pytestmark = [
     pytest.mark.slow,
@@ -58,9 +60,6 @@ def load_rows(path, **validation):
 
 
 def _tokenizer():
-    from florence_lab.loading.checkpoint import load_checkpoint
-    from florence_lab.loading.registry import MODELS
-
     return load_checkpoint(MODELS["florence-2-nano"].path)[1].tokenizer
 
 
@@ -181,15 +180,26 @@ def test_an_adapter_of_itself_is_refused(checkpoint, tmp_path):
         florence_lab.load(adapter, device="cpu")
 
 
-def test_a_folder_of_weights_and_config_takes_another_processor(tmp_path, unreachable_hubs):
-    source = florence_lab.loading.registry.MODELS["florence-2-nano"].path
-    folder = tmp_path / "weights"
+def weights_only(source, folder):
+    """Copy weights and config, as `Trainer.save_model` leaves them."""
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(source / name, folder / name)
-    with pytest.raises(CheckpointError, match="processor"):
+    return folder
+
+
+def test_a_folder_of_weights_and_config_takes_another_processor(checkpoint, tmp_path, unreachable_hubs):
+    folder = weights_only(checkpoint, tmp_path / "weights")
+    with pytest.raises(CheckpointError, match="processor="):
         florence_lab.load(folder, device="cpu")
-    assert florence_lab.load(folder, device="cpu", processor="florence-2-nano").predict(PHOTO, "<CAPTION>").raw
+    predictor = florence_lab.load(folder, device="cpu", processor=checkpoint)
+    assert predictor.predict(PHOTO, "<CAPTION>", max_new_tokens=5).raw is not None
+
+
+def test_a_folder_of_weights_and_config_takes_the_processor_of_the_matching_model(tmp_path, unreachable_hubs):
+    folder = weights_only(MODELS["florence-2-nano"].path, tmp_path / "weights")
+    answers = [florence_lab.load(name, device="cpu").predict(PHOTO, "<OD>").raw for name in (folder, "florence-2-nano")]
+    assert answers[0] == answers[1]
 
 
 def test_a_short_generation_config_is_completed(checkpoint):
@@ -272,8 +282,9 @@ def test_a_yolo_folder_is_read(tmp_path):
         "cat<loc_1><loc_2><loc_3><loc_1000>",
         "cat<loc_1><loc_2><loc_3>",
         "cat 1 2 3 4",
-    ]
-    + ["cat<loc_300><loc_2><loc_1><loc_4>", "cat\ud800<loc_1><loc_2><loc_3><loc_4>"],
+        "cat<loc_300><loc_2><loc_1><loc_4>",
+        "cat\ud800<loc_1><loc_2><loc_3><loc_4>",
+    ],
 )
 def test_a_target_that_is_no_whole_answer_is_a_row_error(images, response):
     loaded = load_rows(write_lines(images / "rows.jsonl", [ROW, ROW | {"response": response}]))
