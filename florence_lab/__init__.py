@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from .results import Result as Result
     from .results import Text as Text
     from .results import to_coco as to_coco
+    from .swift import InferRequest as InferRequest
+    from .swift import PtEngine as PtEngine
+    from .swift import RequestConfig as RequestConfig
+    from .swift import TransformersEngine as TransformersEngine
     from .swift import get_default_template_type as get_default_template_type
     from .swift import get_model_tokenizer as get_model_tokenizer
     from .swift import get_template as get_template
@@ -88,6 +92,10 @@ _PUBLIC = {
     "predictor": ("Predictor", "load"),
     "results": ("Boxes", "Instances", "Polygons", "Quads", "Result", "Text", "to_coco"),
     "swift": (
+        "InferRequest",
+        "PtEngine",
+        "RequestConfig",
+        "TransformersEngine",
         "get_default_template_type",
         "get_model_tokenizer",
         "get_template",

@@ -93,10 +93,10 @@ NUMBER_RANGES: dict[str, Range] = {
     "no_repeat_ngram_size": _NOT_NEGATIVE,
     # fine-tuning
     "max_target_tokens": _COUNT,
-    "lora_rank": _COUNT,
+    "lora_rank": Range(1, 16_384),
     "lora_alpha": _POSITIVE,
     "lora_dropout": _PROBABILITY,
-    "num_train_epochs": _POSITIVE,
+    "num_train_epochs": Range(0, 1_000_000, is_open=True),
     "gradient_accumulation_steps": _COUNT,
     "learning_rate": _POSITIVE,
     "warmup_ratio": _PROBABILITY,

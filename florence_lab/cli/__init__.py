@@ -46,24 +46,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         _any_characters(sys.stdin, "surrogateescape"),
         _messages_on_stderr(),
     ):
-        arguments = parse_arguments(_build_parser(), argv)
+        return _run(parse_arguments(_build_parser(), argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status."""
+    try:
+        status = arguments.run(arguments) or 0
+        _flush_output()
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        _discard_output()
+        return _INVALID
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
+        logger.error("%s", message, exc_info=is_debugging())
         try:
-            status = arguments.run(arguments) or 0
-            sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
-            return status
-        except BrokenPipeError:
-            _discard_output()  # the reader, such as `head`, has what it wants
-            return _INVALID
-        except KeyboardInterrupt:
-            return _INTERRUPTED
-        except Exception as error:
-            message = name_as_given(describe_error(error), getattr(arguments, "given_as", None))
-            logger.error("%s", message, exc_info=is_debugging())
-            with suppress(OSError):
-                sys.stdout.flush()
-                return _INVALID
+            _flush_output()
+        except OSError:
             _discard_output()
-            return _INVALID
+        return _INVALID
+
+
+def _flush_output() -> None:
+    """Write what is printed, so that a full disk is noticed here and not when the interpreter ends."""
+    if sys.stdout is not None:  # it is None in a process without standard output
+        sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Connect standard output to nothing. The interpreter fails when it cannot write what is left at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,12 +112,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _any_characters(stream: TextIO, errors: str) -> Iterator[None]:
+def _any_characters(stream: TextIO | None, errors: str) -> Iterator[None]:
     """Read or write characters that the encoding of a stream does not have, until the block ends."""
-    before = stream.errors if isinstance(stream, io.TextIOWrapper) else None
-    if not isinstance(stream, io.TextIOWrapper) or before is None:
+    if not isinstance(stream, io.TextIOWrapper):
         yield
         return
+    before = stream.errors
     with suppress(io.UnsupportedOperation, ValueError):  # something was already read, or the stream is closed
         stream.reconfigure(errors=errors)
     try:
@@ -109,12 +125,6 @@ def _any_characters(stream: TextIO, errors: str) -> Iterator[None]:
     finally:
         with suppress(io.UnsupportedOperation, ValueError, OSError):
             stream.reconfigure(errors=before)
-
-
-def _discard_output() -> None:
-    """Connect standard output to nothing, or the interpreter fails when it writes what is left at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

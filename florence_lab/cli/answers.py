@@ -13,7 +13,7 @@ from ..evaluation.predictions import ANSWERS_FILE, append_rows
 from ..exceptions import ImageError, PromptError
 from ..output_files import write_bytes, write_text
 from ..results import Result, Text
-from ..sources import NamedSource
+from ..sources import NamedSource, is_video
 from ..swift import Response
 
 _MAX_STEM_LENGTH = 50  # characters of an image's name in that of its overlay; file systems allow 255 bytes
@@ -105,9 +105,11 @@ def _save_overlay(folder: Path, result: Result, image: str) -> Path:
     """Write the image with the result drawn on it, under a name that is not taken."""
     from ..visualization.overlay import to_png
 
-    image_name = image.split("?")[0] if "://" in image else image
+    name = image.split("?")[0] if "://" in image else image
+    video, _, time = name.rpartition("#t=")
+    stem = f"{Path(video).stem[:_MAX_STEM_LENGTH]}-{time}" if is_video(video) else Path(name).stem[:_MAX_STEM_LENGTH]
     task_name = re.sub(r"[^\w-]+", "_", result.task.strip("<>")) or "question"
-    stem = f"{Path(image_name).stem[:_MAX_STEM_LENGTH] or 'image'}-{task_name}"
+    stem = f"{stem or 'image'}-{task_name}"
     path, number = folder / f"{stem}.png", 1
     while path.exists():
         number += 1

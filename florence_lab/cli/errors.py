@@ -6,7 +6,7 @@ import os
 import traceback
 from pathlib import Path
 
-from ..exceptions import FlorenceLabError, shorten
+from ..exceptions import FlorenceLabError
 
 DEBUG_VARIABLE = "FLORENCE_LAB_DEBUG"
 """Environment variable that adds the traceback to the message of an error."""
@@ -32,11 +32,9 @@ def describe_error(error: BaseException) -> str:
         return message
     message = " ".join(message.split())
     message = message if len(message) <= _MAX_LENGTH else f"{message[:_MAX_LENGTH]}..."
-    if isinstance(error, KeyError) or not isinstance(error, EXPECTED_ERRORS):
-        return (
-            f"internal error: {type(error).__name__}: {message}{_where(error)}; {DEBUG_VARIABLE}=1 shows the traceback"
-        )
-    return message if isinstance(error, OSError) or str(error) else shorten(error)
+    if isinstance(error, EXPECTED_ERRORS) and not isinstance(error, RecursionError):
+        return message
+    return f"internal error: {type(error).__name__}: {message}{_where(error)}; {DEBUG_VARIABLE}=1 shows the traceback"
 
 
 def _where(error: BaseException) -> str:

@@ -169,12 +169,22 @@ def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
     )
     if arguments.caption_files and prompt.task.result != "text":
         raise ArgumentError(f"--caption_files needs a query that is answered by a text; {prompt.task.name} is not")
-    sources = _list_files(expand_sources(arguments.images, arguments.recursive, arguments.every))
+    words = map(_to_source, arguments.images)
+    sources = _list_files(expand_sources(list(words), arguments.recursive, arguments.every))
     if arguments.caption_files:
         no_files = (source.name for source in sources if not isinstance(source.image, (os.PathLike, ImageError)))
         if (name := next(no_files, None)) is not None:
             raise ArgumentError(f"--caption_files writes beside image files; {name} is a URL or a frame of a video")
     return sources
+
+
+def _to_source(word: str) -> str | Path:
+    """A path, a pattern or a URL. The name of a file may consist of bytes that are not UTF-8, unlike other texts."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return Path(word)
+    return word
 
 
 def _list_files(sources: Iterable[Any]) -> Iterable[Any]:
@@ -223,7 +233,7 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
         predict_dataset(
             predictor,
             arguments.val_dataset,
-            arguments.result_dir,
+            Path(arguments.result_dir),
             arguments.batch_size or 16,
             file_name=arguments.result_name,
             **generate_kwargs(arguments),

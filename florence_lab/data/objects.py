@@ -133,7 +133,8 @@ def validate_annotation(
     """Return an annotation as an instance of a target of a task.
 
     Raises:
-        InvalidRow: if its box is not in the image, or if it lacks the label or the polygons that the task needs.
+        InvalidRow: if its box or its polygons are not in the image, or if it lacks the label or the polygons that the task
+            needs.
     """
     label = check_label(annotation.label, class_names)
     if not label and (requires_label(task) or task.result == "text"):
@@ -145,7 +146,23 @@ def validate_annotation(
         if len(polygon) < 3 or not np.isfinite(polygon).all():
             raise InvalidRow("invalid polygon", f"expected at least three vertices x, y: {shorten(polygon.tolist())}")
     scale = _unit_scale(unit, image_size)
-    return Instance(label, box, tuple(polygon * scale for polygon in annotation.polygons))
+    return Instance(
+        label, box, tuple(_validate_polygon(polygon * scale, image_size) for polygon in annotation.polygons)
+    )
+
+
+def _validate_polygon(polygon: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Return a polygon in pixels, clipped to the image.
+
+    Raises:
+        InvalidRow: if it exceeds the image by more than `BOX_TOLERANCE`.
+    """
+    if polygon.min() < -BOX_TOLERANCE or (polygon > np.array(image_size) + BOX_TOLERANCE).any():
+        width, height = image_size
+        raise InvalidRow(
+            "polygon outside the image", f"{shorten(polygon.tolist())} in an image of {width} x {height} pixels"
+        )
+    return np.clip(polygon, 0, image_size)
 
 
 def validate_box(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -39,7 +39,7 @@ class DatasetSpec:
         """Parse `KIND:LOCATION?OPTION=VALUE&…#SAMPLE`, `PATH?OPTION=VALUE#SAMPLE` or `KIND`. Options are URL-encoded.
 
         Raises:
-            DatasetError: if the sample is not a positive number, or if a kind is followed by something that is no option.
+            DatasetError: if the sample is not a positive number, or if an option is given twice.
         """
         name, has_sample, count = text.rpartition("#")
         if not has_sample:

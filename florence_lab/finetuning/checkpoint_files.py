@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,13 @@ COMPLETE_MARKER = "complete"
 """The empty file that is written into a checkpoint last. A checkpoint without it was interrupted."""
 
 TRAINER_STATE = "trainer_state.json"
+_PICKLES = {  # pattern of the name -> keys of the dict in it
+    "optimizer.pt": ("state", "param_groups"),
+    "scheduler.pt": ("last_epoch", "lr_lambdas"),
+    "scaler.pt": ("scale",),  # of fp16
+    "rng_state*.pth": ("python", "numpy", "cpu"),
+}
+_OPTIONAL = ("scaler.pt",)
 _MODEL_WEIGHTS = "model*.safetensors"  # several files if the model is large
 _TRAINER_STATE_TYPES: dict[str, tuple[Any, type | tuple[type, ...]]] = {  # field -> default, types
     "global_step": (None, int),
@@ -51,26 +59,22 @@ def verify_checkpoint(checkpoint: Path) -> None:
         )
     for path in weight_files(checkpoint):
         _verify_file(path, _check_weights)
-    for name in ("optimizer.pt", "scheduler.pt"):
-        _verify_file(checkpoint / name, _check_pickle)
-    if (checkpoint / "scaler.pt").exists():  # of fp16
-        _verify_file(checkpoint / "scaler.pt", _check_pickle)
-    for path in _random_states(checkpoint) or [checkpoint / "rng_state.pth"]:
-        _verify_file(path, _check_pickle)
+    for pattern, keys in _PICKLES.items():
+        paths = sorted(checkpoint.glob(pattern))
+        if not paths and pattern not in _OPTIONAL:
+            paths = [checkpoint / pattern.replace("*", "")]  # is missing
+        for path in paths:
+            _verify_file(path, functools.partial(_check_pickle, keys=keys))
 
 
 def check_process_count(checkpoint: Path, num_processes: int) -> None:
     """Warn if a checkpoint was written by another number of processes, each of which has a random state."""
-    random_states = _random_states(checkpoint)
+    random_states = list(checkpoint.glob("rng_state*.pth"))
     if len(random_states) != num_processes:
         warn(
             f"{checkpoint} was written by {len(random_states)} processes and is resumed by {num_processes}: the batches are "
             "not those of the uninterrupted run"
         )
-
-
-def _random_states(checkpoint: Path) -> list[Path]:
-    return sorted(checkpoint.glob("rng_state*.pth"))
 
 
 def weight_files(checkpoint: Path) -> list[Path]:
@@ -164,8 +168,11 @@ def _check_weights(path: Path) -> None:
         raise ValueError(f"{broken} contains nan or inf")
 
 
-def _check_pickle(path: Path) -> None:
+def _check_pickle(path: Path, keys: tuple[str, ...]) -> None:
     with safe_globals():  # NumPy's random state
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(content, dict):
         raise ValueError(f"a dict is expected, got {type(content).__name__}")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"it has no {missing[0]!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
 from ..argument_validation import validate_arguments
-from ..exceptions import ArgumentError, unknown_name, warn
+from ..exceptions import ArgumentError, CheckpointError, shorten, unknown_name, warn
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
 from ..loading.library import save_model, suppress_library_output
+from ..output_files import prepare_output_folder
 from .arguments import SftArguments
 
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj")
@@ -200,13 +202,16 @@ def merge_lora(
         The new folder.
 
     Raises:
+        ArgumentError: if the new folder cannot be written to.
         CheckpointError: if the folder is not an adapter.
         HubError: if its base model is not available.
     """
     checkpoint = Path(checkpoint)
+    if not os.path.isdir(checkpoint):  # Path.is_dir raises for a name that is too long
+        raise CheckpointError(f"{shorten(str(checkpoint), 300)} is not a folder")
     read_adapter_config(checkpoint)
+    folder = prepare_output_folder("out", out or checkpoint.with_name(f"{checkpoint.name}-merged"))
     adapted, processor = load_adapter(checkpoint, hub=hub, base=base)
-    folder = Path(out) if out else checkpoint.with_name(f"{checkpoint.name}-merged")
     model = adapted.merge_and_unload()
     model.config.trained_on = None  # the adapter may cover another domain than the base model
     save_model(model, processor, folder)

@@ -61,7 +61,11 @@ class RunDirectory:
 
     @classmethod
     def create(cls, arguments: SftArguments) -> RunDirectory:
-        """Create the directory of a new run, with the next version number, and write its arguments."""
+        """Create the directory of a new run, with the next version number, and write its arguments.
+
+        Raises:
+            TrainingError: if the arguments cannot be written, as on a full disk.
+        """
         parent = runs_folder(arguments)
         while True:
             version = max([-1, *(cls(path).version for path in parent.glob("v*-*"))]) + 1
@@ -72,7 +76,11 @@ class RunDirectory:
             except FileExistsError:  # of a run that started in the same second
                 if not path.is_dir():
                     raise
-        write_text(path / ARGUMENTS_FILE, json.dumps(_to_json(arguments), indent=2) + "\n")
+        try:
+            write_text(path / ARGUMENTS_FILE, json.dumps(_to_json(arguments), indent=2) + "\n")
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise TrainingError(f"{path} cannot be written: {summarize_error(error)}") from error
         return cls(path.resolve())
 
     @classmethod

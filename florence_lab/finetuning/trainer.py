@@ -78,6 +78,17 @@ class Florence2Trainer(Seq2SeqTrainer):
         """Whether steps that overflow are skipped, as in fp16."""
         return getattr(self.accelerator, "scaler", None) is not None
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train. If that fails, the progress bars are closed, so that the message has a line of its own."""
+        try:
+            return super().train(*args, **kwargs)
+        except BaseException:
+            for callback in self.callback_handler.callbacks:
+                for name in ("prediction_bar", "training_bar"):  # of `ProgressCallback`
+                    if bar := getattr(callback, name, None):
+                        bar.close()
+            raise
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute loss and gradients of a micro-batch.
 
@@ -269,12 +280,13 @@ class RunLogger(TrainerCallback):
         self.folder, self.on_log_line = folder, on_log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Append a line to the log."""
+        """Append a line to the log. Metrics that are undefined are null: JSON has no nan."""
         if not state.is_world_process_zero:
             return
         line = {"step": state.global_step} | (logs or {})
         if "learning_rate" in line:
             line["lr"] = line.pop("learning_rate")
+        line = {name: value if _is_json(value) else None for name, value in line.items()}
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.on_log_line and "loss" in line:
@@ -284,3 +296,7 @@ class RunLogger(TrainerCallback):
         """Plot the log into the folder `images` of the run."""
         if state.is_world_process_zero:
             plot_run(self.folder / LOG_FILE, self.folder / "images")
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..exceptions import unknown_name
+from ..exceptions import ArgumentError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def get_model_info(model_type: str) -> ModelInfo:
     """Return the entry of a known model.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ArgumentError: for an unknown name; the message lists the known ones.
     """
     if model_type not in MODELS:
-        raise ValueError(unknown_name("model_type", model_type, MODELS))
+        raise ArgumentError(unknown_name("model_type", model_type, MODELS))
     return MODELS[model_type]

@@ -93,22 +93,22 @@ def _train(arguments: PretrainArguments, out: Path, on_log: Callable[[dict[str, 
         prefetch_factor=8 if arguments.workers else None,
         pin_memory=state.device.type == "cuda",
     )
-    progress = tqdm(loader, initial=state.step, total=arguments.steps, unit="step", smoothing=0.05)
-    for batch in progress:
-        started = time.perf_counter()
-        entry = state.train_step(batch, stage_at(state.step, arguments).image_size)
-        entry["images_per_s"] = arguments.batch_size / (time.perf_counter() - started)
-        append_log(out / "log.jsonl", entry)
-        progress.set_postfix(loss=f"{entry['loss']:.3f}", images=f"{entry['images_per_s']:.0f}/s")
-        if state.step % arguments.measure_every == 0:
-            evaluation = evaluate_held_out(state.ema.module, tokenizer, state.image_size, arguments.measured)
-            append_log(out / "measures.jsonl", {"step": state.step} | finite_metrics(evaluation))
-            entry["picture"] = str(out / f"answers-{state.step}.png")
-            plot_predictions(evaluation).savefig(entry["picture"])
-        if on_log:
-            on_log(entry)
-        if state.step % arguments.save_every == 0 or state.step == arguments.steps:
-            state.save(out / "last.pt")
+    with tqdm(loader, initial=state.step, total=arguments.steps, unit="step", smoothing=0.05) as progress:
+        for batch in progress:
+            started = time.perf_counter()
+            entry = state.train_step(batch, stage_at(state.step, arguments).image_size)
+            entry["images_per_s"] = arguments.batch_size / (time.perf_counter() - started)
+            append_log(out / "log.jsonl", entry)
+            progress.set_postfix(loss=f"{entry['loss']:.3f}", images=f"{entry['images_per_s']:.0f}/s")
+            if state.step % arguments.measure_every == 0:
+                evaluation = evaluate_held_out(state.ema.module, tokenizer, state.image_size, arguments.measured)
+                append_log(out / "measures.jsonl", {"step": state.step} | finite_metrics(evaluation))
+                entry["picture"] = str(out / f"answers-{state.step}.png")
+                plot_predictions(evaluation).savefig(entry["picture"])
+            if on_log:
+                on_log(entry)
+            if state.step % arguments.save_every == 0 or state.step == arguments.steps:
+                state.save(out / "last.pt")
 
 
 @contextmanager

@@ -148,12 +148,11 @@ class TransformersEngine:
             ArgumentError: for a request that Florence-2 cannot read, before the model runs.
             PromptError, ImageError: as `Predictor.predict`.
         """
-        config = request_config or RequestConfig()
+        config = RequestConfig() if request_config is None else request_config
+        observers = [] if metrics is None else list(metrics)
         questions = [self._parse(request) for request in infer_requests]
         if config.stream:
-            return [
-                self._stream(item, config, metrics or ()) if isinstance(item, Question) else item for item in questions
-            ]
+            return [self._stream(item, config, observers) if isinstance(item, Question) else item for item in questions]
         if config.seed is not None:
             seed_everything(config.seed)
         outcomes = self._predict(questions, config)
@@ -161,7 +160,7 @@ class TransformersEngine:
             if self.strict and isinstance(outcome, Exception):
                 raise outcome
         responses = [item if isinstance(item, Exception) else self._to_response(item) for item in outcomes]
-        _update_metrics(metrics or (), responses)
+        _update_metrics(observers, responses)
         return responses
 
     def _parse(self, request: InferRequest) -> Question | FlorenceLabError:

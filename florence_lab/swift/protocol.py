@@ -63,6 +63,10 @@ class InferRequest:
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
         validate_fields(self)
+        for name in ("messages", "images", "audios", "videos", "tools"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple, type(None))):  # an array is one image
+                raise ArgumentTypeError(f"{name} must be a list, got {shorten(value)}")
 
     def parse(self) -> Question:
         """Return the image, task and input of the request.
@@ -84,7 +88,8 @@ class InferRequest:
         """The content of the only turn of the user."""
         messages = list(self.messages)
         for message in messages:
-            if message.get("role") not in ("system", "user", "assistant") or "content" not in message:
+            role = message.get("role")
+            if not (isinstance(role, str) and role in ("system", "user", "assistant") and "content" in message):
                 raise ArgumentError(f"a message needs role (user) and content, got {shorten(message)}")
         if any(message["role"] == "system" for message in messages):
             raise ArgumentError("a message has the role system, but Florence-2 reads no system prompt")
@@ -279,6 +284,8 @@ def _split_content(content: Any) -> tuple[str, list[Any]]:
     images: list[Any] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
+        if not isinstance(kind, str):
+            kind = ""
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(validate_text("content", part["text"]))
         elif kind in ("image", "image_url") and part.get(kind) is not None:
@@ -306,7 +313,7 @@ def _insert_objects(query: str, objects: Mapping[str, Any]) -> tuple[str, str | 
     unknown = [name for name in objects if name not in ("ref", "bbox")]
     if unknown:
         raise ArgumentError(f"objects has {', '.join(map(str, unknown))}; only ref and bbox can be used")
-    references, boxes = objects.get("ref") or [], objects.get("bbox") or []
+    references, boxes = ([] if objects.get(name) is None else objects[name] for name in ("ref", "bbox"))
     for name, tag, values in (("ref", REFERENCE_TAG, references), ("bbox", BOX_TAG, boxes)):
         if not isinstance(values, (list, tuple)) or len(values) != query.count(tag):
             raise ArgumentError(
@@ -321,8 +328,9 @@ def _insert_objects(query: str, objects: Mapping[str, Any]) -> tuple[str, str | 
     if len(boxes) > 1:
         raise ArgumentError(f"a query has one region, got {len(boxes)}")
     task = query.replace(BOX_TAG, "").strip()
-    region = boxes[0]
-    return task, tuple(region) if isinstance(region, list) else region
+    if not isinstance(boxes[0], (list, tuple)):
+        raise ArgumentTypeError(f"objects['bbox'] must be lists of x0, y0, x1, y1, got {shorten(boxes[0])}")
+    return task, tuple(boxes[0])
 
 
 def _to_source(image: Any) -> Any:

@@ -78,7 +78,7 @@ def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
     """
     import pandas as pd
 
-    log = [line for line in log if "loss" in line]
+    log = [line for line in log if line.get("loss") is not None]
     steps, losses = np.array([(line["step"], line["loss"]) for line in log], float).reshape(-1, 2).T
     window = max(1, len(steps) // 30)
     smoothed = pd.Series(losses).rolling(window, center=True, min_periods=1).mean()
@@ -136,7 +136,7 @@ def _plot_metrics(evaluations: Sequence[dict[str, Any]], names: Sequence[str]) -
 
 def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Return steps and values of the lines that have a value of that name."""
-    having = [line for line in lines if name in line]
+    having = [line for line in lines if line.get(name) is not None]
     return [line["step"] for line in having], [line[name] for line in having]
 
 

@@ -93,6 +93,22 @@ def test_the_command_prints_and_saves_the_report(monkeypatch, capsys, tmp_path):
     assert json.loads(out.read_text())["seconds"] == timings
 
 
+def test_the_command_prints_the_report_even_if_it_cannot_be_saved(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "report.json"
+    report = BenchmarkReport({"model": "none"}, {"one answer": {"florence_lab fp32": [1.0]}}, {}, {}, {}, {})
+    monkeypatch.setattr(measure, "benchmark", lambda *_: out.mkdir() or report)
+    assert main(["benchmark", "--out", str(out)]) == 2
+    printed = capsys.readouterr()
+    assert "model: none" in printed.out
+    assert str(out) in printed.err
+
+
+def test_the_command_measures_nothing_that_cannot_be_saved(monkeypatch, capsys):
+    monkeypatch.setattr(measure, "benchmark", pytest.fail)
+    assert main(["benchmark", "--out", "/proc/x/y.json"]) == 2
+    assert "'/proc/x' is not a folder that can be written to" in capsys.readouterr().err
+
+
 def test_the_module_can_be_imported_without_the_module_resource(monkeypatch):
     """Python has no `resource` on Windows."""
     monkeypatch.setitem(sys.modules, "resource", None)

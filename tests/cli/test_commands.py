@@ -67,7 +67,7 @@ def test_infer_val_dataset_passes_the_options_on_and_prints_the_path(monkeypatch
     assert calls == [
         (
             ["a.jsonl", "b.jsonl"],
-            str(tmp_path),
+            tmp_path,
             16,
             {"file_name": "answers.jsonl", "max_new_tokens": 12, "num_beams": 1},
         )

@@ -1,5 +1,6 @@
 """The program `florence-lab`: exit statuses, messages on standard error, and what `--help` imports."""
 
+import io
 import logging
 import os
 import subprocess
@@ -8,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from support import PHOTO, copy_of_tiny
 
 from florence_lab.cli import commands, main
@@ -116,6 +118,55 @@ def test_an_error_of_a_library_is_joined_to_one_line(fake_command, capsys):
     assert capsys.readouterr().err == "florence-lab: first second\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("x"), "internal error: KeyError: 'x' (test_main.py, line "),
+        (
+            SafetensorError("header\ntoo large"),
+            "internal error: SafetensorError: header too large (test_main.py, line ",
+        ),
+        (ZeroDivisionError(), "internal error: ZeroDivisionError: ZeroDivisionError (test_main.py, line "),
+        (AssertionError("x" * 10_000), "internal error: AssertionError: xxxx"),
+        (RecursionError("too deep"), "internal error: RecursionError: too deep (test_main.py, line "),
+        (MemoryError(), "MemoryError\n"),
+        (OSError(28, "No space left on device", "a.png"), "[Errno 28] No space left on device: 'a.png'\n"),
+    ],
+)
+@pytest.mark.parametrize("debug", [None, "0", "1"])
+def test_any_exception_is_one_line_and_a_traceback_if_it_is_asked_for(
+    fake_command, monkeypatch, capsys, error, message, debug
+):
+    def run(arguments):
+        raise error
+
+    monkeypatch.delenv("FLORENCE_LAB_DEBUG", raising=False)
+    if debug:
+        monkeypatch.setenv("FLORENCE_LAB_DEBUG", debug)
+    fake_command(run)
+    assert main(["tasks"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"florence-lab: {message}")
+    assert ("Traceback" in err) == (debug == "1")
+    assert debug == "1" or (err.count("\n") == 1 and len(err) < 3000)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_characters_that_the_output_does_not_have_are_escaped(fake_command, monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    fake_command(lambda arguments: print("a · é 猫 \udcff"))
+    assert main(["tasks"]) == 0
+    assert stream.buffer.getvalue().startswith(b"a ")
+    assert stream.errors == "strict"  # as before
+
+
+def test_a_process_without_standard_output_succeeds(fake_command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    fake_command(lambda arguments: print("nobody reads it"))
+    assert main(["tasks"]) == 0
+
+
 def test_an_error_of_the_package_keeps_its_list_of_rows(fake_command, capsys):
     def run(arguments):
         raise DatasetError("2 invalid rows:\n- row 1\n- row 2")
@@ -178,6 +229,40 @@ print([name for name in ("torch", "transformers", "numpy", "PIL", "matplotlib") 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "status", "err"),
+    [
+        ("tasks > /dev/full", 2, "florence-lab: [Errno 28] No space left on device\n"),
+        ("tasks >&-", 0, ""),
+        ("tasks | true", 0, ""),  # the status of a pipe is that of its last command
+        ("models", 0, ""),
+        ("infer --query $'\\xff' --images a.png", 2, "florence-lab: argument --query: '\\udcff' contains a lone"),
+        ("scenes --count 1 --out /dev/null", 2, "florence-lab: --out '/dev/null' is not a folder"),
+    ],
+)
+def test_a_process_ends_without_a_traceback(command, status, err):
+    shell = ["bash", "-c", f"PYTHONIOENCODING=ascii {sys.executable} -m florence_lab.cli {command}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(shell, capture_output=True, encoding="utf-8", env=environment, timeout=120, check=False)
+    assert done.returncode == status
+    assert done.stderr.startswith(err)
+    assert done.stderr.count("\n") <= 1
+
+
+@pytest.mark.slow
+def test_a_session_goes_on_after_bytes_that_are_not_utf8(small):
+    options = ["infer", "--model_id_or_path", small.name, "--max_new_tokens", "8", "--num_beams", "1"]
+    photo = os.fsencode(PHOTO)
+    lines = b"\n".join([b"\xff\xfe", photo, b"<CAPTION>", photo, b""])
+    command = [sys.executable, "-m", "florence_lab.cli", *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, input=lines, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"lone surrogate" in done.stdout
+    assert done.stdout.count(b"{'What does the image describe?'") == 1
+
+
+@pytest.mark.slow
 def test_a_session_reads_queries_from_a_pipe(small):
     lines = f"<CAPTION>\n{PHOTO}\n<OD>\nnowhere.png\n"
     options = ("--model_id_or_path", small.name, "--max_new_tokens", 8, "--num_beams", 1)
@@ -187,4 +272,5 @@ def test_a_session_reads_queries_from_a_pipe(small):
     assert printed[0] == f"<<< Input a media path or URL <<< {{{answer.prompt!r}: {answer.raw!r}}}"
     assert printed[-3:] == ["-" * 50, "<<< ", ""]
     assert "nowhere.png does not exist" in printed[-4]
-    assert (done.returncode, done.stderr) == (0, "")
+    warning = "florence-lab: the answer is truncated at max_new_tokens=8; see `result.truncated`\n"
+    assert (done.returncode, done.stderr) == (0, warning)

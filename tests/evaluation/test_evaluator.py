@@ -165,6 +165,42 @@ def test_saving_replaces_what_an_earlier_evaluation_wrote(make_example, tmp_path
     assert (tmp_path / "worst.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_answers_are_saved_even_if_the_picture_cannot_be_drawn(make_example, tmp_path, caplog):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (64, 64)).save(image)
+    example = make_example("<CAPTION>", "a cat", image=str(image))
+    evaluation = Evaluation("model", [example], [example.ground_truth])
+    image.unlink()
+    evaluation.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["answers.jsonl", "metrics.json"]
+    assert "worst.png could not be drawn: " in caplog.text
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_earlier_one(make_example, tmp_path, monkeypatch):
+    example = make_example("<CAPTION>", "a cat")
+    evaluation = Evaluation("model", [example], [example.ground_truth])
+    evaluation.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("florence_lab.evaluation.evaluator.write_predictions", fail)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_evaluation_records_its_settings(small, examples, tmp_path):
+    evaluation = evaluate(small, examples, num_beams=1, **SHORT)
+    evaluation.save(tmp_path)
+    recorded = json.loads((tmp_path / "answers.settings.json").read_text())
+    assert recorded == evaluation.settings
+    assert (recorded["model"], recorded["generation"]["num_beams"]) == (small.name, 1)
+    replace(evaluation, settings=None).save(tmp_path)
+    assert not (tmp_path / "answers.settings.json").exists()
+
+
 def test_failed_examples_are_saved_with_their_error(small, make_example, tmp_path):
     evaluate(small, [make_example("<CAPTION>", image="missing.png")], **SHORT).save(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["errors"] == 1

@@ -81,9 +81,10 @@ def write_checkpoint():
         folder = run / f"checkpoint-{step}"
         folder.mkdir()
         save_file({"lora_A.weight": torch.ones(2)}, folder / "adapter_model.safetensors")
-        for name in ("optimizer.pt", "scheduler.pt"):
-            torch.save({"state": torch.ones(2)}, folder / name)
-        torch.save({"numpy": np.arange(3, dtype=np.uint32), "cpu": torch.get_rng_state()}, folder / "rng_state.pth")
+        torch.save({"state": {0: torch.ones(2)}, "param_groups": []}, folder / "optimizer.pt")
+        torch.save({"last_epoch": step, "lr_lambdas": [None]}, folder / "scheduler.pt")
+        numpy_state = np.arange(3, dtype=np.uint32)
+        torch.save({"python": (3,), "numpy": numpy_state, "cpu": torch.get_rng_state()}, folder / "rng_state.pth")
         state = {"global_step": step, "max_steps": max_steps, "best_model_checkpoint": None} | state
         (folder / "trainer_state.json").write_text(json.dumps(state))
         (folder / "complete").touch()

@@ -42,6 +42,7 @@ DAMAGES = [
     *((name, damage) for name in FILES for damage in (os.unlink, cut)),
     *((name, lambda path: path.write_bytes(b"")) for name in FILES),
     *((name, lambda path: torch.save([1], path)) for name in FILES),
+    *((name, lambda path: torch.save({"another": 1}, path)) for name in FILES),
     *((name, lambda path: path.write_bytes(os.urandom(500))) for name in FILES),
     ("adapter_model.safetensors", lambda path: save_file({"a": torch.tensor([1, float("nan")])}, path)),
     ("adapter_model.safetensors", lambda path: save_file({}, path)),

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 
@@ -14,7 +15,14 @@ from safetensors.torch import load_file
 from transformers import Florence2ForConditionalGeneration
 
 from florence_lab import load
-from florence_lab.exceptions import ArgumentError, CheckpointError, DatasetError, FlorenceLabError, TrainingError
+from florence_lab.exceptions import (
+    ArgumentError,
+    CheckpointError,
+    DatasetError,
+    FlorenceLabError,
+    FlorenceLabWarning,
+    TrainingError,
+)
 from florence_lab.finetuning.lora import merge_lora
 from florence_lab.finetuning.run import sft
 from florence_lab.finetuning.trainer import Florence2Trainer
@@ -144,6 +152,17 @@ def test_validation_computes_the_loss_and_task_metrics(arguments, rows_folder):
 def test_a_metric_of_other_tasks_is_refused(arguments, rows_folder):
     with pytest.raises(ValueError, match=r"OCR/.*OD/mAP@0.5"):
         sft(arguments(val_dataset=str(rows_folder / "val.jsonl"), metric_for_best_model="OCR/word_accuracy"))
+
+
+def test_an_undefined_metric_is_null_in_the_log(arguments, rows_folder, monkeypatch):
+    monkeypatch.setattr(Florence2Trainer, "compute_generation_metrics", lambda self: {"OD/mAP@0.5": math.nan})
+    chosen = arguments(val_dataset=str(rows_folder / "val.jsonl"), metric_for_best_model="OD/mAP@0.5", max_steps=1)
+    with pytest.warns(FlorenceLabWarning, match=r"OD/mAP@0\.5 was undefined at each validation"):
+        checkpoint = sft(chosen)
+    assert checkpoint.name == "checkpoint-1"
+    text = (checkpoint.parent / "logging.jsonl").read_text()
+    assert '"eval_OD/mAP@0.5": null' in text
+    assert "NaN" not in text
 
 
 # ---------------------------------------------------------------------- refused

@@ -206,6 +206,12 @@ EXAMPLES: dict[str, Callable[[Samples], Any]] = {
 """Name of a parameter -> a valid value. Parameters with a default need none."""
 
 PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
+    "InferRequest.messages": lambda s: [{"role": "user", "content": "<OD>"}],
+    "PtEngine.model_id_or_path": lambda s: s.predictor,
+    "PtEngine.torch_dtype": lambda s: None,
+    "TransformersEngine.model": lambda s: s.predictor,
+    "TransformersEngine.infer.infer_requests": lambda s: [],
+    "PtEngine.infer.infer_requests": lambda s: [],
     "Task.prompt": lambda s: "Do something new.",
     "Task.result": lambda s: "text",
     "Task.text": lambda s: "x",
@@ -266,6 +272,10 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
 
 
 INSTANCES: dict[str, Callable[[Samples], Any]] = {
+    "InferRequest": lambda s: florence_lab.InferRequest([{"role": "user", "content": "<OD>"}], images=[s.image]),
+    "PtEngine": lambda s: florence_lab.PtEngine(s.predictor),
+    "RequestConfig": lambda s: florence_lab.RequestConfig(),
+    "TransformersEngine": lambda s: florence_lab.TransformersEngine(s.predictor),
     "Boxes": lambda s: s.boxes,
     "Quads": lambda s: s.quads,
     "Polygons": lambda s: s.polygons,

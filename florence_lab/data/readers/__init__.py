@@ -77,9 +77,9 @@ def _recognize(spec: DatasetSpec) -> DatasetSpec:
     Raises:
         DatasetError: if the kind is unknown.
     """
-    if spec.kind in READERS and not (spec.kind in EXTENSIONS and spec.is_path and _find_folder(spec)):
+    folder = None if spec.kind == "scenes" else _find_folder(spec)
+    if spec.kind in READERS and folder is None:
         return spec
-    folder = _find_folder(spec)
     if folder is not None:
         return recognize_folder(spec, folder)
     if not spec.kind:

@@ -16,7 +16,7 @@ from ..spec import DatasetSpec
 from .base import choose
 from .boxes import read_box
 from .files import image_folder, list_names, parse_json, resolve_image
-from .messages import Turn, check_system, fill_placeholders, read_messages, strip_image_placeholder
+from .messages import Turn, fill_placeholders, read_messages, strip_image_placeholder, warn_of_system_prompt
 
 COLUMNS = ("query", "response", "image", "objects")
 
@@ -249,7 +249,7 @@ def _first_present(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _check_single_prompt(record: Mapping[str, Any]) -> None:
     if record.get("history"):
         raise InvalidRow("conversation history", "Florence-2 answers single prompts; remove `history`")
-    check_system(record.get("system"))
+    warn_of_system_prompt(record.get("system"))
     for media in ("videos", "audios"):
         if record.get(media):
             raise InvalidRow(f"{media} in a row", "Florence-2 answers prompts about one image")

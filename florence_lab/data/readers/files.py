@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -100,6 +101,8 @@ def read_bytes(path: Path) -> bytes:
     """
     if is_folder(path):
         raise DatasetError(f"{path} is a folder, where a file is expected")
+    if os.path.lexists(path) and not is_file(path):  # reading a pipe would wait for ever
+        raise DatasetError(f"{path} is not a regular file, or a link to nothing")
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from ..spec import DatasetSpec
 from .coco import SECTIONS
 from .files import find_images, is_file, list_names
 from .image_folders import METADATA
-from .yolo import CONFIG_NAMES
+from .yolo import find_configs
 
 
 def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
@@ -35,7 +35,7 @@ def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
 
 
 def _is_yolo(path: Path) -> bool:
-    return any(is_file(path / name) for name in CONFIG_NAMES)
+    return bool(find_configs(path))
 
 
 def _is_voc(path: Path) -> bool:
@@ -89,7 +89,7 @@ def _is_coco_file(path: Path) -> bool:
 
 
 FOLDER_FORMATS: Mapping[str, tuple[str, Callable[[Path], bool]]] = {
-    "yolo": ("data.yaml", _is_yolo),
+    "yolo": ("data.yaml, or another .yaml with names", _is_yolo),
     "voc": ("Annotations/*.xml or *.xml", _is_voc),
     "imagefolder": (" or ".join(METADATA), _is_image_folder),
     "coco": ("*.json with images and annotations", _is_coco),

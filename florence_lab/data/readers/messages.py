@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...exceptions import shorten
+from ...exceptions import shorten, warn
 from ..rows import BoxUnit, InvalidRow
 from .boxes import read_box
 from .files import parse_json
@@ -60,7 +60,7 @@ def read_messages(messages: Any) -> Turn:
             list of `{"type": "text", "text"}` and `{"type": "image", "image"}`.
 
     Raises:
-        InvalidRow: for anything else, for more than one turn, and for a system prompt, which Florence-2 does not have.
+        InvalidRow: for anything else, and for more than one turn.
     """
     messages = parse_json(messages) if isinstance(messages, str) else messages
     if not isinstance(messages, (list, tuple)):
@@ -70,7 +70,7 @@ def read_messages(messages: Any) -> Turn:
     for message in messages:
         role, content = _read_message(message, images)
         if role == "system":
-            check_system(content)
+            warn_of_system_prompt(content)
         else:
             contents.append((role, content))
     roles = [role for role, _ in contents]
@@ -89,14 +89,10 @@ def read_messages(messages: Any) -> Turn:
     return Turn(query, contents[-1][1] if len(roles) > 1 else None, len(roles) > 1, images)
 
 
-def check_system(text: Any) -> None:
-    """Verify that a row has no system prompt.
-
-    Raises:
-        InvalidRow: if it has one that is not empty.
-    """
+def warn_of_system_prompt(text: Any) -> None:
+    """Warn of a system prompt, which chat formats often have and Florence-2 does not read. Rows are used without it."""
     if text and not (isinstance(text, str) and not text.strip()):
-        raise InvalidRow("system prompt", f"Florence-2 does not read one; remove {shorten(text)}")
+        warn("the system prompts of the rows are ignored: Florence-2 does not read one")  # the same text is shown once
 
 
 def _read_message(message: Any, images: list[Any]) -> tuple[str, Any]:

@@ -11,13 +11,13 @@ from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
 from .boxes import read_box
-from .files import image_extensions, image_folder, is_file, is_folder, list_names, location_path, read_lines
+from .files import image_extensions, image_folder, is_file, is_folder, list_names, location_path, read_bytes, read_lines
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 MAX_XML_BYTES = 2**24
-"""Largest annotation file that is read. Those of VOC have about a kilobyte."""
+"""Largest annotation file that is parsed. Those of VOC have about a kilobyte."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -113,14 +113,16 @@ def read_xml(path: Path) -> Element:
     from xml.etree.ElementTree import ParseError
 
     from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-    from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
+    from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
     try:
-        if path.stat().st_size > MAX_XML_BYTES:
-            raise InvalidRow("invalid XML", f"the file is larger than {MAX_XML_BYTES} bytes")
-        root = parse(path).getroot()
-    except OSError as error:
-        raise InvalidRow("unreadable annotations", f"{error.strerror or error}") from None
+        data = read_bytes(path)
+    except DatasetError as error:
+        raise InvalidRow("unreadable annotations", str(error)) from None
+    if len(data) > MAX_XML_BYTES:
+        raise InvalidRow("invalid XML", f"the file is larger than {MAX_XML_BYTES} bytes")
+    try:
+        root = fromstring(data)
     except DefusedXmlException as error:
         raise InvalidRow("invalid XML", f"declarations of entities are not read: {shorten(error)}") from None
     except (ParseError, ValueError, LookupError, RecursionError) as error:  # LookupError: an unknown encoding

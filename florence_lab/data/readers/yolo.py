@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,17 @@ from ...exceptions import DatasetError, shorten, warn
 from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
-from .files import check_decodable, find_images, is_file, is_folder, list_names, location_path, read_lines, read_text
+from .files import (
+    check_decodable,
+    expand_path,
+    find_images,
+    is_file,
+    is_folder,
+    list_names,
+    location_path,
+    read_lines,
+    read_text,
+)
 
 CONFIG_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 """Names of the configuration that are looked for in a folder, in this order."""
@@ -93,20 +104,34 @@ class YoloConfig:
         """The folders to which the paths of the splits may be relative."""
         folder = self.path.parent
         root = self.content.get("path")
-        return [*([folder / Path(root).expanduser()] if isinstance(root, str) and root else []), folder]
+        return [*([folder / expand_path(root)] if isinstance(root, str) and root else []), folder]
+
+
+def find_configs(folder: Path) -> list[Path]:
+    """Return the configurations in a folder: the first of `CONFIG_NAMES`, else all YAML files with class names."""
+    for name in CONFIG_NAMES:
+        if is_file(folder / name):
+            return [folder / name]
+    return [path for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if _has_class_names(path)]
+
+
+def _has_class_names(path: Path) -> bool:
+    try:
+        return any(line.text.startswith(("names:", '"names":')) for line in read_lines(path))
+    except DatasetError:
+        return False
 
 
 def find_config(path: Path) -> Path:
-    """Return the configuration of a dataset: the path itself if it is a file, else one of `CONFIG_NAMES` in the folder.
+    """Return the configuration of a dataset: the path itself if it is a file, else the one in the folder.
 
     Raises:
-        DatasetError: if there is none.
+        DatasetError: if there is none, or if there are several.
     """
     if not is_folder(path):
         return path
-    found = [path / name for name in CONFIG_NAMES if is_file(path / name)]
-    found = found or sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-    if len(found) != 1 and not (found and found[0].name in CONFIG_NAMES):
+    found = find_configs(path)
+    if len(found) != 1:
         problem = f"several: {list_names(file.name for file in found)}; name one" if found else "none"
         raise DatasetError(f"{path} must contain a data.yaml with the names of the classes, but has {problem}")
     return found[0]
@@ -169,13 +194,13 @@ def label_path(image: Path) -> Path:
         if parts[i] == "images":
             parts[i] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    return Path(*parts).with_suffix(".txt") if image.name else image
 
 
 def read_image(image: Path, names: Mapping[int, str]) -> AnnotatedImage:
     """Return an image with the objects of its label file; errors of lines name the file and the line."""
     path = label_path(image)
-    if not path.exists():
+    if not os.path.lexists(path):
         return AnnotatedImage(image, str(image), is_empty=True)
     objects: list[AnnotatedObject] = []
     errors: list[RowError] = []
@@ -241,7 +266,7 @@ def _warn_of_orphans(images: list[Path]) -> None:
     orphans = [
         label.name
         for image_folder, label_folder in folders.items()
-        if label_folder != image_folder and is_folder(label_folder)
+        if label_folder != image_folder and is_folder(label_folder) and is_folder(image_folder)
         for label in _find_orphans(label_folder, image_folder)
     ]
     if orphans:

@@ -174,6 +174,8 @@ def test_a_bad_annotation_is_reported_once_for_several_tasks(coco, read):
         ("text", "invalid polygon", "'text'"),
         ([[1, 2, 3, 4, 5, "6"]], "invalid polygon", "'6'"),
         ([[1, 2, 3, 4, 5, float("inf")]], "invalid polygon", "inf"),
+        ([[0, 0, 300, 0, 300, 90]], "polygon outside the image", "200 x 100"),
+        ([[-9, 0, 30, 0, 30, 90]], "polygon outside the image", "200 x 100"),
         ({"counts": "?"}, "invalid polygon", "size"),
         ({"size": [100, 200]}, "invalid polygon", "counts"),
         ({"size": [100, 200], "counts": 5}, "invalid polygon", "counts"),

@@ -6,6 +6,7 @@ import pytest
 
 from florence_lab.data.readers import open_dataset
 from florence_lab.data.readers.folders import FOLDER_FORMATS, recognize_folder
+from florence_lab.data.readers.scenes import ScenesReader
 from florence_lab.data.spec import DatasetSpec
 from florence_lab.exceptions import DatasetError
 
@@ -16,6 +17,8 @@ COCO = json.dumps({"images": [], "annotations": [], "categories": []})
     ("files", "kind"),
     [
         ({"data.yaml": "names: [a]"}, "yolo"),
+        ({"coco8.yaml": "path: coco8\nnames:\n  0: person\n", "other.yaml": "a: 1"}, "yolo"),
+        ({"settings.yaml": "a: 1", "metadata.csv": "file_name"}, "imagefolder"),
         ({"Annotations/a.xml": "<annotation/>"}, "voc"),
         ({"a.xml": "<annotation/>", "a.jpg": ""}, "voc"),
         ({"train/a.xml": "<annotation/>"}, "voc"),
@@ -62,8 +65,15 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path, name):
         open_dataset(DatasetSpec.parse(name.format(tmp_path)))
 
 
-def test_a_folder_of_the_current_directory_needs_no_slash(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a cat"}')
+@pytest.mark.parametrize("name", ["mine", "voc", "rows.jsonl", "hf"])
+def test_a_folder_of_the_current_directory_needs_no_slash(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a cat"}')
     monkeypatch.chdir(tmp_path)
-    assert len(open_dataset(DatasetSpec.parse("mine"))) == 1
+    assert len(open_dataset(DatasetSpec.parse(name))) == 1
+
+
+def test_drawn_scenes_are_no_folder(tmp_path, monkeypatch):
+    (tmp_path / "scenes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(open_dataset(DatasetSpec.parse("scenes")), ScenesReader)

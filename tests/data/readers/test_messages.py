@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from florence_lab import FlorenceLabWarning
+
 TOKENS = "<loc_100><loc_100><loc_600><loc_600>"
 BOX = [20, 10, 120, 60]  # in an image of 200 x 100
 OTHER = [0, 0, 20, 10]
@@ -101,7 +103,6 @@ def test_placeholders_are_filled_in_their_order(write_rows, read, user, assistan
 @pytest.mark.parametrize(
     ("row", "kind", "detail"),
     [
-        (swift("<CAPTION>", "a cat", system="Be nice."), "system prompt", "Be nice."),
         (llava("<image>\nWhat is it?", "A cat.", "Which colour?", "Red."), "more than one turn", "2 prompts"),
         (swift("<CAPTION>", "a", messages=[]), "invalid messages", "no messages"),
         (swift("<CAPTION>", "a", messages=None), "invalid messages", "None"),
@@ -160,3 +161,14 @@ def test_an_answer_may_be_missing_for_inference(write_rows, template):
     assert (example.prompt.query, example.target, errors) == ("<OD>", "", [])
     _, (error,) = load_examples([name], RowValidator(template))
     assert error.kind == "no response"
+
+
+def test_system_prompts_are_ignored_with_a_warning(write_rows, read):
+    rows = [
+        swift("<CAPTION>", "a cat", system="Be nice."),
+        {"query": "<OD>", "response": "", "images": ["a.png"], "system": "x"},
+    ]
+    with pytest.warns(FlorenceLabWarning, match="Florence-2 does not read one"):
+        examples, errors = read(write_rows("rows.jsonl", *rows))
+    assert errors == []
+    assert [example.prompt.query for example in examples] == ["<CAPTION>", "<OD>"]

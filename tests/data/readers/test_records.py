@@ -93,7 +93,6 @@ def test_blank_lines_are_ignored_and_the_line_is_named(write_rows, read):
         (SWIFT | {"images": ["a" * 5000]}, "unreadable image", ""),
         (SWIFT | {"images": ["a.png", "a.png"]}, "not exactly one image", "2"),
         (SWIFT | {"history": [["a", "b"]]}, "conversation history", "history"),
-        (SWIFT | {"system": "be nice"}, "system prompt", "be nice"),
         (SWIFT | {"videos": ["a.mp4"]}, "videos in a row", "image"),
         (SWIFT | {"objects": "[{"}, "invalid objects", "column"),
         (SWIFT | {"objects": {"a": 1}}, "invalid objects", "a"),
@@ -173,6 +172,15 @@ def test_a_file_that_may_not_be_read_is_an_error(write_rows, read):
     name = write_rows("rows.jsonl", CAPTION)
     os.chmod(name, 0)
     with pytest.raises(DatasetError, match="Permission denied"):
+        read(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", ["rows.jsonl", "coco:rows.json", "rows.csv", "data.yaml"])
+def test_a_pipe_is_not_waited_for(tmp_path, monkeypatch, read, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(name.removeprefix("coco:"))
+    with pytest.raises(DatasetError, match="not a regular file"):
         read(name)
 
 

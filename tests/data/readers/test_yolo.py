@@ -55,6 +55,17 @@ def test_each_form_of_the_configuration_is_read(yolo, tmp_path, read, config):
     assert (example.target, errors) == ("cat" + TOKENS, [])
 
 
+def test_one_of_several_configurations_must_be_named(yolo, read):
+    folder = yolo(None)
+    for name in ("coco8.yaml", "mine.yaml"):
+        (folder / name).write_text("train: images/train\nnames: [cat]\n")
+    with pytest.raises(DatasetError, match=r"several: coco8\.yaml, mine\.yaml; name one"):
+        read(f"yolo:{folder}")
+    assert len(read(f"yolo:{folder / 'mine.yaml'}").examples) == 1
+    (folder / "coco8.yaml").write_text("a: 1")
+    assert len(read(f"yolo:{folder}").examples) == 1
+
+
 def test_the_split_is_an_option(yolo, read):
     yolo(a=LINE)
     folder = yolo(folder="val", b="1 0.35 0.35 0.5 0.5")
@@ -137,6 +148,13 @@ def test_a_folder_in_place_of_labels_is_reported(yolo, read):
     assert "a.txt is a folder" in error.details
 
 
+def test_a_link_to_nothing_is_not_taken_for_an_image_without_labels(yolo, read):
+    folder = yolo(a=None, b=LINE)
+    (folder / "labels/train/a.txt").symlink_to(folder / "gone.txt")
+    (_,), (error,) = read(f"yolo:{folder}")
+    assert (error.kind, "link to nothing" in error.details) == ("unreadable labels", True)
+
+
 def test_labels_without_an_image_are_counted(yolo, read):
     folder = yolo(a=LINE)
     (folder / "labels/train/gone.txt").write_text(LINE)
@@ -144,11 +162,22 @@ def test_labels_without_an_image_are_counted(yolo, read):
         read(f"yolo:{folder}")
 
 
-def test_an_image_that_a_list_names_may_be_missing(yolo, read):
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("images/train/gone.png", "unreadable image"),
+        ("images/gone/a.png", "unreadable image"),
+        ("x" * 5000, "unreadable image"),
+        ("a\0.png", "unreadable image"),
+        ("/", "unreadable labels"),
+    ],
+)
+def test_an_image_that_a_list_names_may_be_missing(yolo, read, line, kind):
     folder = yolo("train: train.txt\nnames: [cat]\n")
-    (folder / "train.txt").write_text("images/train/a.png\nimages/train/gone.png\n")
+    (folder / "labels" / "gone").mkdir()
+    (folder / "train.txt").write_text(f"images/train/a.png\n{line}\n")
     (_,), (error,) = read(f"yolo:{folder}")
-    assert (error.kind, "gone.png" in error.details) == ("unreadable image", True)
+    assert error.kind == kind
 
 
 @pytest.mark.parametrize(
@@ -159,13 +188,14 @@ def test_an_image_that_a_list_names_may_be_missing(yolo, read):
         ("names: [cat]\n", "no split 'train'; it has none"),
         ("train: images/gone\nnames: [cat]\n", "there is no .*images/gone"),
         ("train: images/val\nnames: [cat]\n", "the split contains no images"),
+        ("path: ~nobody-here\ntrain: a\nnames: [cat]\n", "~nobody-here"),
         ("train: 5\nnames: [cat]\n", "must be a folder.*5"),
         ("train: images/train\nnames: 5\n", "names must be a list"),
         ("train: images/train\nnames: []\n", "names must be a list"),
         ("train: images/train\nnames: {a: cat}\n", "the class 'a' has the name 'cat'"),
         ("train: images/train\nnames: [null]\n", "the class 0 has the name None"),
         ("a: [", "is not YAML"),
-        ("[" * 5_000, "is not YAML: nested too deeply"),
+        ("[" * 1_500, "is not YAML: nested too deeply"),
         ("[1, 2]", "not a YOLO configuration"),
         ("train: images/train\nnames: !!python/object:os.system [cat]\n", "is not YAML"),
     ],
