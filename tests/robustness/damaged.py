@@ -91,7 +91,7 @@ def load_and_ask(folder: Path) -> str:
         return f"foreign while loading: {_describe(error)}"
     try:
         encoded = predictor.encode_image(image)
-        predictor.predict(encoded, "<CAPTION>")
+        predictor.predict(encoded, "<CAPTION>", max_new_tokens=12)
         predictor.predict(encoded, "<OD>", max_new_tokens=12)
         predictor.predict(encoded, "<REGION_TO_CATEGORY>", (10, 10, 90, 90), max_new_tokens=5)
         for _ in predictor.stream(encoded, "<CAPTION>", max_new_tokens=5):
