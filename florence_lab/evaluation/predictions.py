@@ -69,6 +69,7 @@ class Prediction:
     image_digest: str = ""
 
     @classmethod
+    @validate_arguments
     def from_outcome(cls, example: Example, outcome: Outcome, score: float | None = None) -> Prediction:
         """Return the row of an example and its result or exception."""
         row = cls(
