@@ -83,7 +83,7 @@ def build_prompt(
     """
     if not isinstance(query, str):
         raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
-    if not isinstance(region_format, str) or region_format not in REGION_FORMATS:
+    if not isinstance(region_format, str) or region_format not in REGION_FORMATS:  # type: ignore[redundant-expr]  # an array has no truth value
         raise PromptError(f"region_format must be one of {', '.join(REGION_FORMATS)}, got {shorten(region_format)}")
     _check_characters(query)
     try:
