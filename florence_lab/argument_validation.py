@@ -186,6 +186,8 @@ def validate_value(name: str, value: Any, hint: Any) -> Any:
         limits = next((item for item in metadata if isinstance(item, Range)), default)
         options += [(member, limits) for member in _union_members(base)]
     matching = [(option, limits) for option, limits in options if _is_type(value, option)]
+    if isinstance(value, str) and any(option is Path for option, _ in options):
+        _to_path(name, value)  # refuses a null byte, which Python refuses without the name of the argument
     for option, limits in matching:
         try:
             return _normalize(name, value, option, limits)
@@ -270,7 +272,7 @@ def _normalize(name: str, value: Any, hint: Any, limits: Range) -> Any:
     if hint is Path:
         return _to_path(name, value)
     items = get_args(hint)
-    if not items or items[0] is Any or get_origin(hint) is Literal:
+    if all(item in (Any, Ellipsis) for item in items) or get_origin(hint) is Literal:
         return value
     if isinstance(value, Mapping) and len(items) == 2:
         for key, item in value.items():
@@ -309,7 +311,7 @@ def _to_python(value: Any, number_type: type) -> Any:
         return math.inf
 
 
-def _to_path(name: str, value: os.PathLike) -> Path:
+def _to_path(name: str, value: str | os.PathLike) -> Path:
     if "\0" in os.fspath(value):
         raise ArgumentError(f"{name} {shorten(value)} contains a null byte")
     return Path(value)
@@ -317,7 +319,8 @@ def _to_path(name: str, value: os.PathLike) -> Path:
 
 def _check_range(name: str, number: float, limits: Range) -> float:
     if number not in limits:
-        raise ArgumentError(f"{name} must be {limits}, got {shorten(number)}")
+        expected = limits if isinstance(number, int) or math.isfinite(number) else Range()
+        raise ArgumentError(f"{name} must be {expected}, got {shorten(number)}")
     return number
 
 

@@ -204,7 +204,7 @@ class Instances(Result):
             labels = [labels] * len(self)
         if len(labels) != len(self):
             raise ArgumentError(f"expected {len(self)} labels, one for each instance, but got {len(labels)}")
-        return replace(self, labels=np.array(labels, dtype=str))
+        return replace(self, labels=_to_labels("labels", labels))
 
     @property
     @abstractmethod

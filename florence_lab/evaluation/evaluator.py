@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..argument_validation import validate_arguments
+from ..argument_validation import validate_arguments, validate_fields, validate_value
 from ..data.examples import Example
 from ..exceptions import ImageError, PromptError, summarize_error
 from ..output_files import prepare_output_folder, replace_file, write_text
+from ..predictor import Predictor
 from ..results import Result
 from ..tasks import Metric, Task
 from .metrics import METRIC_SUITES, MetricSuite, metric_suite
@@ -29,8 +30,6 @@ from .settings import describe_settings, settings_path, write_settings
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from ..predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +64,15 @@ class Evaluation:
     metric_suites: Mapping[Metric, MetricSuite] = field(default_factory=lambda: METRIC_SUITES, repr=False)
     settings: Mapping[str, Any] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        validate_fields(self)
+
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """Task token -> task, in the order of their first example. The token of free-form questions is ""."""
         return {example.prompt.task.token: example.prompt.task for example in self.examples}
 
+    @validate_arguments
     def for_task(self, task: str) -> tuple[list[Any], list[Any]]:
         """Return the predictions and the ground truths of a task token, both in the order of the examples."""
         indices = [i for i, example in enumerate(self.examples) if example.prompt.task.token == task]
@@ -110,6 +113,7 @@ class Evaluation:
         scores = [metric_suite(e.prompt.task, self.metric_suites).per_sample(p, e.ground_truth) for e, p in pairs]
         return np.array(scores, float)
 
+    @validate_arguments
     def plot_worst(self, num_tasks: int = 8, num_per_task: int = 3) -> Figure:
         """Show the predictions with the lowest scores: one row for each task, the tasks with the lowest scores first.
 
@@ -127,6 +131,7 @@ class Evaluation:
         worst = [i for row in rows[:num_tasks] for i in row]
         return gallery([(self.examples[i].load_image(), self.predictions[i]) for i in worst], columns=num_per_task)
 
+    @validate_arguments
     def save(self, folder: str | Path) -> Path:
         """Write `metrics.json`, `answers.jsonl` (one `Prediction` a line, failed examples last) and `worst.png`.
 
@@ -193,7 +198,7 @@ def evaluate(
     evaluated: list[Example] = []
     predictions: list[Result] = []
     errors: list[FailedExample] = []
-    images = groupby(examples, key=lambda example: example.image_key)
+    images = groupby(examples, key=lambda example: validate_value("an example", example, Example).image_key)
     total = len(examples) if isinstance(examples, Sized) else None
     with tqdm(total=total, desc=predictor.name, unit="example") as bar:
         # a group of groupby is empty once the next one is requested
@@ -221,6 +226,7 @@ def evaluate(
     )
 
 
+@validate_arguments
 def metric_names(tasks: Iterable[Task], metric_suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> list[str]:
     """Return the names that `Evaluation.flat_metrics` gives for tasks, `"OD/mAP@0.5"` …, without evaluating anything."""
     return [_flat(task.token, name) for task in tasks for name in metric_suite(task, metric_suites).aggregate([], [])]

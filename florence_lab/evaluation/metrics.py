@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..argument_validation import validate_arguments, validate_fields
+from ..exceptions import ArgumentError, unknown_name
 from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
 from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
@@ -204,9 +205,17 @@ DEFAULT_METRICS: Mapping[ResultKind, Metric] = {
 """`Task.result` -> the suite of a task whose `metric` is None."""
 
 
+@validate_arguments
 def metric_suite(task: Task, suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> MetricSuite:
-    """Return the metrics of a task."""
-    return suites[task.metric or DEFAULT_METRICS[task.result]]
+    """Return the metrics of a task.
+
+    Raises:
+        ArgumentError: if they are not among the suites.
+    """
+    name = task.metric or DEFAULT_METRICS[task.result]
+    if name not in suites:
+        raise ArgumentError(unknown_name("metric", name, suites))
+    return suites[name]
 
 
 def _ratio(numerator: int, denominator: int) -> float:

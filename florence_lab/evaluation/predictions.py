@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -20,14 +20,12 @@ from ..data.datasets import load_examples
 from ..data.examples import Example, SceneReference
 from ..data.validation import RowValidator
 from ..exceptions import ArgumentError, DatasetError, ImageError, PromptError, shorten, summarize_error
+from ..inference.generation import EncodedImage
 from ..output_files import prepare_output_folder, write_bytes
+from ..predictor import Predictor
 from ..results import Result
 from ..tasks import split_query
 from .settings import describe_difference, describe_settings, read_settings, write_settings
-
-if TYPE_CHECKING:
-    from ..inference.generation import EncodedImage
-    from ..predictor import Predictor
 
 ANSWERS_FILE = "answers.jsonl"
 
@@ -71,6 +69,7 @@ class Prediction:
     image_digest: str = ""
 
     @classmethod
+    @validate_arguments
     def from_outcome(cls, example: Example, outcome: Outcome, score: float | None = None) -> Prediction:
         """Return the row of an example and its result or exception."""
         row = cls(
@@ -149,6 +148,7 @@ def image_digest(example: Example) -> str:
     return hashlib.sha256(data).hexdigest()[:16] if data else ""
 
 
+@validate_arguments
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read a file that `predict_dataset`, `Evaluation.save` or `florence-lab infer` wrote.
 
@@ -160,6 +160,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return [prediction for _, prediction in _read_lines(Path(path))]
 
 
+@validate_arguments
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
     """Append predictions to a JSON lines file, see `append_rows`."""
     append_rows(path, (prediction.to_json() for prediction in predictions))

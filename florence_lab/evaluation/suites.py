@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..argument_validation import validate_arguments
 from ..data.examples import Example, SceneReference
+from ..predictor import Predictor
 from ..results import Text
 from ..scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
-from ..tasks import TASKS, Metric
+from ..tasks import TASKS, Metric, get_task
 from ..template.prompts import build_prompt
 from .evaluator import Evaluation, evaluate
 from .metrics import METRIC_SUITES, MetricSuite, mean_suite
-
-if TYPE_CHECKING:
-    from ..predictor import Predictor
 
 DEFAULT_NUM_SCENES = 500
 
@@ -56,10 +54,11 @@ def evaluate_scenes(
     return evaluate(predictor, examples, batch_size, SCENE_METRIC_SUITES, **generate_kwargs)
 
 
+@validate_arguments
 def scene_examples(
     seeds: Iterable[int] = HELD_OUT_SEEDS[:DEFAULT_NUM_SCENES], tasks: Sequence[str] | None = None, size: int = 512
 ) -> Iterator[Example]:
-    """Yield one example of each task about each scene, with the same input each time.
+    """Return an iterator over one example of each task about each scene, with the same input each time.
 
     A task is left out for a scene that has no input for it, such as `<REGION_TO_OCR>` for a scene without text. Registered
     tasks for which scenes have no answer are left out.
@@ -69,10 +68,16 @@ def scene_examples(
         tasks: task tokens; by default all.
         size: width and height of the images in pixels.
     """
+    for task in tasks or ():
+        get_task(task)  # refuses an unknown one
+    return _examples(seeds, tasks or tuple(TASKS), size)
+
+
+def _examples(seeds: Iterable[int], tasks: Sequence[str], size: int) -> Iterator[Example]:
     for seed in seeds:
         scene = draw_scene(seed, size)
         rng = random.Random(seed)
-        for task in tasks or TASKS:
+        for task in tasks:
             for text in scene.sample_inputs(task, rng)[:1]:
                 prompt = build_prompt(task, text, scene.image.size)
                 target = scene.answer(task, text).raw

@@ -28,4 +28,4 @@ def explore(model_type: str | Path = "florence-2-nano", image: Any = None, task:
     from .panel import Explorer
     from .predictor_cache import shared_cache
 
-    return Explorer(str(model_type), image, task, shared_cache())
+    return Explorer(model_type, image, task, shared_cache())

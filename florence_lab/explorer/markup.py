@@ -27,6 +27,8 @@ _INSTANCE_HEADER = (
 )
 _TASK_HEADER = "<tr><th class='task'>task</th><th class='name'>answer</th></tr>"
 
+_TRUNCATED = "The answer is truncated: it reached the limit of its length. What follows is missing."
+
 StatusKind = Literal["busy", "done", "note", "error"]
 
 
@@ -70,6 +72,13 @@ def status_line(kind: StatusKind, text: str) -> str:
     return f'<div class="fl-line fl-{kind}">{escape(text)}</div>' if text else ""
 
 
+def truncation_notice(results: Sequence[Result]) -> str:
+    """Return a line that names the truncated answers; "" if there are none."""
+    tasks = [result.task for result in results if result.truncated]
+    names = f" ({', '.join(tasks)})" if len(results) > 1 else ""
+    return status_line("note", f"{_TRUNCATED}{names}") if tasks else ""
+
+
 def render_title(answer: Answer) -> str:
     """Return the name of the model, and the time of the image encoder and the decoder in seconds."""
     image = "cached" if answer.image_seconds is None else f"{answer.image_seconds:.2f} s"
@@ -91,7 +100,14 @@ def render_answer(answer: Answer, threshold: float = 0.0) -> str:
 
 
 def render_result(result: Result) -> str:
-    """Return a text, or a table with a row for each instance: label, score and bounding box in pixels."""
+    """Return a text, or a table with a row for each instance: label, score and bounding box in pixels.
+
+    A notice follows if the answer is truncated.
+    """
+    return _render_content(result) + truncation_notice([result])
+
+
+def _render_content(result: Result) -> str:
     if isinstance(result, Text):
         return f'<div class="fl-text">{escape(result.text)}</div>' if result.text else hint("The answer is empty.")
     assert isinstance(result, Instances)
@@ -110,7 +126,7 @@ def render_tasks(results: Sequence[Result]) -> str:
         f'<tr><td class="task">{escape(result.task)}</td><td class="name">{_summary(result)}</td></tr>'
         for result in results
     )
-    return _table(_TASK_HEADER, "".join(rows))
+    return _table(_TASK_HEADER, "".join(rows)) + truncation_notice(results)
 
 
 def _table(header: str, body: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ipywidgets import HTML, Box, Button, Checkbox, Dropdown, GridBox, HBox, Layout, Text, VBox, Widget
 
+from ..argument_validation import validate_value
 from ..loading.registry import available_models
 from ..predictor import Predictor
 from ..tasks import get_task
@@ -47,7 +48,7 @@ class Explorer(VBox):
         status, note: lines about the run, and about the models.
     """
 
-    def __init__(self, model_name: str, image: Any, task: str, cache: PredictorCache) -> None:
+    def __init__(self, model_name: str | Path, image: Any, task: str, cache: PredictorCache) -> None:
         """Create a panel.
 
         Args:
@@ -56,6 +57,7 @@ class Explorer(VBox):
         """
         self._cache = cache
         self._worker = Worker(self._show_busy, self._show_error)
+        given_name, model_name = model_name, str(model_name) if isinstance(model_name, (str, Path)) else ""  # type: ignore[redundant-expr]  # an error is shown in the panel, not raised
         self.history: list[list[Answer]] = []
         self.views = [AnswerView(self._show_error), AnswerView(self._show_error)]
         super().__init__(layout=Layout(**_WIDE))
@@ -73,7 +75,7 @@ class Explorer(VBox):
         )
         columns = Box([side, main], layout=Layout(display="flex", flex_flow="row wrap", grid_gap="18px", **_WIDE))
         self.children = [HTML(markup.style_sheet(), layout=Layout(display="none")), columns]
-        self._set_up(image, task)
+        self._set_up(given_name, image, task)
 
     @property
     def is_busy(self) -> bool:
@@ -122,7 +124,7 @@ class Explorer(VBox):
         self.history_heading = HTML(markup.heading("History"), layout=Layout(display="none"))
         return [self.status, self.note, self.answers, self.history_heading, self.history_buttons]
 
-    def _set_up(self, image: Any, task: str) -> None:
+    def _set_up(self, model_name: str | Path, image: Any, task: str) -> None:
         """Set the panel to the arguments of `explore`; an error in them becomes the status line."""
         self._on_task()
         self._on_compare()
@@ -131,6 +133,7 @@ class Explorer(VBox):
         elif image is not None:
             self.image_chooser.select_object(image, "the given image")
         try:
+            validate_value("model_type", model_name, str | Path)
             self.task.value = get_task(task).token
         except ValueError as error:
             self._show_error(error)

@@ -63,7 +63,8 @@ def _answer_stream(
     is_complete = False
     while not is_complete:
         start = time.perf_counter()
-        result = next(stream, None)
+        with capture_warnings():  # the view shows a notice about a truncated answer
+            result = next(stream, None)
         seconds += time.perf_counter() - start  # without the time to draw the answer
         is_complete = result is None
         results = results if result is None else [result]
@@ -75,5 +76,6 @@ def _answer_together(
 ) -> Iterator[Answer]:
     yield Answer(question, model_name, image_seconds, 0.0, False, [])
     start = time.perf_counter()
-    results = predictor.predict_tasks(question.image.encoded[predictor], question.tokens, num_beams=1)
+    with capture_warnings():
+        results = predictor.predict_tasks(question.image.encoded[predictor], question.tokens, num_beams=1)
     yield Answer(question, model_name, image_seconds, time.perf_counter() - start, True, results)

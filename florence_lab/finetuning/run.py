@@ -20,6 +20,7 @@ from transformers import (
     set_seed,
 )
 
+from ..argument_validation import validate_arguments
 from ..data.datasets import check_datasets, check_disjoint_scenes, load_examples, parse_datasets
 from ..data.examples import Example
 from ..data.rows import RowError
@@ -43,6 +44,7 @@ from .run_directory import BAD_ROWS_FILE, RunDirectory, is_resumed, runs_folder
 from .trainer import Florence2Trainer, RunLogger, describe_resumption
 
 
+@validate_arguments
 def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None = None) -> Path:
     """Fine-tune a model, or resume a run. A finished run that is resumed stays as it is.
 

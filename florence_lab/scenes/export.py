@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..argument_validation import validate_arguments
 from ..output_files import replace_file, write_text
 from ..tasks import TASKS, get_task
 from .layout import CATEGORIES
@@ -16,6 +17,7 @@ from .scene import Scene, check_size, draw_scene
 from .types import SceneObject
 
 
+@validate_arguments
 def write_dataset(
     folder: str | Path,
     seeds: Sequence[int],

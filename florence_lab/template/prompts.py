@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from ..argument_validation import validate_text
+from ..argument_validation import validate_arguments, validate_fields, validate_text
 from ..exceptions import ArgumentError, PromptError, shorten, warn
 from ..tasks import Task, get_task, split_query
 from .locations import (
@@ -43,7 +43,11 @@ class Prompt:
     text: str
     prompt: str
 
+    def __post_init__(self) -> None:
+        validate_fields(self)
+
     @classmethod
+    @validate_arguments
     def from_task(cls, task: str | Task, text: str = "") -> Prompt:
         """Fill the text into the prompt of a task, without validation."""
         task = task if isinstance(task, Task) else get_task(task)
@@ -79,7 +83,7 @@ def build_prompt(
     """
     if not isinstance(query, str):
         raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
-    if region_format not in REGION_FORMATS:
+    if not isinstance(region_format, str) or region_format not in REGION_FORMATS:  # type: ignore[redundant-expr]  # an array has no truth value
         raise PromptError(f"region_format must be one of {', '.join(REGION_FORMATS)}, got {shorten(region_format)}")
     _check_characters(query)
     try:

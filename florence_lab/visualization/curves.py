@@ -8,17 +8,19 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..argument_validation import Range, validate_arguments
 from ..exceptions import ArgumentError
 
 _DPI = 100
 
 
+@validate_arguments
 def read_training_log(path: str | Path) -> list[dict[str, Any]]:
     """Read the `log.jsonl` of a run: one dict with `step`, `loss` and more for each logged step, in order.
 
@@ -63,6 +65,7 @@ def shipped_training_log() -> Path:
     return Path(str(resources.files("florence_lab") / "assets" / "pretraining.jsonl"))
 
 
+@validate_arguments
 def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
     """Plot the loss over the steps, raw and smoothed, and the learning rate on a second axis.
 
@@ -90,6 +93,7 @@ def plot_loss(log: Sequence[dict[str, Any]], ax: Axes) -> None:
         lr_ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
+@validate_arguments
 def plot_run(log: str | Path, folder: str | Path) -> None:
     """Plot a fine-tuning run: `loss.png`, and `metrics.png` if the log has metrics.
 
@@ -152,13 +156,15 @@ class LiveLossPlot:
         >>> live.show()
     """
 
-    def __init__(self, every: float = 2.0) -> None:
+    @validate_arguments
+    def __init__(self, every: Annotated[float, Range(0)] = 2.0) -> None:
         self.every = every
         self.lines: list[dict[str, Any]] = []
         self._last_update = float("-inf")
         self._image: bytes | None = None
         self._handles: list[Any] = []
 
+    @validate_arguments
     def __call__(self, line: dict[str, Any]) -> None:
         """Append a line of the log, and update the display if the last update is long enough ago."""
         self.lines.append(line)

@@ -1,5 +1,6 @@
 """The HTML of the panel: what it shows, and that it escapes all text."""
 
+import dataclasses
 import re
 from html import unescape
 
@@ -82,3 +83,10 @@ def test_the_style_sheet_has_a_thumbnail_of_each_sample():
 
     css = markup.style_sheet()
     assert all(f".fl-sample-{name} {{ background-image: url(data:image/jpeg;base64," in css for name in SAMPLES)
+
+
+def test_a_truncated_answer_has_a_notice(boxes):
+    truncated = dataclasses.replace(boxes, truncated=True)
+    assert "truncated" not in markup.render_result(boxes)
+    assert "The answer is truncated" in strip_tags(markup.render_result(truncated))
+    assert "(<OD>)" in strip_tags(markup.render_tasks([boxes, truncated]))

@@ -11,6 +11,7 @@ from PIL import Image
 from support import PHOTO, UNREACHABLE
 
 import florence_lab
+from florence_lab.explorer import explore
 from florence_lab.explorer import panel as panel_module
 from florence_lab.explorer.panel import Explorer
 from florence_lab.explorer.predictor_cache import PredictorCache
@@ -269,7 +270,7 @@ def test_explore_takes_any_image(kind, wait_until):
         ({"image": "nowhere.png"}, "nowhere.png does not exist"),
         ({"image": 3}, "int"),
         ({"task": "<ODD>"}, "did you mean '<OD>'"),
-        ({"task": 3}, "int"),
+        ({"task": 3}, "name must be a string, got 3"),
     ],
 )
 def test_explore_shows_an_error_in_its_arguments(arguments, message, wait_until):
@@ -359,3 +360,8 @@ def test_stop_without_a_run_does_nothing(panel):
     assert panel.stop.disabled
     panel.stop.click()
     assert not panel.status.value
+
+
+@pytest.mark.parametrize("model_type", [5, None, b"x", ["florence-2-nano"]])
+def test_a_model_that_is_no_name_is_an_error_in_the_panel(model_type):
+    assert "model_type must be a string or a path" in explore(model_type).status.value

@@ -62,3 +62,37 @@ def test_the_same_image_keeps_its_region():
     picker.region = (20, 10, 150, 60)
     picker.show(image)
     assert picker.region == (20, 10, 150, 60)
+
+
+@pytest.mark.parametrize(
+    ("units", "numbers"),
+    [
+        ("xyxy", (20, 10, 150, 60)),
+        ("xywh", (20, 10, 130, 50)),
+        ("norm_1", (0.1, 0.125, 0.75, 0.75)),
+        ("norm_1000", (100, 125, 750, 750)),
+    ],
+)
+def test_the_numbers_are_in_the_units_of_the_menu(picker, units, numbers):
+    picker.region = (20, 10, 150, 60)
+    picker.units.value = units
+    assert [field.value for field in picker.fields.values()] == pytest.approx(numbers)
+    assert picker.region == (20, 10, 150, 60)
+    for field, number in zip(picker.fields.values(), numbers, strict=True):
+        field.value = number / 2
+    picker.units.value = "xyxy"
+    assert picker.region == pytest.approx((10, 5, 75, 30))
+
+
+def test_numbers_in_units_are_clipped_to_the_image(picker):
+    picker.units.value = "norm_1"
+    for field in picker.fields.values():
+        field.value = 5
+    assert picker.region == (200, 80, 200, 80)
+
+
+def test_a_dragged_region_is_shown_in_the_units_of_the_menu(picker):
+    picker.units.value = "norm_1000"
+    drag(picker, (20, 10), (150, 60))
+    numbers = [field.value for field in picker.fields.values()]
+    assert numbers == pytest.approx([100, 125, 750, 750], abs=30)

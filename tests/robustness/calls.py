@@ -32,7 +32,9 @@ PLAIN_ERRORS = (ValueError, TypeError, IndexError, KeyError, FileNotFoundError, 
 """Exceptions of Python that a `raise` line of the package may use."""
 
 TIME_LIMIT = 30.0
-"""Seconds that a call may take."""
+"""Seconds of computation that a call may take. On an idle machine a call is at most this long."""
+
+_WAITING_FACTOR = 5  # a call that computes nothing may take this much longer: the machine may be busy otherwise
 
 MAX_ITEMS = 3
 """Items that are taken from an iterator."""
@@ -259,13 +261,19 @@ def _time_limit(seconds: float) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise CallTimeout(f"took over {seconds:g} s")
 
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again each second, if a C function discards the exception
+    timers = {
+        signal.SIGPROF: (signal.ITIMER_PROF, seconds),
+        signal.SIGALRM: (signal.ITIMER_REAL, _WAITING_FACTOR * seconds),
+    }
+    previous = {number: signal.signal(number, stop) for number in timers}
+    for timer, limit in timers.values():
+        signal.setitimer(timer, limit, 1)  # again each second, if a C function discards the exception
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, previous[number])
 
 
 @contextlib.contextmanager

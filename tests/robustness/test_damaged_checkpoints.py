@@ -31,7 +31,6 @@ def sources(tmp_path_factory):
     transformers = Path(shutil.copytree(MODELS["florence-2-nano"].path, folder / "transformers"))
     found = {"published": published, "transformers": transformers}
     for label, base in list(found.items()):
-        edit_json(base / "generation_config.json", max_length=12)
         model, _ = load_checkpoint(base)
         adapter = folder / f"adapter of {label}"
         get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(adapter)

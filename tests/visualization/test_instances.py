@@ -38,7 +38,7 @@ def test_an_empty_label_is_replaced_by_the_phrase():
 
 
 def test_labels_are_printable():
-    result = parse(BOXES).with_labels("a\nb\ud800")
+    result = parse(BOXES).with_labels("a\nb\x07")
     assert drawable_instances(result)[0].label == "a b\u25a1"
 
 
