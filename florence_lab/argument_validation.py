@@ -319,7 +319,8 @@ def _to_path(name: str, value: str | os.PathLike) -> Path:
 
 def _check_range(name: str, number: float, limits: Range) -> float:
     if number not in limits:
-        raise ArgumentError(f"{name} must be {limits}, got {shorten(number)}")
+        expected = limits if isinstance(number, int) or math.isfinite(number) else Range()
+        raise ArgumentError(f"{name} must be {expected}, got {shorten(number)}")
     return number
 
 

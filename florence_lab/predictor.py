@@ -26,7 +26,7 @@ from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .inference.prefetching import SourceFailure, prefetch_map, unequal_numbers, zip_texts
 from .loading.adapters import load_model
 from .loading.hub import resolve
-from .loading.library import save_model
+from .loading.saving import save_model
 from .results import Instances, Result, Text
 from .sources import list_sources
 from .template.locations import Region, RegionFormat

@@ -43,7 +43,7 @@ INVALID = [
     ("batch_size", None, int, "batch_size must be a whole number, got None"),
     ("batch_size", 10**400, int, "batch_size must be at least 1"),
     ("temperature", 0.0, float, "temperature must be greater than 0, got 0.0"),
-    ("temperature", math.nan, float, "temperature must be greater than 0, got nan"),
+    ("temperature", math.nan, float, "temperature must be finite, got nan"),
     ("anything", math.inf, float, "anything must be finite, got inf"),
     ("anything", 10**400, float, "anything must be finite, got inf"),
     ("top_p", 1.5, float, "top_p must be greater than 0 and at most 1, got 1.5"),
@@ -113,7 +113,7 @@ def test_fields_of_a_frozen_dataclass():
             validate_fields(self)
 
     assert Options(1, ["a"]) == Options(1.0, ("a",))
-    with pytest.raises(ArgumentError, match="learning_rate must be greater than 0, got inf"):
+    with pytest.raises(ArgumentError, match="learning_rate must be finite, got inf"):
         Options(math.inf)
 
 

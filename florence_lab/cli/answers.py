@@ -81,13 +81,15 @@ def free_caption_path(source: NamedSource) -> Path:
     """Return the path of the caption file of an image.
 
     Raises:
-        ImageError: if the source is not a file, or if there is such a file.
+        ImageError: if the source is not a file, if there is a caption file, or if the folder cannot be written to.
     """
     if not isinstance(source.image, os.PathLike):
         raise ImageError(f"{source.name} is not an image file, beside which a caption file could be written")
     path = Path(source.image).with_suffix(".txt")
     if path.exists():
         raise ImageError(f"{source.name}: {path.name} exists already; remove it to write a new caption")
+    if not os.access(path.parent, os.W_OK):
+        raise ImageError(f"{source.name}: no caption file can be written into this folder")
     return path
 
 

@@ -61,9 +61,9 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
+    prepare_output_folder("--out", arguments.out)
     from .demo import run_demo
 
-    prepare_output_folder("--out", arguments.out)
     run_demo(load_predictor(arguments), arguments.out)
 
 
@@ -151,7 +151,7 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         prepare_output_folder("--out", arguments.out)
         return load_predictor(arguments)
 
-    tasks = [get_task(name).token for name in arguments.tasks or ()] or None
+    tasks = list(dict.fromkeys(get_task(name).token for name in arguments.tasks or ())) or None
     evaluation = evaluate_dataset(
         load,
         arguments.dataset,

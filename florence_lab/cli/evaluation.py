@@ -36,7 +36,10 @@ def evaluate_dataset(
     check_datasets([spec])
     predictor = load()
     if spec.kind == "scenes":
-        return evaluate_scenes(predictor, ScenesReader(spec).seeds, tasks, batch_size, **generate_kwargs)
+        evaluation = evaluate_scenes(predictor, ScenesReader(spec).seeds, tasks, batch_size, **generate_kwargs)
+        if not evaluation.examples and not evaluation.errors:
+            raise DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")
+        return evaluation
     validator = RowValidator.for_model(predictor.model, predictor.processor)
     examples = load_examples([spec], validator).require_valid()
     selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]

@@ -97,8 +97,8 @@ def describe_difference(recorded: Mapping[str, Any], current: Mapping[str, Any])
     before, now = _flatten(recorded), _flatten(current)
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
-        if old == new or name == _NAME:
-            continue
+        if old == new or name == _NAME or (name == "weights" and before.get("dtype") != now.get("dtype")):
+            continue  # the digest depends on the dtype
         if name == "weights":
             old, new = f"{before.get(_NAME)} ({old})", f"{now.get(_NAME)} ({new})"
             name = _NAME

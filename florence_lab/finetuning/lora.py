@@ -15,7 +15,8 @@ from ..argument_validation import validate_arguments
 from ..exceptions import ArgumentError, CheckpointError, shorten, unknown_name, warn
 from ..inference.davit import image_encoder_modules
 from ..loading.adapters import load_adapter, read_adapter_config
-from ..loading.library import save_model, suppress_library_output
+from ..loading.library import suppress_library_output
+from ..loading.saving import merge_layers, save_model
 from ..output_files import prepare_output_folder
 from .arguments import SftArguments
 
@@ -212,7 +213,7 @@ def merge_lora(
     read_adapter_config(checkpoint)
     folder = prepare_output_folder("out", out or checkpoint.with_name(f"{checkpoint.name}-merged"))
     adapted, processor = load_adapter(checkpoint, hub=hub, base=base)
-    model = adapted.merge_and_unload()
+    model = merge_layers(adapted.get_base_model())
     model.config.trained_on = None  # the adapter may cover another domain than the base model
     save_model(model, processor, folder)
     return folder

@@ -89,6 +89,12 @@ class Florence2Trainer(Seq2SeqTrainer):
                         bar.close()
             raise
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Create the schedule of the learning rate. A warm-up of less than a step is left out: its step would train nothing."""
+        if num_training_steps * self.args.warmup_steps < 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute loss and gradients of a micro-batch.
 

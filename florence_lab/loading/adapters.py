@@ -19,7 +19,7 @@ from .checks import check_adapter_config
 from .files import read_json
 from .hub import resolve
 from .library import LIBRARY_LOCK, suppress_library_output
-from .published import TIED_EMBEDDINGS
+from .published import VOCABULARY_MODULES
 from .weights import (
     MISMATCHED_SHAPES,
     MISSING_KEYS,
@@ -40,11 +40,6 @@ _ADAPTER_FILES = (ADAPTER_WEIGHTS, "adapter_model.bin")
 _NO_PLACE = "contains weights that find no place in Florence-2:"
 
 _BASE_HINT = "name its base model with base= (on the command line --model_id_or_path)"
-
-_VOCABULARY_MODULES = {name.removesuffix(".weight") for name in TIED_EMBEDDINGS} | {
-    "lm_head",
-    "model.language_model.shared",
-}
 
 # Part of a tensor's name -> the axis of the vocabulary
 _VOCABULARY_AXES = {"": 0, "base_layer.weight": 0, "lora_B.weight": 0, "lora_B.bias": 0, "lora_embedding_A": 1}
@@ -254,7 +249,7 @@ def _fit(model: nn.Module, folder: Path, key: AdapterKey, tensor: torch.Tensor, 
         return tensor
     module = key.module if key.part else key.module.rpartition(".")[0]
     rows = model.state_dict()["lm_head.weight"].shape[0]
-    if module in _VOCABULARY_MODULES:
+    if module in VOCABULARY_MODULES:
         axis = _VOCABULARY_AXES.get(key.part)
         if axis is not None and tensor.shape[axis] == rows - 1:  # without a row for <image>
             return pad(tensor, (0, 0, 0, 1) if axis == 0 and tensor.ndim == 2 else (0, 1))

@@ -99,7 +99,7 @@ def _load(
     weights = find_weight_files(folder)
     settings = read_settings(folder)
     check_config(folder / "config.json", stored)
-    check_tokenizer_settings(folder / "tokenizer_config.json", settings.get("tokenizer_config.json", {}))
+    check_tokenizer_settings(folder, settings)
     tensors = describe_weights(weights)
     check_stored_types(folder, tensors)
 
@@ -127,7 +127,6 @@ def _load(
         if is_published
         else _load_transformers(folder, config, dtype)
     )
-    check_finite(folder, model.named_parameters())
     model.generation_config = generation_config
     return model.eval(), processor
 
@@ -154,4 +153,5 @@ def _load_transformers(folder: Path, config: Florence2Config, dtype: torch.dtype
     check_names(folder, MISSING_KEYS, report["missing_keys"])
     check_names(folder, UNEXPECTED_KEYS, report["unexpected_keys"])
     check_names(folder, MISMATCHED_SHAPES, [row[0] for row in report["mismatched_keys"]])
+    check_finite(folder, model.named_parameters())
     return cast(Florence2ForConditionalGeneration, model)

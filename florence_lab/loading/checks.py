@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -20,8 +21,15 @@ _LAYERS = Annotated[int, Range(1, 1000)]
 _SIDE = Annotated[int, Range(1, 16_384)]
 _PROBABILITY = Annotated[float, Range(0, 1)]
 _POSITIVE = Annotated[float, Range(0, is_open=True)]
+_MEAN = Annotated[float, Range(-255, 255)]  # of pixel values that may not be rescaled
+_STD = Annotated[float, Range(0, 255, is_open=True)]
 _TOKEN = Annotated[int, Range(0, 2**31)]
 _TOKENS = _TOKEN | list[_TOKEN] | None
+
+_TOKEN_IDS: Fields = {
+    **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"), _TOKEN | None),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), _TOKENS),
+}
 
 _VISION_FIELDS: Fields = {
     **dict.fromkeys(("depths", "patch_size", "patch_stride", "num_heads", "num_groups"), list[_LAYERS]),
@@ -52,12 +60,11 @@ _TEXT_FIELDS: Fields = {
     "scale_embedding": bool,
     "activation_function": str,
     "tie_word_embeddings": bool,
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
-    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), _TOKENS),
+    **_TOKEN_IDS,
 }
 
 _CONFIG_FIELDS: Fields = {
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
+    **_TOKEN_IDS,
     "image_token_id": _TOKEN,
     "tie_word_embeddings": bool,
     "trained_on": str | None,
@@ -75,9 +82,9 @@ _IMAGE_FIELDS: Fields = {
     "crop_size": dict | _SIDE | None,
     "resample": Literal[0, 1, 2, 3, 4, 5],
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_center_crop"), bool),
-    "rescale_factor": _POSITIVE,
-    "image_mean": tuple[float, float, float],
-    "image_std": tuple[_POSITIVE, _POSITIVE, _POSITIVE],
+    "rescale_factor": Annotated[float, Range(0, 1, is_open=True)],
+    "image_mean": tuple[_MEAN, _MEAN, _MEAN],
+    "image_std": tuple[_STD, _STD, _STD],
     "image_seq_length": _SIZE,
 }
 
@@ -90,8 +97,7 @@ _GENERATION_FIELDS: Fields = {
     "length_penalty": Annotated[float, Range(-1000, 1000)] | None,
     "early_stopping": bool | Literal["never"] | None,
     **dict.fromkeys(("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values"), bool | None),
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), _TOKENS),
-    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), _TOKENS),
+    **_TOKEN_IDS,
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), list[_TOKEN] | None),
     "bad_words_ids": list[list[_TOKEN]] | None,
     # what predictions do not support, apart from the value without an effect
@@ -137,11 +143,6 @@ _LORA_FIELDS: Fields = {
 
 # Fields that have one value per stage of the image encoder.
 _STAGE_FIELDS = "embed_dim dim_embed patch_size patch_stride patch_padding patch_prenorm num_heads num_groups".split()
-
-_TOKEN_ID_FIELDS = (
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"),
-    *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
-)
 
 
 def check_fields(path: Path, values: Mapping[str, Any], fields: Fields, part: str = "") -> None:
@@ -278,8 +279,10 @@ def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_siz
         CheckpointError: for a value of another type, out of its range, or not supported.
     """
     check_fields(path, settings, _GENERATION_FIELDS, part)
-    for name in _TOKEN_ID_FIELDS:
+    for name in (*_TOKEN_IDS, "suppress_tokens", "begin_suppress_tokens"):
         value = settings.get(name)
+        if value == [] and name in _TOKEN_IDS:
+            raise CheckpointError(f"{path} is invalid: {part}{name} must not be an empty list")
         for token_id in value if isinstance(value, list) else [value]:
             if token_id is not None and token_id >= vocab_size:
                 raise CheckpointError(
@@ -287,13 +290,18 @@ def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_siz
                 )
 
 
-def check_tokenizer_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check a `tokenizer_config.json`.
+def check_tokenizer_settings(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the `tokenizer_config.json` of a folder.
+
+    Args:
+        folder: the folder.
+        settings: the contents of its files, see `read_settings`.
 
     Raises:
         CheckpointError: for a value of another type, or a special token that is null.
     """
-    check_fields(path, settings, _TOKENIZER_FIELDS)
+    name = "tokenizer_config.json"
+    check_fields(folder / name, settings.get(name, {}), _TOKENIZER_FIELDS)
 
 
 def check_adapter_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -328,14 +336,25 @@ def quantized_error(folder: Path, stored: Any = None, names: Any = ()) -> Checkp
         names: otherwise, names of quantized weights.
     """
     fields = stored if isinstance(stored, dict) else {}
-    method = fields.get("quant_method") or fields.get("quant_type") or fields.get("quant_algo") or "an unknown method"
-    flags = (("load_in_4bit", 4), ("load_in_8bit", 8), ("_load_in_4bit", 4), ("_load_in_8bit", 8))
-    bits: Any = fields.get("bits") or next((bits for flag, bits in flags if fields.get(flag)), None)
-    if bits is None and "fp8" in str(method).lower():
-        bits = 8
+    method = fields.get("quant_method") or fields.get("quant_algo") or "an unknown method"
+    bits = _find_bits(fields)
     found = f" (weights such as {', '.join(sorted(names)[:2])})" if names else ""
     return CheckpointError(
         f"{folder} is quantized with {shorten(method) if not isinstance(method, str) else method[:60]}"
         f"{f', {shorten(bits)} bits' if bits else ''}{found}; quantized weights cannot be loaded. Use the checkpoint that was not "
         "quantized, or dequantize this one with the tool that made it"
     )
+
+
+def _find_bits(fields: Mapping[str, Any], depth: int = 3) -> Any:
+    """The number of bits in the description of a quantization, which each method writes in its own way."""
+    for name, value in fields.items():
+        match = re.fullmatch(r"_?load_in_(\d)bit", name)
+        if match and value is True:
+            return int(match[1])
+        if name in ("bits", "num_bits", "w_bit", "nbits") and isinstance(value, int):
+            return value
+        if name.startswith("quant_") and (match := re.search(r"(?:int|fp|float)(\d+)", str(value))):
+            return int(match[1])
+    nested = (value for value in fields.values() if isinstance(value, dict) and depth)
+    return next(filter(None, (_find_bits(value, depth - 1) for value in nested)), None)

@@ -24,7 +24,15 @@ from .published import (
     VISION_FIELDS,
     published_name,
 )
-from .weights import MISMATCHED_SHAPES, MISSING_KEYS, UNEXPECTED_KEYS, check_names, iter_weights
+from .weights import (
+    INVALID_VALUES,
+    MISMATCHED_SHAPES,
+    MISSING_KEYS,
+    UNEXPECTED_KEYS,
+    check_names,
+    is_finite,
+    iter_weights,
+)
 
 # Without these no answer can be generated.
 _COMPLETE_FIELDS = {"decoder_start_token_id", "eos_token_id", "pad_token_id"}
@@ -127,15 +135,22 @@ def _convert_state(
     wanted = {published_name(name): name for name in shapes}
     missing_rows = shapes[TIED_EMBEDDINGS[0]][0] - vocab_size
     state: dict[str, torch.Tensor] = {}
-    unexpected = []
+    unexpected, invalid = [], []
     for name, tensor in iter_weights(weights):
         if name in EMBEDDINGS:
-            if EMBEDDINGS[0] not in state or name == EMBEDDINGS[0]:
-                state[EMBEDDINGS[0]] = pad(tensor.to(dtype), (0, 0, 0, missing_rows))  # always a copy
+            if EMBEDDINGS[0] in state and name != EMBEDDINGS[0]:
+                continue
+            key, copied = EMBEDDINGS[0], pad(tensor.to(dtype), (0, 0, 0, missing_rows))  # always a copy
         elif name in wanted:
-            state[name] = tensor.to(dtype, copy=True)
-        elif name != LOGITS_BIAS or tensor.any():  # zeros in the published models; transformers has none
-            unexpected.append(name)
+            key, copied = name, tensor.to(dtype, copy=True)
+        else:
+            if name != LOGITS_BIAS or tensor.any():  # zeros in the published models; transformers has none
+                unexpected.append(name)
+            continue
+        state[key] = copied
+        if not is_finite(copied):  # checked now, while it is in the processor's cache
+            invalid.append(name)
+    check_names(folder, INVALID_VALUES, invalid)
     check_names(folder, UNEXPECTED_KEYS, unexpected)
     check_names(folder, MISSING_KEYS, [n for n in wanted if n not in state and n not in EMBEDDINGS[1:]])
 

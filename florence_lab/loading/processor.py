@@ -111,6 +111,8 @@ def load_processor(folder: Path, config: Mapping[str, Any], source: Path | None 
             f"processor_config.json{'' if source else _HINT}"
         )
     image_path, settings = found
+    if tokenizer_folder != folder:
+        check_tokenizer_settings(tokenizer_folder, read_settings(tokenizer_folder))
     check_image_settings(image_path, settings)
     processor = Florence2Processor(
         # Pillow resizes as the published code does; transformers' default backend differs slightly
@@ -185,8 +187,6 @@ def _check_splitting(folder: Path, tokenizer: Any) -> None:
 
 
 def _load_tokenizer(folder: Path) -> BartTokenizer:
-    stored = read_settings(folder)
-    check_tokenizer_settings(folder / "tokenizer_config.json", stored.get("tokenizer_config.json", {}))
     try:
         tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
         add_florence_tokens(tokenizer)

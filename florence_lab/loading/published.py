@@ -43,6 +43,12 @@ TIED_EMBEDDINGS = (
     "model.language_model.decoder.embed_tokens.weight",
 )
 
+VOCABULARY_MODULES = {name.removesuffix(".weight") for name in TIED_EMBEDDINGS} | {
+    "lm_head",
+    "model.language_model.shared",
+}
+"""transformers' names of the modules that share the token embeddings."""
+
 LOGITS_BIAS = "language_model.final_logits_bias"
 
 # Fields for which the published code supports other values, but transformers' Florence-2 does not.

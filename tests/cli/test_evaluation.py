@@ -41,6 +41,13 @@ def test_tasks_without_an_example_are_an_error(rows, small):
         evaluate_dataset(lambda: small, str(rows), ["<OD>"])
 
 
+def test_scenes_without_an_example_are_an_error_and_replace_no_earlier_result(tmp_path, capsys):
+    (tmp_path / "answers.jsonl").write_text("earlier")
+    assert main(["eval", "--dataset", "scenes:1", "--tasks", "REGION_TO_OCR", "--out", str(tmp_path)]) == 2
+    assert "scenes:1 has no example of <REGION_TO_OCR>" in capsys.readouterr().err
+    assert (tmp_path / "answers.jsonl").read_text() == "earlier"
+
+
 def test_scenes_are_evaluated_with_the_metrics_that_know_them(small):
     evaluation = evaluate_dataset(lambda: small, "scenes:2", ["<CAPTION>"], max_new_tokens=4)
     assert len(evaluation.examples) == 2

@@ -107,6 +107,12 @@ def test_a_damaged_adapter_is_refused(lora_run, tmp_path):
 # ---------------------------------------------------------------------- what is trained
 
 
+def test_a_run_of_a_single_step_trains(arguments):
+    """Warm-up starts at a learning rate of 0, so that the only step must not be a part of it."""
+    trained = weights_of(sft(arguments(max_steps=1, eval_steps=1)))
+    assert any(tensor.any() for name, tensor in trained.items() if "lora_B" in name)  # zeros before training
+
+
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_full_fine_tuning_changes_all_weights_but_a_frozen_image_encoder(arguments, checkpoint, is_frozen):
     trained = sft(arguments(sft_type="full", freeze_vision=is_frozen, gradient_checkpointing=not is_frozen))

@@ -296,7 +296,7 @@ def test_early_stopping_is_switched_off_without_beams(small):
         ({"max_length": 1}, r"^max_length must be at least 2, got 1$"),
         ({"do_sample": "false"}, r"^do_sample must be True or False, got 'false'$"),
         ({"temperature": 0}, r"^temperature must be greater than 0, got 0.0$"),
-        ({"temperature": math.inf}, r"^temperature must be greater than 0, got inf$"),
+        ({"temperature": math.inf}, r"^temperature must be finite, got inf$"),
         ({"top_p": 2}, r"^top_p must be greater than 0 and at most 1, got 2.0$"),
         ({"top_k": -1}, r"^top_k must be at least 0, got -1$"),
         ({"early_stopping": "x"}, r"^early_stopping must be True or False or one of 'never', got 'x'$"),

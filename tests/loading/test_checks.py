@@ -97,6 +97,10 @@ def shards(*contents):
     return change
 
 
+def quantized(**settings):
+    return lambda folder: edit_json(folder / "config.json", quantization_config=settings)
+
+
 def size(side, tokens, **others):
     return images(size={"height": side, "width": side}, image_seq_length=tokens, **others)
 
@@ -171,15 +175,20 @@ WRONG = {
     "dropout as NaN": (config("text_config", dropout=float("nan")), "dropout must be .*got nan"),
     "projection": (config("vision_config", projection_dim=64), "projection_dim in config.json is 64"),
     # quantized checkpoints
-    "bitsandbytes": (
-        lambda f: edit_json(f / "config.json", quantization_config=BITS_AND_BYTES),
-        "bitsandbytes, 4 bits.*not quantized",
-    ),
-    "gptq": (
-        lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 3}),
-        "gptq, 3 bits",
-    ),
-    "fp8": (lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "fp8"}), "fp8, 8 bits"),
+    **{
+        f"quantized with {message}": (quantized(**settings), f"is quantized with {message}; .*not quantized")
+        for message, settings in {
+            "bitsandbytes, 4 bits": BITS_AND_BYTES,
+            "gptq, 3 bits": {"quant_method": "gptq", "bits": 3},
+            "awq, 4 bits": {"quant_method": "awq", "w_bit": 4},
+            "fp8, 8 bits": {"quant_method": "fp8"},
+            "torchao, 4 bits": {"quant_method": "torchao", "quant_type": {"default": "int4_weight_only"}},
+            "compressed-tensors, 8 bits": {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 8}}},
+            },
+        }.items()
+    },
     "unknown method": (lambda f: edit_json(f / "config.json", quantization_config=[1]), "an unknown method"),
     "quantized weights": (
         weights(lambda s, name: s.update({f"{name}.absmax": torch.ones(3)})),
@@ -253,6 +262,10 @@ WRONG = {
         for name in ("config.json", "generation_config.json")
     },
     "tokenizer nested": (deep("tokenizer.json"), "tokenizer.json is not valid JSON: it is nested"),
+    "index nested": (
+        lambda f: (f / "model.safetensors").unlink() or deep("model.safetensors.index.json")(f),
+        "index.json is not valid JSON: it is nested",
+    ),
     "folder in place of the config": (folder_at("config.json"), "has no config.json"),
     "folder in place of the weights": (folder_at("model.safetensors"), "has no weights"),
     "folder in place of the tokenizer's settings": (

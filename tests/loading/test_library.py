@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from florence_lab import load
 from florence_lab.exceptions import CheckpointError
 from florence_lab.loading.adapters import load_model
-from florence_lab.loading.library import save_model
 from florence_lab.loading.registry import MODELS
+from florence_lab.loading.saving import save_model
 
 
 @pytest.fixture

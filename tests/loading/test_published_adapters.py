@@ -13,6 +13,7 @@ from florence_lab import CheckpointError
 from florence_lab.exceptions import ArgumentError, HubError
 from florence_lab.loading.adapters import load_model
 from florence_lab.loading.checkpoint import load_checkpoint
+from florence_lab.loading.saving import save_model
 
 RANK, ALPHA = 2, 6
 VISION = "vision_tower.blocks"
@@ -374,3 +375,25 @@ def test_adapters_of_adapters_are_refused(tmp_path):
 def test_a_base_for_a_checkpoint_is_refused():
     with pytest.raises(ArgumentError, match="is not one"):
         load_model(TINY, base="florence-2-nano")
+
+
+def test_a_model_with_an_adapter_is_saved_merged(tmp_path):
+    names, target_modules = LAYERS["window attention"]
+    adapter, _ = write_lora(tmp_path, names, target_modules, modules_to_save=["image_proj_norm"])
+    path = adapter / "adapter_model.safetensors"
+    norm = {f"base_model.model.image_proj_norm.{part}": torch.rand(32) for part in ("weight", "bias")}
+    save_file(load_file(path) | norm, path)
+    model, processor = load_model(adapter, torch.float64)
+    save_model(model, processor, tmp_path / "saved")
+    torch.testing.assert_close(
+        logits(load_model(tmp_path / "saved", torch.float64)[0]), logits(model), atol=1e-6, rtol=1e-6
+    )
+
+
+def test_an_adapter_of_the_shared_embeddings_is_not_merged(tmp_path):
+    a, b, _ = random_lora(torch.zeros(1411, 32), 0)
+    tensors = {"language_model.lm_head.lora_A.weight": a, "language_model.lm_head.lora_B.weight": b}
+    model, processor = load_model(write_adapter(tmp_path / "adapter", tensors, target_modules=["lm_head"]))
+    with pytest.raises(CheckpointError, match=r"lm_head.*shares its weight"):
+        save_model(model, processor, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

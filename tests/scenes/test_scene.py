@@ -58,7 +58,7 @@ def test_an_unknown_category_is_rejected_with_the_nearest_name():
 
 
 def test_max_objects_must_be_positive():
-    with pytest.raises(ValueError, match="max_objects must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="max_objects must be at least 1, got 0"):
         draw_scene(0, 64, max_objects=0)
 
 
