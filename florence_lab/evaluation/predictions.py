@@ -232,7 +232,7 @@ def predict_dataset(
     folder: str | Path,
     batch_size: int = 16,
     *,
-    file_name: str = ANSWERS_FILE,
+    file_name: str | Path = ANSWERS_FILE,
     **generate_kwargs: Any,
 ) -> Path:
     """Answer all rows of datasets and append the predictions to `answers.jsonl`.

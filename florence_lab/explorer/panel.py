@@ -48,7 +48,7 @@ class Explorer(VBox):
         status, note: lines about the run, and about the models.
     """
 
-    def __init__(self, model_name: str | Path, image: Any, task: str, cache: PredictorCache) -> None:
+    def __init__(self, model_name: Any, image: Any, task: str, cache: PredictorCache) -> None:
         """Create a panel.
 
         Args:
@@ -124,7 +124,7 @@ class Explorer(VBox):
         self.history_heading = HTML(markup.heading("History"), layout=Layout(display="none"))
         return [self.status, self.note, self.answers, self.history_heading, self.history_buttons]
 
-    def _set_up(self, model_name: str | Path, image: Any, task: str) -> None:
+    def _set_up(self, model_name: Any, image: Any, task: str) -> None:
         """Set the panel to the arguments of `explore`; an error in them becomes the status line."""
         self._on_task()
         self._on_compare()

@@ -49,6 +49,7 @@ def write_dataset(
     from tqdm.auto import tqdm
 
     check_size(size)
+    categories = categories or CATEGORIES
     tokens = [get_task(task).token for task in tasks or TASKS]
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from ..argument_validation import validate_arguments, validate_fields, validate_text
+from ..argument_validation import validate_arguments, validate_fields, validate_text, validate_value
 from ..exceptions import ArgumentError, PromptError, shorten, warn
 from ..tasks import Task, get_task, split_query
 from .locations import (
@@ -83,8 +83,10 @@ def build_prompt(
     """
     if not isinstance(query, str):
         raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
-    if not isinstance(region_format, str) or region_format not in REGION_FORMATS:  # type: ignore[redundant-expr]  # an array has no truth value
-        raise PromptError(f"region_format must be one of {', '.join(REGION_FORMATS)}, got {shorten(region_format)}")
+    try:
+        validate_value("region_format", region_format, RegionFormat)
+    except ArgumentError as error:
+        raise PromptError(str(error)) from None
     _check_characters(query)
     try:
         task, phrase = split_query(query)

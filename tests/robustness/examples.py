@@ -77,7 +77,9 @@ class Samples:
 
     @functools.cached_property
     def trace(self) -> florence_lab.Trace:
-        return interpret.trace(self.predictor, self.encoded, "<OD>")
+        """An answer with boxes, which random weights do not give."""
+        nano = florence_lab.load("florence-2-nano", device="cpu")
+        return interpret.trace(nano, scenes.sample_path("sheep"), "<OD>", max_new_tokens=12)
 
     @functools.cached_property
     def scene(self) -> scenes.Scene:
@@ -253,6 +255,8 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "AnswerSpan.positions": lambda s: (0,),
     "TokenCandidate.probability": lambda s: 0.5,
     "show_location_probabilities.span": lambda s: _location_position(s.trace),
+    "show.image": lambda s: s.image,
+    "to_png.image": lambda s: s.image,
     "extract_feature_maps.image": lambda s: s.image,
     "show_feature_maps.image": lambda s: s.image,
     "list_images.folder": lambda s: s.dataset.parent,

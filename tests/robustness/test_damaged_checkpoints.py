@@ -9,7 +9,7 @@ from support import copy_of_tiny, edit_json
 
 from florence_lab.loading.registry import MODELS
 
-from .damaged import ANSWERED, REFUSED, checkpoint_cases, load_and_ask, run_cases, summarize
+from .damaged import ANSWERED, REFUSED, Case, checkpoint_cases, load_and_ask, run_cases, summarize
 
 LABELS = ("published", "transformers", "adapter of published", "adapter of transformers")
 NUM_FIELDS = {"published": 130, "transformers": 130, "adapter of published": 25, "adapter of transformers": 25}
@@ -59,6 +59,8 @@ def test_at_least_five_hundred_checkpoints_are_damaged(sources):
 def test_a_damaged_checkpoint_answers_or_is_refused(label, sources, tmp_path_factory):
     cases = checkpoint_cases(label, sources[label], num_fields=NUM_FIELDS[label])
     folder = tmp_path_factory.mktemp("damaged")
+    whole = Case("whole", sources[label], lambda copy: None)
+    assert run_cases([whole], folder) == {"whole": ANSWERED}
     outcomes = run_cases(cases, folder)
     print(len(cases), label, summarize(outcomes))
     assert failures(outcomes) == []

@@ -213,7 +213,7 @@ def test_a_region_that_exceeds_the_image_by_a_pixel_is_clipped(region, clipped):
         ((10, 10, 0, 10), "xywh", "width > 0 and height > 0 must hold"),
         ((10, 10, -5, 10), "xywh", "width > 0 and height > 0 must hold"),
         ((0, 0, float("nan"), 1), "norm_1", "not a finite number"),
-        ((0, 0, 9, 9), "cxcywh", "region_format must be one of xyxy, xywh, norm_1, norm_1000, got 'cxcywh'"),
+        ((0, 0, 9, 9), "cxcywh", "region_format must be one of 'xyxy', 'xywh', 'norm_1', 'norm_1000', got 'cxcywh'"),
         ((0, 0, 9, 9), None, "region_format must be one of"),
         ((0, 0, 9, 9), [], "region_format must be one of"),
     ],
