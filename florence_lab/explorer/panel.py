@@ -57,7 +57,7 @@ class Explorer(VBox):
         """
         self._cache = cache
         self._worker = Worker(self._show_busy, self._show_error)
-        given_name, model_name = model_name, str(model_name) if isinstance(model_name, (str, Path)) else ""  # type: ignore[redundant-expr]  # an error is shown in the panel, not raised
+        given_name, model_name = model_name, str(model_name) if isinstance(model_name, (str, Path)) else ""
         self.history: list[list[Answer]] = []
         self.views = [AnswerView(self._show_error), AnswerView(self._show_error)]
         super().__init__(layout=Layout(**_WIDE))
