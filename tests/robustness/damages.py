@@ -208,7 +208,6 @@ def _rename(tensors: dict[str, torch.Tensor]) -> None:
 _TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], None]] = {
     "nan": _fill(float("nan")),
     "inf": _fill(float("inf")),
-    "1e38": _fill(1e38),
     "int64": _convert(torch.int64, is_all=True),
     "one int64": _convert(torch.int64, is_all=False),
     "one bool": _convert(torch.bool, is_all=False),
