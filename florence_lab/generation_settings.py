@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from .argument_validation import Range, validate_value
-from .exceptions import ArgumentError, shorten, unknown_name
+from .exceptions import ArgumentError, unknown_name
 
 _TokenId = Annotated[int, Range(0)]
 _TokenIds = Sequence[_TokenId]
@@ -65,18 +65,18 @@ _UNSUPPORTED: dict[str, str] = {
 """Settings of transformers' `generate` that a caller may expect -> what to use instead."""
 
 
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "num_return_sequences": (1,),
-    "return_dict_in_generate": (False,),
-    # decoding methods whose code transformers would download
-    "penalty_alpha": (0, 0.0),
-    "dola_layers": (),
-    "constraints": (),
-    "force_words_ids": (),
-    "num_beam_groups": (1,),
-    "diversity_penalty": (0, 0.0),
+STORED_SETTINGS: dict[str, Any] = {
+    **{name: hint | None for name, hint in GENERATION_SETTINGS.items()},
+    # what predictions do not support, apart from the values without an effect
+    **dict.fromkeys(("return_dict_in_generate", "output_scores", "output_logits"), Literal[False] | None),
+    **dict.fromkeys(("output_attentions", "output_hidden_states", "token_healing"), Literal[False] | None),
+    **dict.fromkeys(("num_return_sequences", "num_beam_groups", "guidance_scale"), Literal[1, 1.0] | None),
+    **dict.fromkeys(("penalty_alpha", "diversity_penalty"), Literal[0, 0.0] | None),
+    **dict.fromkeys(("stop_strings", "cache_implementation", "cache_config", "watermarking_config"), None),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "dola_layers", "constraints", "force_words_ids"), None),
+    **dict.fromkeys(("assistant_early_exit", "compile_config"), None),
 }
-"""Unsupported setting in a checkpoint -> its values that change nothing, besides None."""
+"""Setting in the `generation_config.json` of a checkpoint -> its type. Fields that are not listed have no effect."""
 
 
 def validate_generation_settings(settings: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def validate_generation_settings(settings: Mapping[str, Any], vocab_size: int | 
 
 
 def validate_stored_settings(config: Any, vocab_size: int | None = None) -> None:
-    """Validate the settings of a `GenerationConfig`, as of a checkpoint. Those that have no effect are ignored.
+    """Validate the settings of a `GenerationConfig`, as of a checkpoint.
 
     Args:
         config: the configuration.
@@ -116,12 +116,10 @@ def validate_stored_settings(config: Any, vocab_size: int | None = None) -> None
     Raises:
         ArgumentError: as `validate_generation_settings`.
     """
-    stored = {name: getattr(config, name, None) for name in GENERATION_SETTINGS}
-    validate_generation_settings(stored, vocab_size)
-    for name, harmless in _HARMLESS.items():
-        value = getattr(config, name, None)
-        if value is not None and (type(value), value) not in [(type(item), item) for item in harmless]:
-            raise ArgumentError(f"{name} = {shorten(value)} is not supported; remove it")
+    stored = {name: getattr(config, name, None) for name in STORED_SETTINGS}
+    for name in STORED_SETTINGS.keys() - GENERATION_SETTINGS.keys():
+        validate_value(name, stored[name], STORED_SETTINGS[name])
+    validate_generation_settings({name: stored[name] for name in GENERATION_SETTINGS}, vocab_size)
 
 
 def _check_token_ids(name: str, value: Any, vocab_size: int | None) -> None:

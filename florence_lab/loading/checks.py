@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 
 from ..argument_validation import Range, validate_value
 from ..exceptions import ArgumentError, CheckpointError, shorten
+from ..generation_settings import STORED_SETTINGS
 
 Fields: TypeAlias = Mapping[str, Any]
 """Name of a field -> its annotation, see `validate_value`."""
@@ -86,28 +87,6 @@ _IMAGE_FIELDS: Fields = {
     "image_mean": tuple[_MEAN, _MEAN, _MEAN],
     "image_std": tuple[_STD, _STD, _STD],
     "image_seq_length": _SIZE,
-}
-
-_GENERATION_FIELDS: Fields = {
-    **dict.fromkeys(("max_length", "max_new_tokens", "min_length", "min_new_tokens", "top_k"), int | None),
-    **dict.fromkeys(("num_beams", "no_repeat_ngram_size"), int | None),
-    "encoder_no_repeat_ngram_size": Annotated[int, Range(0)] | None,
-    **dict.fromkeys(("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), float | None),
-    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "max_time"), float | None),
-    "length_penalty": Annotated[float, Range(-1000, 1000)] | None,
-    "early_stopping": bool | Literal["never"] | None,
-    **dict.fromkeys(("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values"), bool | None),
-    **_TOKEN_IDS,
-    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), list[_TOKEN] | None),
-    "bad_words_ids": list[list[_TOKEN]] | None,
-    # what predictions do not support, apart from the value without an effect
-    **dict.fromkeys(("return_dict_in_generate", "output_scores", "output_logits"), Literal[False] | None),
-    **dict.fromkeys(("output_attentions", "output_hidden_states", "token_healing"), Literal[False] | None),
-    **dict.fromkeys(("num_return_sequences", "num_beam_groups", "guidance_scale"), Literal[1, 1.0] | None),
-    **dict.fromkeys(("penalty_alpha", "diversity_penalty"), Literal[0, 0.0] | None),
-    **dict.fromkeys(("stop_strings", "cache_implementation", "cache_config", "exponential_decay_length_penalty"), None),
-    **dict.fromkeys(("sequence_bias", "watermarking_config", "prompt_lookup_num_tokens", "dola_layers"), None),
-    **dict.fromkeys(("constraints", "force_words_ids", "assistant_early_exit", "compile_config"), None),
 }
 
 _TOKEN_TEXT = str | dict  # a dict describes a token: `AddedToken`
@@ -278,7 +257,7 @@ def check_generation_settings(path: Path, settings: Mapping[str, Any], vocab_siz
     Raises:
         CheckpointError: for a value of another type, out of its range, or not supported.
     """
-    check_fields(path, settings, _GENERATION_FIELDS, part)
+    check_fields(path, settings, STORED_SETTINGS, part)
     for name in (*_TOKEN_IDS, "suppress_tokens", "begin_suppress_tokens"):
         value = settings.get(name)
         if value == [] and name in _TOKEN_IDS:

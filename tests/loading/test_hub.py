@@ -376,7 +376,7 @@ ODD_NAMES = {
     "long id": ("x/" + "x" * 5000, ArgumentError, "unknown model_type"),
     "long path": ("./" + "x" * 5000, HubError, "xxx"),
     "user who does not exist": ("~nouser/x", HubError, "nouser.*does not exist"),
-    "null byte": ("a\0b", ArgumentError, "unknown model_type"),
+    "null byte": ("a\0b", ArgumentError, "null byte"),
     "path with a null byte": (Path("a\0b"), ArgumentError, "null byte"),
     "lone surrogate": ("\ud800", ArgumentError, "surrogate"),
 }
