@@ -381,7 +381,7 @@ class Predictor:
             )
 
     def _check_length(self, prompt: Prompt) -> Prompt:
-        length = len(self.processor.tokenizer(prompt.prompt).input_ids)
+        length = len(self.processor.tokenizer(prompt.prompt, verbose=False).input_ids)
         limit = generation.max_prompt_tokens(self.model, self.processor.num_image_tokens)
         if length > limit:
             raise PromptError(f"the prompt has {length} tokens; the model accepts at most {limit} besides the image")
