@@ -18,15 +18,17 @@ class Failing:
         raise self.error
 
 
+ERRORS = [
+    (ImageError("a.png is missing"), "a.png is missing"),
+    (OSError(28, "No space left on device", "a.npz"), "OSError: [Errno 28] No space left on device: 'a.npz'"),
+    (KeyError("a"), "KeyError: 'a'"),
+    (ValueError(), "ValueError"),
+    (ImageError("two\nlines"), "two"),
+]
+
+
 @pytest.mark.parametrize(
-    ("error", "summary"),
-    [
-        (ImageError("a.png is missing"), "a.png is missing"),
-        (OSError(28, "No space left on device", "a.npz"), "OSError: [Errno 28] No space left on device: 'a.npz'"),
-        (KeyError("a"), "KeyError: 'a'"),
-        (ValueError(), "ValueError"),
-        (ImageError("two\nlines"), "two"),
-    ],
+    ("error", "summary"), [ERRORS[0], *(pytest.param(*row, marks=pytest.mark.slow) for row in ERRORS[1:])]
 )
 def test_an_error_of_a_process_is_one_line(error, summary):
     with pytest.raises(Exception, match="DataLoader worker process") as caught:
