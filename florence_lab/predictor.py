@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from .argument_validation import validate_arguments, validate_value
 from .exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten, warn
 from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
+from .inference.batching import list_texts, process_in_batches, unequal_numbers, zip_texts
 from .inference.compilation import compile_model
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
-from .inference.prefetching import SourceFailure, prefetch_map, unequal_numbers, zip_texts
 from .loading.adapters import load_model
 from .loading.hub import resolve
 from .loading.saving import save_model
-from .results import Instances, Result, Text
+from .results import Result
 from .sources import list_sources
 from .template.locations import Region, RegionFormat
-from .template.parsing import drop_incomplete
 from .template.prompts import Prompt, build_prompt
 from .template.template import FlorenceTemplate
 
 logger = logging.getLogger(__name__)
-
-_NUM_READER_THREADS = 2
 
 _Task = str | tuple[str, str | Region | None]
 
@@ -294,7 +287,7 @@ class Predictor:
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         sources = [images] if isinstance(images, EncodedImage) else list_sources(images)
         total = len(sources) if isinstance(sources, Sequence) else None
-        texts = _list_texts(text)
+        texts = list_texts(text)
         if texts is not None and total is not None and len(texts) != total:
             raise unequal_numbers(total, len(texts))
         distinct: Iterable[Any] = [text] if texts is None else {repr(item): item for item in texts}.values()
@@ -328,7 +321,8 @@ class Predictor:
         if kwargs["num_beams"] != 1:
             raise ArgumentError(f"streaming supports num_beams=1 only, got {kwargs['num_beams']}")
         source = image if isinstance(image, EncodedImage) else load_image(image)
-        return self._stream(source, self.build_prompt(source.size, task, text, region_format), kwargs)
+        prompt = self.build_prompt(source.size, task, text, region_format)
+        return self._stream(source, prompt, kwargs)
 
     @validate_arguments
     def save_pretrained(self, folder: str | Path) -> None:
@@ -408,6 +402,13 @@ class Predictor:
             self.model, self.processor.tokenizer, image_tokens, [prompt.prompt for prompt in prompts]
         )
 
+    def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
+        encoded = self.encode_image(image)
+        states = self._encode_prompts([encoded], [prompt])
+        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs):
+            _warn_if_truncated([result], kwargs)  # only the last result can be
+            yield result
+
     def _predict_iter(
         self,
         pairs: Iterable[tuple[Any, str | Region | None]],
@@ -428,60 +429,17 @@ class Predictor:
             except (ImageError, PromptError) as error:
                 return error
 
-        bar = tqdm(total=total, desc=task[:60], unit="image", disable=total is not None and total <= batch_size)
-        readers = ThreadPoolExecutor(_NUM_READER_THREADS)
         has_warned = False
-        try:
-            prefetched = prefetch_map(readers, prepare, pairs, 2 * batch_size)
-            while batch := list(islice(prefetched, batch_size)):
-                valid = [item for item in batch if not isinstance(item, (ImageError, PromptError, SourceFailure))]
-                encoded = [self._encode(image) for image, _ in valid]
-                answers = self._predict(encoded, [prompt for _, prompt in valid], kwargs) if valid else []
-                has_warned = has_warned or _warn_if_truncated(answers, kwargs)
-                results = iter(answers)
-                for item in batch:
-                    if isinstance(item, SourceFailure):
-                        raise item.error
-                    bar.update()
-                    yield item if isinstance(item, (ImageError, PromptError)) else next(results)
-        finally:
-            bar.close()
-            readers.shutdown(wait=False, cancel_futures=True)  # an image that is being read is not waited for
 
-    def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
-        encoded = self.encode_image(image)
-        is_text = prompt.task.result == "text"
-        location_ids = None if is_text else self.template.location_ids
-        num_shown = 0
-        states = self._encode_prompts([encoded], [prompt])
-        for step in streaming.stream(self.model, states, kwargs, location_ids):
-            if not is_text and not step.is_final and step.token_ids[-1] not in self.template.vocabulary.markup:
-                continue  # only a location or a separator completes an instance
-            truncated = step.is_final and generation.is_truncated(
-                self.model, torch.tensor(step.token_ids, device=self.model.device), states, kwargs
+        def answer(batch: list[tuple[_PreprocessedImage | EncodedImage, Prompt]]) -> list[Result]:
+            nonlocal has_warned
+            results = self._predict(
+                [self._encode(image) for image, _ in batch], [prompt for _, prompt in batch], kwargs
             )
-            result = self.template.parse(step.token_ids, prompt, encoded.size, image=encoded.image, truncated=truncated)
-            if not step.is_final:
-                result = drop_incomplete(result)
-                if _progress(result) <= num_shown:
-                    continue
-            num_shown = _progress(result)
-            if isinstance(result, Instances):
-                scored = self.template.parse(
-                    step.token_ids, prompt, encoded.size, step.probabilities, encoded.image, truncated
-                )
-                assert isinstance(scored, Instances)
-                result = scored[:num_shown]
-            if step.is_final:
-                _warn_if_truncated([result], kwargs)
-            yield result
+            has_warned = has_warned or _warn_if_truncated(results, kwargs)
+            return results
 
-
-def _progress(result: Result) -> int:
-    """The size of a growing result: characters, or instances."""
-    if isinstance(result, Text):
-        return len(result.text)
-    return len(result) if isinstance(result, Instances) else 0
+        return process_in_batches(pairs, prepare, answer, batch_size, total, description=task[:60])
 
 
 def _without_image(result: Result | ImageError | PromptError) -> Result | ImageError | PromptError:
@@ -507,9 +465,3 @@ def _list_tasks(tasks: Any) -> list[tuple[str, str | Region | None]]:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ArgumentTypeError(f"each of tasks must be a string or a pair of task and text, got {shorten(pair)}")
     return pairs
-
-
-def _list_texts(text: Any) -> list[Any] | None:
-    """The texts if there is one for each image; None if there is one for all."""
-    is_region = isinstance(text, list) and len(text) == 4 and all(isinstance(value, Real) for value in text)
-    return text if isinstance(text, list) and not is_region else None

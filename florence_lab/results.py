@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from .argument_validation import validate_arguments, validate_fields, validate_value
 from .exceptions import ArgumentError, ArgumentTypeError, shorten
 from .geometry import Polygon, polygon_area, polygons_to_mask, polygons_to_xyxy, to_coordinates, to_polygons
+from .sources import import_supervision
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Result(ABC):
     @validate_arguments
     def to_supervision(self, classes: Sequence[str] | None = None) -> Detections:
         """Return `supervision.Detections`; empty for a text."""
-        return _import_supervision().Detections.empty()
+        return import_supervision().Detections.empty()
 
     @abstractmethod
     def to_dataframe(self) -> pd.DataFrame:
@@ -238,7 +237,7 @@ class Instances(Result):
             >>> detections = result.to_supervision(classes=["sheep", "tree"])
             >>> sv.BoxAnnotator().annotate(image, detections)
         """
-        sv = _import_supervision()
+        sv = import_supervision()
         if not len(self):
             return sv.Detections.empty()
         ids = _class_ids([self], classes)
@@ -468,12 +467,3 @@ _CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
     "polygons": to_polygons,
 }
 """Field of a result with instances -> a function that validates and converts its value."""
-
-
-def _import_supervision() -> ModuleType:
-    """Import supervision without its warning about missing OpenCV, which no conversion needs."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="OpenCV")
-        import supervision
-
-    return supervision

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,15 @@ def list_sources(images: str | Path | Iterable[Any]) -> Iterable[Any]:
     return images
 
 
+def import_supervision() -> ModuleType:
+    """Import supervision without its warning about missing OpenCV: it reads videos with PyAV, and conversions need neither."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="OpenCV")
+        import supervision
+
+    return supervision
+
+
 def is_url(source: Any) -> bool:
     """Return whether a source is a URL, including data URLs of images."""
     return isinstance(source, str) and _URL_RE.match(source) is not None
@@ -165,10 +175,7 @@ def _expand(source: str | Path, recursive: bool, frame_interval: float) -> Itera
 
 def _read_frames(path: Path, name: str, frame_interval: float) -> Iterator[NamedSource]:
     """Yield a frame of a video every `frame_interval` seconds."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="OpenCV")  # supervision reads videos with PyAV as well
-        import supervision as sv
-
+    sv = import_supervision()
     try:
         frames_per_second = sv.VideoInfo.from_video_path(str(path)).fps
         if not 0 < frames_per_second < 10_000:

@@ -11,9 +11,13 @@ import torch
 from transformers import Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from ..results import Instances, Result, Text
 from ..template.confidence import TokenProbabilities
+from ..template.parsing import drop_incomplete
+from ..template.prompts import Prompt
+from ..template.template import FlorenceTemplate
 from .decoding import TokenScoreRecorder, stream_search
-from .generation import EncodedPrompts, generation_errors
+from .generation import EncodedImage, EncodedPrompts, generation_errors, is_truncated
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,49 @@ def stream(
     for token, is_final in tokens:
         token_ids.append(token)
         yield StreamStep(token_ids, is_final, recorder)
+
+
+def stream_results(
+    model: Florence2ForConditionalGeneration,
+    template: FlorenceTemplate,
+    image: EncodedImage,
+    encoded: EncodedPrompts,
+    prompt: Prompt,
+    generate_kwargs: Mapping[str, Any],
+) -> Iterator[Result]:
+    """Generate one answer and yield growing results: each word of a text, each instance after its last coordinate.
+
+    Args:
+        model: the model.
+        template: parses the answer.
+        image: the image.
+        encoded: the encoded prompt.
+        prompt: the prompt.
+        generate_kwargs: see `resolve_generation_kwargs`; `num_beams` must be 1.
+    """
+    is_text = prompt.task.result == "text"
+    num_shown = 0
+    for step in stream(model, encoded, generate_kwargs, None if is_text else template.location_ids):
+        if not is_text and not step.is_final and step.token_ids[-1] not in template.vocabulary.markup:
+            continue  # only a location or a separator completes an instance
+        truncated = step.is_final and is_truncated(
+            model, torch.tensor(step.token_ids, device=model.device), encoded, generate_kwargs
+        )
+        result = template.parse(step.token_ids, prompt, image.size, image=image.image, truncated=truncated)
+        if not step.is_final:
+            result = drop_incomplete(result)
+            if _progress(result) <= num_shown:
+                continue
+        num_shown = _progress(result)
+        if isinstance(result, Instances):
+            scored = template.parse(step.token_ids, prompt, image.size, step.probabilities, image.image, truncated)
+            assert isinstance(scored, Instances)
+            result = scored[:num_shown]
+        yield result
+
+
+def _progress(result: Result) -> int:
+    """The size of a growing result: characters, or instances."""
+    if isinstance(result, Text):
+        return len(result.text)
+    return len(result) if isinstance(result, Instances) else 0
