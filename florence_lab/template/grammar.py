@@ -14,7 +14,7 @@ from ..exceptions import ArgumentError, shorten
 from ..results import Instances
 from ..tasks import Task
 from .locations import LOCATION_RE, NUM_BINS
-from .parsing import build_result
+from .parsing import build_result, group_by_label
 from .prompts import Prompt
 from .vocabulary import RESERVED_TOKENS, TokenSpan, split_text
 
@@ -37,7 +37,7 @@ class _Group(NamedTuple):
     body: list[TokenSpan]
 
     def __str__(self) -> str:
-        return f"{shorten(self.label)}" if self.label else "an instance without a label"
+        return shorten(self.label) if self.label else "an instance without a label"
 
 
 def validate_target(target: str, prompt: Prompt) -> str:
@@ -61,7 +61,7 @@ def validate_target(target: str, prompt: Prompt) -> str:
     if task.result == "text":
         return _validate_text(target, prompt)
     spans = [span for span in split_text(target)[1] if span.text.strip()]
-    groups = _group_by_label(spans)
+    groups = [_Group(label.text.strip() if label else "", body) for label, body in group_by_label(spans)]
     _check_labels(task, groups)
     for group in groups:
         _BODY_CHECKS[task.result](task, group)
@@ -104,18 +104,6 @@ def _validate_text(target: str, prompt: Prompt) -> str:
     if not text:
         raise ArgumentError(f"{task.name} answers with text, but got {shorten(target)}")
     return text + region
-
-
-def _group_by_label(spans: Sequence[TokenSpan]) -> list[_Group]:
-    groups: list[_Group] = []
-    for span in spans:
-        if span.is_text:
-            groups.append(_Group(span.text.strip(), []))
-        else:
-            if not groups:
-                groups.append(_Group("", []))
-            groups[-1].body.append(span)
-    return groups
 
 
 def _check_labels(task: Task, groups: Sequence[_Group]) -> None:

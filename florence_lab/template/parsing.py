@@ -95,7 +95,7 @@ def build_result(
     result_format = RESULT_FORMATS[task.result]
     instances = [
         instance
-        for label, body in _group_by_label(spans)
+        for label, body in group_by_label(spans)
         for separator, contours in _split_instances(body)
         for instance in result_format.parse(label, separator, contours)
     ]
@@ -120,8 +120,8 @@ def drop_incomplete(result: Result) -> Result:
     return result
 
 
-def _group_by_label(spans: Sequence[TokenSpan]) -> list[tuple[TokenSpan | None, list[TokenSpan]]]:
-    """Group locations and separators by the label before them (None if there is none). Blank labels are skipped."""
+def group_by_label(spans: Sequence[TokenSpan]) -> list[tuple[TokenSpan | None, list[TokenSpan]]]:
+    """Return locations and separators by the label before them (None if there is none). Blank labels are skipped."""
     groups: list[tuple[TokenSpan | None, list[TokenSpan]]] = []
     for span in spans:
         if span.is_text and span.text.strip():

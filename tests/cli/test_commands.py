@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from florence_lab.cli import main
+from florence_lab.cli import infer, main
 from florence_lab.loading.registry import MODELS, available_models
 from florence_lab.tasks import TASKS
+from florence_lab.template import locations
 
 
 def test_models_lists_each_model_with_its_location_and_description(capsys):
@@ -90,3 +91,8 @@ def test_sft_starts_a_process_for_each_device_that_ms_swift_asks_for(monkeypatch
     (arguments,) = replaced.value.args
     assert arguments[2:5] == ["torch.distributed.run", "--nproc_per_node", "2"]
     assert "florence_lab.cli" in arguments
+
+
+def test_the_formats_of_regions_are_those_of_the_template():
+    """They are written twice, so that `--help` does not import NumPy."""
+    assert infer.REGION_FORMATS == locations.REGION_FORMATS
