@@ -138,9 +138,14 @@ def encode_prompts(
         image_tokens: B x N x d, one row for each prompt; an expanded view for many prompts about one image.
         prompts: B texts.
     """
-    text = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
-    embeddings = torch.cat([image_tokens, model.get_input_embeddings()(text.input_ids)], dim=1)
-    mask = torch.cat([text.attention_mask.new_ones(image_tokens.shape[:2]), text.attention_mask], dim=1)
+    # `padding=True` would set the padding of the tokenizer, which other threads use meanwhile
+    ids = [torch.tensor(row, device=model.device) for row in tokenizer(list(prompts)).input_ids]
+    padding_id: Any = tokenizer.pad_token_id
+    token_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=padding_id)
+    lengths = torch.tensor([len(row) for row in ids], device=model.device)
+    is_token = torch.arange(token_ids.shape[1], device=model.device) < lengths[:, None]
+    embeddings = torch.cat([image_tokens, model.get_input_embeddings()(token_ids)], dim=1)
+    mask = torch.cat([is_token.new_ones(image_tokens.shape[:2]), is_token], dim=1).long()
     hidden_states = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
     return EncodedPrompts(hidden_states, mask)
 

@@ -169,6 +169,9 @@ def _check_splitting(folder: Path, tokenizer: Any) -> None:
     try:
         ids = tokenizer(["a", "b<loc_7>"], padding=True, return_tensors="pt").input_ids
         framed = (ids[0, 0], ids[1, -1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        # threads can share a tokenizer as long as no call changes its padding and truncation
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
     except Exception as error:  # settings of a wrong type
         raise CheckpointError(
             f"the tokenizer in {folder} fails: {summarize_error(error)}; see its settings in tokenizer_config.json"

@@ -358,3 +358,20 @@ def test_a_model_is_interrupted_before_its_next_layer(small, cat, steps):
 def test_a_model_that_is_not_interrupted_answers(small, cat):
     with interruptible(small.model, lambda: False):
         assert small.predict(cat, "<CAPTION>", max_new_tokens=4).raw
+
+
+def test_the_tokenizer_is_not_changed_by_encoding(small, cat):
+    """Threads share it, and the backend of transformers' tokenizers refuses or mixes up changes by two threads at a time."""
+    backend = small.processor.tokenizer.backend_tokenizer
+    encode_prompts(small.model, small.processor.tokenizer, cat.tokens.expand(2, -1, -1), ["a", "a cat on a table"])
+    assert (backend.padding, backend.truncation) == (None, None)
+
+
+def test_prompts_of_different_lengths_are_padded_as_by_the_tokenizer(small, cat):
+    prompts = ["a", "a cat on a table"]
+    encoded = encode_prompts(small.model, small.processor.tokenizer, cat.tokens.expand(2, -1, -1), prompts)
+    expected = small.processor.tokenizer(prompts, padding=True, return_tensors="pt").attention_mask
+    assert torch.equal(encoded.attention_mask[:, cat.tokens.shape[1] :], expected)
+    small.processor.tokenizer(prompts)  # resets the padding
+    alone = encode_prompts(small.model, small.processor.tokenizer, cat.tokens, prompts[:1])
+    torch.testing.assert_close(encoded.hidden_states[0, : alone.hidden_states.shape[1]], alone.hidden_states[0])
