@@ -114,7 +114,8 @@ class BrowserUser:
         self.panel.locator("button", has_text=re.compile(rf"^\s*{text}\s*$")).first.click()
 
     def chooses_task(self, token):
-        self.panel.locator("select:visible").first.select_option(label=f"\u2003{token}")
+        tasks = self.panel.locator("select:visible").filter(has_text="<OD>")
+        tasks.first.select_option(label=f"\u2003{token}")
 
     def uploads(self, path):
         with self.page.expect_file_chooser() as chooser:

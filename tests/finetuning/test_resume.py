@@ -169,4 +169,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(arguments, tmp_path):
     (path,) = (tmp_path / "two" / "florence-2-nano").iterdir()
     assert losses_of(path) == pytest.approx(losses_of(alone.parent), rel=1e-4)
     a, b = weights_of(alone), weights_of(path / "checkpoint-2")
-    assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+    differences = torch.cat([(a[name] - b[name]).abs().flatten() for name in a])
+    # Adam moves a weight by the learning rate even where its gradient is rounding noise, whose sign differs
+    assert (differences > 1e-4).float().mean() < 1e-3
+    assert differences.mean() < 1e-6
