@@ -268,7 +268,7 @@ def test_an_overlay_without_an_image_that_is_too_large_is_refused():
 
 
 def test_a_result_is_shown_without_its_image():
-    ax = show(None, boxes(("a", 1, 1, 9, 9)))
+    ax = show(None, boxes(("a", 1, 1, 9, 9)), Figure().add_subplot())
     assert not ax.images
     assert ax.get_xlim() == (0, 100)
 
