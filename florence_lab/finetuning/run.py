@@ -211,7 +211,7 @@ def load_training_data(
     errors = [*train.errors, *val.errors]
     if errors and not arguments.skip_bad_rows:
         raise TrainingError(
-            f"{len(errors)} invalid rows; correct them or skip them: --skip_bad_rows true\n"
+            f"{len(errors)} invalid row{'s' * (len(errors) > 1)}; correct them or skip them: --skip_bad_rows true\n"
             f"{summarize_row_errors(errors)}"
         )
     for name, datasets, examples in (

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...exceptions import DatasetError
 from ..spec import DatasetSpec
 from .coco import SECTIONS
-from .files import find_images, is_file, list_names
+from .files import image_extensions, is_file, list_names
 from .image_folders import METADATA
 from .yolo import find_configs
 
@@ -59,8 +59,11 @@ def _is_table(path: Path) -> bool:
 
 
 def _has_captions(path: Path) -> bool:
-    texts = {text.with_suffix("") for text in path.rglob("*.txt")}
-    return bool(texts) and any(image.with_suffix("") in texts for image in find_images(path))
+    """Whether texts stand beside images, in the folder or one below. Not deeper: the folder may be a whole disk."""
+    files = [*path.glob("*"), *path.glob("*/*")]
+    known = image_extensions()
+    images = {file.with_suffix("") for file in files if file.suffix.lower() in known}
+    return any(file.with_suffix("") in images for file in files if file.suffix == ".txt")
 
 
 def _find_coco_files(path: Path) -> list[Path]:

@@ -31,6 +31,7 @@ COCO = json.dumps({"images": [], "annotations": [], "categories": []})
         ({"annotations.json": COCO[:-1] + f', "info": "{"x" * 200_000}"}}'}, "coco"),
         ({"data/train-00000.parquet": ""}, "hf"),
         ({"a.png": "", "a.txt": "a cat"}, "captions"),
+        ({"10_cat/a.PNG": "", "10_cat/a.txt": "a cat"}, "captions"),
         ({"data.yaml": "names: [a]", "a.png": "", "a.txt": "0 0.5 0.5 0.1 0.1"}, "yolo"),
     ],
 )
