@@ -16,13 +16,13 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from robustness.examples import EXAMPLES, INSTANCES, PARTICULAR_EXAMPLES, Samples
+from robustness.odd_values import ODD_VALUES
+
 import florence_lab
 from florence_lab import tasks
 from florence_lab.exceptions import FlorenceLabError
 from florence_lab.scenes import sprites
-
-from .examples import EXAMPLES, INSTANCES, PARTICULAR_EXAMPLES, Samples
-from .odd_values import ODD_VALUES
 
 PACKAGE = Path(florence_lab.__file__).parent
 ROOMS = ("evaluation", "images", "interpret", "scenes", "tasks", "visualization")

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-from .damages import Damage, json_damages, tokenizer_damages, weight_damages
+from robustness.damages import Damage, json_damages, tokenizer_damages, weight_damages
 
 TIME_LIMIT = 30.0
 """Seconds of computation that loading and answering may take together. On an idle machine they are at most this long."""

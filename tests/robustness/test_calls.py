@@ -5,11 +5,10 @@ import random
 import shutil
 
 import pytest
+from robustness.calls import CallTimeout, OddCall, Target, odd_calls, outcome, public_targets
+from robustness.examples import INSTANCES, Samples
 
 from florence_lab import ArgumentError
-
-from .calls import CallTimeout, OddCall, Target, odd_calls, outcome, public_targets
-from .examples import INSTANCES, Samples
 
 TARGETS = {target.name: target for target in public_targets()}
 CALLS = [call for target in public_targets() for call in odd_calls(target)]

@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from robustness.damaged import ANSWERED, REFUSED, Case, checkpoint_cases, load_and_ask, run_cases, summarize
 from support import copy_of_tiny, edit_json
 
 from florence_lab.loading.registry import MODELS
-
-from .damaged import ANSWERED, REFUSED, Case, checkpoint_cases, load_and_ask, run_cases, summarize
 
 LABELS = ("published", "transformers", "adapter of published", "adapter of transformers")
 NUM_FIELDS = {"published": 130, "transformers": 130, "adapter of published": 25, "adapter of transformers": 25}
