@@ -223,16 +223,49 @@ class Predictor:
         Raises:
             PromptError, ImageError, ArgumentError: as `predict`; the latter also for anything but a list of tasks.
         """
-        batch_size = validate_value("batch_size", batch_size, int)
+        validate_value("batch_size", batch_size, int)  # before the image is read, like the settings of generation
         pairs = _list_tasks(tasks)
-        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompts = [self.build_prompt(source.size, task, text, region_format) for task, text in pairs]
         encoded = self.encode_image(source)
+        return self.predict_prompts([encoded] * len(prompts), prompts, batch_size, **generate_kwargs)
+
+    def predict_prompts(
+        self,
+        images: Sequence[EncodedImage],
+        prompts: Sequence[Prompt],
+        batch_size: int = 16,
+        **generate_kwargs: Any,
+    ) -> list[Result]:
+        """Answer many pairs of an encoded image and a prompt, with the same results as one by one.
+
+        `predict_tasks` and `predict_batch` are easier to use. This is for questions of which some share an image.
+
+        Args:
+            images: N encoded images, of `encode_image`.
+            prompts: N prompts, of `build_prompt`.
+            batch_size: prompts decoded together, at least 1.
+            generate_kwargs: as in `predict`.
+
+        Returns:
+            N results.
+
+        Raises:
+            ArgumentError: for another number of images than of prompts, image tokens of another model, and as in `predict`.
+        """
+        images = validate_value("images", images, Sequence[EncodedImage])
+        prompts = validate_value("prompts", prompts, Sequence[Prompt])
+        batch_size = validate_value("batch_size", batch_size, int)
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        if len(images) != len(prompts):
+            raise ArgumentError(f"images and prompts must be of equal number, got {len(images)} and {len(prompts)}")
+        for image in {id(image): image for image in images}.values():
+            self._check_encoded(image)
         results: list[Result] = []
         for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
-            results += self._predict([encoded] * len(batch), batch, kwargs)
+            rows = slice(start, start + batch_size)
+            results += self._predict(images[rows], prompts[rows], kwargs)
         _warn_if_truncated(results, kwargs)
         return results
 
