@@ -253,7 +253,7 @@ def is_truncated(
         encoded: the encoded prompt.
         generate_kwargs: see `resolve_generation_kwargs`.
     """
-    ends = _eos_ids(model, generate_kwargs)
+    ends = end_token_ids(model, generate_kwargs)
     if not len(token_ids) or int(token_ids[-1]) not in ends:
         return True
     forced = generate_kwargs.get("forced_eos_token_id", model.generation_config.forced_eos_token_id)
@@ -265,7 +265,7 @@ def is_truncated(
 
 def trim_at_eos(model: Florence2ForConditionalGeneration, token_ids: torch.Tensor) -> torch.Tensor:
     """Cut a generated sequence, without its start token, after its first `</s>`."""
-    ends = torch.isin(token_ids, torch.tensor(_eos_ids(model), device=token_ids.device)).nonzero()
+    ends = torch.isin(token_ids, torch.tensor(end_token_ids(model), device=token_ids.device)).nonzero()
     return token_ids[: int(ends[0]) + 1] if len(ends) else token_ids
 
 
@@ -288,8 +288,7 @@ def run_decoder(
         The hidden states from which each token is predicted (T x d), and the cross-attention (layers x heads x T x S float32)
         or None.
     """
-    start_id = model.generation_config.decoder_start_token_id
-    start = token_ids.new_tensor([text_config(model).decoder_start_token_id if start_id is None else start_id])
+    start = token_ids.new_tensor([start_token_id(model)])
     with attention_weights() if output_attentions else nullcontext():
         output = model.model.language_model.decoder(
             input_ids=torch.cat([start, token_ids[:-1]])[None],
@@ -374,8 +373,16 @@ def text_config(model: Florence2ForConditionalGeneration) -> Any:
     return model.config.text_config
 
 
-def _eos_ids(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any] | None = None) -> list[int]:
-    """The ids of the tokens that end a sequence."""
+def start_token_id(model: Florence2ForConditionalGeneration) -> int:
+    """Return the id of the token that the decoder starts with, in front of the first generated token."""
+    start_id = model.generation_config.decoder_start_token_id
+    return int(text_config(model).decoder_start_token_id if start_id is None else start_id)
+
+
+def end_token_ids(
+    model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Return the ids of the tokens that end a sequence."""
     candidates = [(generate_kwargs or {}).get("eos_token_id"), model.generation_config.eos_token_id]
     ids = next((ids for ids in candidates if ids is not None), text_config(model).eos_token_id)
     return list(ids) if isinstance(ids, Sequence) else [ids]
