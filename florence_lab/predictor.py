@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from .argument_validation import validate_arguments, validate_value
+from .detection.detection_mixin import DetectionMixin
 from .detection.scoring_mixin import ScoringMixin
 from .exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten, warn
 from .images import GENERATOR_TAG, load_image
@@ -86,7 +87,7 @@ def load(
     return predictor.compile() if compile else predictor
 
 
-class Predictor(ScoringMixin):
+class Predictor(DetectionMixin, ScoringMixin):
     """A Florence-2 model with its processor.
 
     Attributes:
