@@ -114,7 +114,9 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="first held-out seed")
     parser.add_argument("--strategies", nargs="*", default=["auto", *STRATEGIES], help="names, several joined by +")
     parser.add_argument("--calibration", help="a file that `calibrate` wrote; adds calibrated rows")
-    parser.add_argument("--max_new_tokens", type=int, default=1024, help="limit for random weights, whose answers do not end")
+    parser.add_argument(
+        "--max_new_tokens", type=int, default=1024, help="limit for random weights, whose answers do not end"
+    )
     parser.add_argument("--nms_iou", type=float)
     parser.add_argument("--threshold", type=float)
     arguments = parser.parse_args()
@@ -125,7 +127,9 @@ def main():
     if arguments.calibration:
         ways["calibrated"] = {"verify": True, "calibration": arguments.calibration}
     common = {"max_new_tokens": arguments.max_new_tokens}
-    common |= {name: getattr(arguments, name) for name in ("nms_iou", "threshold") if getattr(arguments, name) is not None}
+    common |= {
+        name: getattr(arguments, name) for name in ("nms_iou", "threshold") if getattr(arguments, name) is not None
+    }
     print(f"{predictor.name}: {len(scenes)} scenes from {arguments.first}, {NUM_CLASSES} classes each\n")
     print(f"| strategy | boxes | {' | '.join(COLUMNS)} |\n| --- | --- |{' ---: |' * len(COLUMNS)}")
     for strategy in arguments.strategies:

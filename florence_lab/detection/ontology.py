@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 
 from ..argument_validation import validate_fields, validate_value
 from ..exceptions import ArgumentError, shorten, unknown_name
-from ..template.vocabulary import RESERVED_TOKENS, split_text
+from ..template.grammar import check_tokens
+from ..template.vocabulary import split_text
 
 ClassNames = Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names of classes, or name -> the words to ask with."""
@@ -142,8 +143,9 @@ def _check_words(what: str, text: str) -> None:
     """Raise an `ArgumentError` for words that cannot stand in a prompt, or that cannot be a label."""
     if not text.strip():
         raise ArgumentError(f"{what} must not be blank, got {shorten(text)}")
-    if [span.text for span in split_text(text)[1]] != [text] or any(token in text for token in RESERVED_TOKENS):
-        raise ArgumentError(f"{what} must not contain tokens such as <loc_5>, <sep> or </s>, got {shorten(text)}")
+    check_tokens(text)
+    if [span.text for span in split_text(text)[1] if span.is_text] != [text]:
+        raise ArgumentError(f"{what} must not contain tokens such as <loc_5> or <sep>, got {shorten(text)}")
 
 
 def _check_unique(what: str, texts: Sequence[str]) -> None:
