@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..argument_validation import validate_value
-from ..exceptions import ArgumentError, ImageError, PromptError
+from ..exceptions import ArgumentError, ImageError, PromptError, shorten
 from ..images import load_image
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage, resolve_generation_kwargs
@@ -57,6 +57,7 @@ class DetectionMixin:
                 | `"open_vocabulary"` | `<OPEN_VOCABULARY_DETECTION>` for each phrase | C |
                 | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of up to 8 phrases | C / 8 |
                 | `"od"` | `<OD>`; finds only what the model has a name for that is one of the phrases | 1 |
+                | `"regions"` | `<REGION_PROPOSAL>` and `<OD>`; verification names each region, for hundreds of classes | 2 |
                 | `"auto"` | `"open_vocabulary"` and `"od"` | C + 1 |
 
             verify: ask the model what it calls the region of each box, and take the probability of the class as its score,
@@ -162,6 +163,8 @@ def _make_detector(
     calibration = validate_value("calibration", calibration, Calibration | str | Path | None)
     if calibration is not None and not verify:
         raise ArgumentError("calibration needs verify=True: it is computed from what verification finds")
+    if not verify and any(item.needs_verification for item in strategies):
+        raise ArgumentError(f"strategy {shorten(strategy)} needs verify=True, which tells the class of each region")
     if isinstance(calibration, (str, Path)):
         calibration = Calibration.load(calibration)
     if threshold is None:

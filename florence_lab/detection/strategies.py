@@ -39,7 +39,13 @@ class Question:
 
 
 class Strategy(Protocol):
-    """A way to ask for classes."""
+    """A way to ask for classes.
+
+    Attributes:
+        needs_verification: whether only verification tells which of the assigned classes is right.
+    """
+
+    needs_verification: bool
 
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return the questions about an image, whose answers are decoded together.
@@ -57,6 +63,8 @@ class Strategy(Protocol):
 class OpenVocabulary:
     """One question of open-vocabulary detection for each phrase."""
 
+    needs_verification = False
+
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return as many questions as there are phrases."""
         prompts = [(_build(asker, "<OPEN_VOCABULARY_DETECTION>", phrase), i) for i, phrase in ontology.queries]
@@ -70,6 +78,8 @@ class OpenVocabulary:
 
 class Grounding:
     """Captions of up to `CLASSES_PER_CAPTION` phrases: "sheep, dog and car". Grounding gives boxes for each phrase."""
+
+    needs_verification = False
 
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return one question for each caption. A caption that is too long for the model is halved."""
@@ -97,6 +107,8 @@ class Grounding:
 class ObjectDetection:
     """Object detection with the names that the model knows, which are assigned to classes of the same name or phrase."""
 
+    needs_verification = False
+
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return one question."""
         return [Question(self, _build(asker, "<OD>"), tuple(range(len(ontology))))]
@@ -106,10 +118,26 @@ class ObjectDetection:
         return ontology.named_by(label)
 
 
+class Regions:
+    """Regions that may be objects: region proposals, and the boxes of object detection. Each is a candidate for all classes."""
+
+    needs_verification = True
+
+    def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
+        """Return two questions, however many classes there are."""
+        prompts = [_build(asker, task) for task in ("<REGION_PROPOSAL>", "<OD>")]
+        return [Question(self, prompt, tuple(range(len(ontology)))) for prompt in prompts]
+
+    def assign(self, ontology: Ontology, question: Question, label: str) -> Sequence[int]:
+        """Return all classes."""
+        return question.class_ids
+
+
 STRATEGIES: dict[str, Strategy] = {
     "open_vocabulary": OpenVocabulary(),
     "grounding": Grounding(),
     "od": ObjectDetection(),
+    "regions": Regions(),
 }
 """Name of a strategy -> the strategy."""
 

@@ -53,6 +53,7 @@ def found(strategy, *answers, classes=CLASSES):
         ("open_vocabulary", ["a white sheep", "dog", "man", "woman"]),
         ("grounding", ["a white sheep, dog, man and woman"]),
         ("od", [""]),
+        ("regions", ["", ""]),
     ],
 )
 def test_questions(strategy, texts):
@@ -123,6 +124,10 @@ def test_a_grounded_label_that_may_stand_for_two_classes_gives_a_box_of_each():
 )
 def test_object_detection_keeps_names_and_synonyms(answer, expected):
     assert [row[:2] for row in found("od", answer)] == expected
+
+
+def test_a_region_is_a_candidate_for_all_classes():
+    assert [row[:2] for row in found("regions", BOX, f"tree{OTHER}")] == [("sheep", 0), ("dog", 1), ("person", 2)] * 2
 
 
 def test_polygons_are_kept():
