@@ -55,7 +55,7 @@ class DetectionMixin:
                 | strategy | questions | answers decoded for C phrases |
                 | --- | --- | --- |
                 | `"open_vocabulary"` | `<OPEN_VOCABULARY_DETECTION>` for each phrase | C |
-                | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of up to 8 phrases | C / 8 |
+                | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of two phrases | C / 2 |
                 | `"od"` | `<OD>`; finds only what the model has a name for that is one of the phrases | 1 |
                 | `"regions"` | `<REGION_PROPOSAL>` and `<OD>`; verification names each region, for hundreds of classes | 2 |
                 | `"auto"` | `"open_vocabulary"` and `"od"` | C + 1 |

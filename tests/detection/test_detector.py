@@ -232,7 +232,7 @@ def test_hundreds_of_classes(small):
     classes = [f"thing {i}" for i in range(300)]
     found = small.detect(PHOTO, classes, strategy=["grounding", "od"], verify=False, max_new_tokens=2, num_beams=1)
     assert found.classes == tuple(classes)
-    assert len(found.prompt.split("\n")) == 38 + 1
+    assert len(found.prompt.split("\n")) == 150 + 1
 
 
 # ---------------------------------------------------------------------- many images

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from florence_lab.detection import strategies
 from florence_lab.detection.ontology import Ontology
 from florence_lab.detection.strategies import AUTOMATIC, STRATEGIES, collect_candidates, resolve_strategies
 from florence_lab.exceptions import ArgumentError, PromptError
@@ -51,7 +52,7 @@ def found(strategy, *answers, classes=CLASSES):
     ("strategy", "texts"),
     [
         ("open_vocabulary", ["a white sheep", "dog", "man", "woman"]),
-        ("grounding", ["a white sheep, dog, man and woman"]),
+        ("grounding", ["a white sheep and dog", "man and woman"]),
         ("od", [""]),
         ("regions", ["", ""]),
     ],
@@ -60,22 +61,24 @@ def test_questions(strategy, texts):
     assert [question.prompt.text for question in ask(strategy)] == texts
 
 
-def test_captions_are_as_few_as_possible_and_of_equal_length():
+def test_captions_are_as_few_as_possible_and_of_equal_length(monkeypatch):
+    monkeypatch.setattr(strategies, "CLASSES_PER_CAPTION", 8)
     classes = Ontology.from_classes([f"thing {i}" for i in range(17)])
     questions = ask("grounding", classes)
     assert [len(question.class_ids) for question in questions] == [5, 6, 6]
+    assert questions[0].prompt.text == "thing 0, thing 1, thing 2, thing 3 and thing 4"
     assert [i for question in questions for i in question.class_ids] == list(range(17))
 
 
 def test_a_caption_that_is_too_long_for_the_model_is_split():
     classes = Ontology.from_classes(["x" * 30, "y" * 30, "z" * 30])
-    assert [len(question.class_ids) for question in ask("grounding", classes, limit=110)] == [1, 2]
+    assert [len(question.class_ids) for question in ask("grounding", classes, limit=80)] == [1, 1, 1]
     with pytest.raises(PromptError):
         ask("grounding", classes, limit=50)
 
 
 def test_a_class_with_phrases_in_one_caption_is_asked_for_once():
-    assert ask("grounding")[0].class_ids == (0, 1, 2)
+    assert [question.class_ids for question in ask("grounding")] == [(0, 1), (2,)]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,8 @@ def test_open_vocabulary(answers, expected):
         ("", []),
     ],
 )
-def test_grounding(answer, expected):
+def test_grounding(answer, expected, monkeypatch):
+    monkeypatch.setattr(strategies, "CLASSES_PER_CAPTION", 4)
     assert found("grounding", answer) == expected
 
 
