@@ -1,20 +1,34 @@
-"""Evidence for candidate boxes of named classes: what else the model says about each box."""
+"""Evidence for candidate boxes of named classes: what the model says about each box when it is asked about the region.
+
+The answer to `<REGION_TO_CATEGORY>` is not generated. The names of all classes are scored by teacher forcing, in one pass for
+each region. Names of several words, which may describe more than a category ("red car"), are also looked for at the beginning of
+`<REGION_TO_DESCRIPTION>`. `tests/measure_verification.py` measures these features, and others that did not earn their cost:
+agreement with `<OD>` and `<REGION_PROPOSAL>`, and the likelihood of the empty answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from ..exceptions import ArgumentError, unknown_name
 from ..inference.generation import EncodedImage, EncodedPrompts, encode_prompts, end_token_ids
 from ..inference.scoring import answer_log_likelihoods
 from ..results import Boxes
 from ..template.locations import format_location_tokens
 from .asker import Asker
-from .calibration import Calibration
+from .calibration import FEATURES, Calibration
 
-REGION_TASK = "<REGION_TO_CATEGORY>"
+SAME_REGION_IOU = 0.9
+"""Boxes with at least this IoU are asked about once. Candidates of different classes are often the same object."""
+
+_ARTICLES = ("a", "an", "the")
+
+Spellings = Sequence[Sequence[str]]
+"""For each class, the texts that count as naming it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +36,8 @@ class Evidence:
     """What speaks for and against each of N candidate boxes.
 
     Attributes:
-        names: the F names of the features.
-        features: N x F float64.
+        names: the F names of the features, see `calibration.FEATURES`.
+        features: N x F float64, all of them 0..1.
         scores: N float64 in 0..1, the verified confidence of each box.
         passes: number of prompts that the text encoder read for it.
     """
@@ -46,7 +60,7 @@ def verify(
     image: EncodedImage,
     candidates: Boxes,
     classes: Sequence[str],
-    phrases: Mapping[str, str] | None = None,
+    phrases: Mapping[str, str | Sequence[str]] | None = None,
     calibration: Calibration | None = None,
     batch_size: int = 16,
 ) -> Evidence:
@@ -57,68 +71,138 @@ def verify(
         image: the encoded image.
         candidates: N boxes whose labels are among `classes`.
         classes: the names of all classes that were asked for.
-        phrases: class -> the words that it was asked with; the class itself by default.
-        calibration: computes the scores from the features; without it they are `p_name`.
+        phrases: class -> the words that it was asked with, one text or several; the class itself by default.
+        calibration: computes the scores from the features; without it they are the feature `p_name`.
         batch_size: prompts that the text encoder reads together.
+
+    Raises:
+        ArgumentError: for a label that is not among `classes`.
     """
-    spellings = {name: name_spellings(name, (phrases or {}).get(name)) for name in classes}
-    log_p = region_log_probabilities(asker, image, candidates.xyxy, spellings, batch_size)
-    index = [list(classes).index(label) for label in candidates.labels.tolist()]
-    p_name = np.exp(log_p[np.arange(len(candidates)), index]) if len(candidates) else np.zeros(0)
-    features = np.stack([p_name], axis=1)
-    names = ("p_name",)
-    scores = p_name if calibration is None else calibration.predict(features)
-    return Evidence(names, features, np.clip(scores, 0, 1), len(candidates))
+    columns = {name: i for i, name in enumerate(classes)}
+    for label in candidates.labels.tolist():
+        if label not in columns:
+            raise ArgumentError(unknown_name("class", label, classes))
+    own = np.ones(len(candidates)) if candidates.scores is None else candidates.scores
+    if not len(candidates):
+        return Evidence(FEATURES, np.zeros((0, len(FEATURES))), np.zeros(0), 0)
+    spellings = [name_spellings(name, (phrases or {}).get(name, ())) for name in classes]
+    representatives, region_of = _distinct_regions(candidates.xyxy)
+    class_of = [columns[label] for label in candidates.labels.tolist()]
+    is_candidate = np.zeros((len(representatives), len(classes)), bool)
+    is_candidate[region_of, class_of] = True
+    regions = candidates.xyxy[representatives]
+    log_p, passes = region_log_likelihoods(asker, image, regions, spellings, is_candidate, batch_size)
+    log_p = log_p[region_of]
+    log_p_name = log_p[np.arange(len(candidates)), class_of]
+    log_p_among = log_p_name - np.logaddexp.reduce(log_p, axis=1)
+    features = np.stack([own, np.exp(log_p_name), np.exp(log_p_among)], axis=1).clip(0, 1)
+    scores = features[:, FEATURES.index("p_name")] if calibration is None else calibration.predict(features)
+    return Evidence(FEATURES, features, scores, passes)
 
 
-def name_spellings(name: str, phrase: str | None = None) -> tuple[str, ...]:
-    """Return the texts that count as naming a class: the name and the phrase, also in lower case and without article."""
-    texts = [name, *([phrase] if phrase else [])]
-    texts += [text.replace("_", " ") for text in texts]
+def name_spellings(name: str, phrases: str | Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the texts that count as naming a class: its name and phrases, in lower case too, without article and underscores."""
+    texts = [name, *([phrases] if isinstance(phrases, str) else phrases)]
+    texts = [" ".join(text.replace("_", " ").split()) for text in texts] + texts
     texts += [text.lower() for text in texts]
-    texts += [
-        rest for text in texts for article, _, rest in [text.partition(" ")] if article in ("a", "an", "the") and rest
-    ]
+    parts = [text.partition(" ") for text in texts]
+    texts += [rest for article, _, rest in parts if article.lower() in _ARTICLES and rest]
     return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
-def region_log_probabilities(
+def region_log_likelihoods(
     asker: Asker,
     image: EncodedImage,
     boxes: np.ndarray,
-    spellings: Mapping[str, Sequence[str]],
+    spellings: Spellings,
+    is_candidate: np.ndarray,
     batch_size: int = 16,
-) -> np.ndarray:
-    """Return the log-probability that the model calls a region by a name: N boxes x C names, float64.
+) -> tuple[np.ndarray, int]:
+    """Return the log-probability that the model calls a region by a name.
+
+    It is that of a category which is exactly the name. For names of several words it is that of a description which begins with
+    it, if that is larger. Descriptions are asked for where such a name is a candidate and unlikely as a category.
 
     Args:
         asker: the predictor.
         image: the encoded image.
         boxes: N x 4, (x0, y0, x1, y1) in pixels.
-        spellings: C names, each with the texts that count as it; their probabilities are added.
+        spellings: of C names; the probabilities of the spellings of a name are added.
+        is_candidate: N x C bool, whether the region is a candidate for the name.
         batch_size: prompts that the text encoder reads together.
+
+    Returns:
+        N x C float64, and the number of prompts that the text encoder read.
     """
-    texts = list(dict.fromkeys(text for options in spellings.values() for text in options))
-    log_p = np.concatenate(
-        [_name_regions(asker, s, texts) for s in _encode_regions(asker, image, boxes, batch_size)]
-        or [np.zeros((0, len(texts)))]
+    ends = [*end_token_ids(asker.model), *asker.template.location_ids]  # the region may follow the name
+    log_p = _log_likelihoods(asker, image, "<REGION_TO_CATEGORY>", boxes, spellings, ends, batch_size)
+    descriptions = {i: _beginnings(texts) for i, texts in enumerate(spellings) if _beginnings(texts)}
+    columns = np.array(list(descriptions), int)
+    unclear = np.flatnonzero((is_candidate & (log_p < np.log(0.5)))[:, columns].any(axis=1))
+    if not len(unclear):
+        return log_p, len(boxes)
+    described = _log_likelihoods(
+        asker, image, "<REGION_TO_DESCRIPTION>", boxes[unclear], list(descriptions.values()), None, batch_size
     )
-    columns = [[texts.index(text) for text in options] for options in spellings.values()]
-    return np.stack([np.logaddexp.reduce(log_p[:, c], axis=1) for c in columns], axis=1)
+    chosen = np.ix_(unclear, columns)
+    log_p[chosen] = np.maximum(log_p[chosen], described)
+    return log_p, len(boxes) + len(unclear)
 
 
-def _encode_regions(asker: Asker, image: EncodedImage, boxes: np.ndarray, batch_size: int) -> Iterable[EncodedPrompts]:
-    prompts = [
-        asker.build_prompt(image.size, REGION_TASK, format_location_tokens(box, image.size)).prompt for box in boxes
-    ]
+def _beginnings(texts: Sequence[str]) -> list[str]:
+    """The beginnings of descriptions that name a class; none for a name of a single word."""
+    names = [text for text in texts if len(text.split()) > 1 and text.partition(" ")[0].lower() not in _ARTICLES]
+    return [f"{article}{name}" for name in names for article in ("", "a ", "an ")]
+
+
+def _log_likelihoods(
+    asker: Asker,
+    image: EncodedImage,
+    task: str,
+    boxes: np.ndarray,
+    spellings: Spellings,
+    end_ids: Sequence[int] | None,
+    batch_size: int,
+) -> np.ndarray:
+    """The log-probability of C names as the answer to a task about N regions, N x C.
+
+    Without `end_ids`, that of all answers which begin with the name.
+    """
+    tokenizer = asker.processor.tokenizer
+    texts = list(dict.fromkeys(text for options in spellings for text in options))
+    parts = []
+    for states in _encode_regions(asker, image, task, boxes, batch_size):
+        rows = [row for row in range(len(states)) for _ in texts]
+        values = answer_log_likelihoods(asker.model, tokenizer, states, rows, texts * len(states), end_ids)
+        sums = [tokens.sum() if end_ids else tokens[:-1].sum() for tokens in values]
+        parts.append(np.array(sums).reshape(len(states), len(texts)))
+    of_text = np.concatenate(parts)
+    columns = [[texts.index(text) for text in options] for options in spellings]
+    return np.stack([np.logaddexp.reduce(of_text[:, c], axis=1) for c in columns], axis=1)
+
+
+def _encode_regions(
+    asker: Asker, image: EncodedImage, task: str, boxes: np.ndarray, batch_size: int
+) -> Iterator[EncodedPrompts]:
+    # location tokens, as a box that is too flat for a region in pixels is still one in bins
+    regions = [format_location_tokens(box, image.size) for box in boxes]
+    prompts = [asker.build_prompt(image.size, task, region).prompt for region in regions]
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         yield encode_prompts(asker.model, asker.processor.tokenizer, image.tokens.expand(len(batch), -1, -1), batch)
 
 
-def _name_regions(asker: Asker, states: EncodedPrompts, texts: Sequence[str]) -> np.ndarray:
-    """The log-probability of each text as the name of each region, B x T."""
-    rows = [row for row in range(len(states)) for _ in texts]
-    ends = [*end_token_ids(asker.model), *asker.template.location_ids]
-    values = answer_log_likelihoods(asker.model, asker.processor.tokenizer, states, rows, [*texts] * len(states), ends)
-    return np.array([v.sum() for v in values]).reshape(len(states), len(texts))
+def _distinct_regions(boxes: np.ndarray) -> tuple[list[int], list[int]]:
+    """The indices of boxes that differ, and for each of the N boxes, the number of the one among them that stands for it."""
+    from torchvision.ops import box_iou
+
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy() >= SAME_REGION_IOU
+    representatives: list[int] = []
+    region_of: list[int] = []
+    for i in range(len(boxes)):
+        found = next((n for n, j in enumerate(representatives) if overlaps[i, j]), None)
+        if found is None:
+            found = len(representatives)
+            representatives.append(i)
+        region_of.append(found)
+    return representatives, region_of

@@ -71,24 +71,13 @@ def answer_log_likelihoods(
     token_ids = [next(from_text) if isinstance(answer, str) else list(answer) for answer in answers]
     results: list[np.ndarray] = [np.zeros(0)] * len(token_ids)
     for chunk in _chunks(rows, [len(ids) for ids in token_ids]):
-        ids = [token_ids[i] for i in chunk]
-        hidden = _run_decoder(model, states, [rows[i] for i in chunk], ids)
-        log_probabilities = _token_log_probabilities(model, hidden, ids, end_ids).split([len(item) for item in ids])
-        for i, values in zip(chunk, log_probabilities, strict=True):
-            results[i] = values.double().cpu().numpy()
+        ids, prompts = [token_ids[i] for i in chunk], [rows[i] for i in chunk]
+        hidden = _run_decoder(model, states, prompts, ids)
+        values = _token_log_probabilities(model, hidden, prompts, ids, end_ids).double().cpu().numpy()
+        ends = np.cumsum([len(item) for item in ids])
+        for i, part in zip(chunk, np.split(values, ends[:-1]), strict=True):
+            results[i] = part
     return [_force_first(model, ids, values) for ids, values in zip(token_ids, results, strict=True)]
-
-
-@torch.inference_mode()
-def first_token_log_probabilities(model: Florence2ForConditionalGeneration, states: EncodedPrompts) -> torch.Tensor:
-    """Return the log-probabilities of the first token of an answer, behind `<s>`: B x V float32.
-
-    The probability of `<image>`, the placeholder of the image in a prompt, is 0.
-    """
-    first = model.generation_config.forced_bos_token_id
-    first = text_config(model).bos_token_id if first is None else first
-    hidden = _run_decoder(model, states, range(len(states)), [[first, first]] * len(states))[1::2]
-    return torch.cat([_log_probabilities(model, chunk) for chunk in hidden.split(_POSITIONS_PER_CHUNK)])
 
 
 def _chunks(rows: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -151,27 +140,35 @@ def _run_decoder(
 def _token_log_probabilities(
     model: Florence2ForConditionalGeneration,
     hidden: torch.Tensor,
+    rows: Sequence[int],
     answers: Sequence[Sequence[int]],
     end_ids: Sequence[int] | None,
 ) -> torch.Tensor:
-    """The log-probabilities of the tokens of answers, K float32, from the K x d hidden states that predict them."""
+    """The log-probabilities of the tokens of answers, K float32, from the K x d hidden states that predict them.
+
+    Answers to one prompt that begin alike share hidden states, which meet the matrix of the vocabulary once.
+    """
+    prefixes: dict[tuple[int, ...], int] = {}
+    distinct, is_last = [], []
+    for row, ids in zip(rows, answers, strict=True):
+        distinct += [prefixes.setdefault((row, *ids[:t]), len(prefixes)) for t in range(len(ids))]
+        is_last += [t == len(ids) - 1 for t in range(len(ids))]
+    _, first = np.unique(distinct, return_index=True)
     tokens = torch.tensor([token for ids in answers for token in ids], device=hidden.device)
-    is_last = torch.zeros(len(tokens), dtype=torch.bool, device=hidden.device)
-    is_last[torch.tensor([len(ids) for ids in answers]).cumsum(0).to(hidden.device) - 1] = True
-    parts = []
-    for states, ids, last in zip(*(x.split(_POSITIONS_PER_CHUNK) for x in (hidden, tokens, is_last)), strict=True):
-        log_probabilities = _log_probabilities(model, states)
-        values = log_probabilities.gather(1, ids[:, None])[:, 0]
+    values = torch.empty(len(tokens), device=hidden.device)
+    for start in range(0, len(first), _POSITIONS_PER_CHUNK):
+        chosen = first[start : start + _POSITIONS_PER_CHUNK]
+        logits = model.lm_head(hidden[torch.from_numpy(chosen).to(hidden.device)]).float()
+        logits[:, model.config.image_token_id] = -torch.inf  # the placeholder of the image is no answer
+        log_probabilities = logits.log_softmax(dim=-1)
+        places = [i for i, d in enumerate(distinct) if start <= d < start + len(chosen)]
+        states = torch.tensor([distinct[i] - start for i in places], device=hidden.device)
+        values[places] = log_probabilities[states, tokens[places]]
         if end_ids is not None:
-            values[last] = log_probabilities[last][:, list(end_ids)].logsumexp(dim=-1)
-        parts.append(values)
-    return torch.cat(parts)
-
-
-def _log_probabilities(model: Florence2ForConditionalGeneration, hidden: torch.Tensor) -> torch.Tensor:
-    logits = model.lm_head(hidden).float()
-    logits[:, model.config.image_token_id] = -torch.inf
-    return logits.log_softmax(dim=-1)
+            ends = log_probabilities[:, list(end_ids)].logsumexp(dim=-1)
+            is_end = torch.tensor([is_last[i] for i in places], device=hidden.device)
+            values[places] = torch.where(is_end, ends[states], values[places])
+    return values
 
 
 def _force_first(model: Florence2ForConditionalGeneration, ids: Sequence[int], values: np.ndarray) -> np.ndarray:
