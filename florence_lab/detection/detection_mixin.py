@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..argument_validation import validate_value
-from ..exceptions import ArgumentError, ImageError, PromptError, shorten
+from ..exceptions import ArgumentError, ImageError, PromptError
 from ..images import load_image
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage, resolve_generation_kwargs
@@ -55,10 +55,10 @@ class DetectionMixin:
                 | strategy | questions | answers decoded for C phrases |
                 | --- | --- | --- |
                 | `"open_vocabulary"` | `<OPEN_VOCABULARY_DETECTION>` for each phrase | C |
-                | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of two phrases | C / 2 |
+                | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of up to 8 phrases | C / 8 |
                 | `"od"` | `<OD>`; finds only what the model has a name for that is one of the phrases | 1 |
                 | `"regions"` | `<REGION_PROPOSAL>` and `<OD>`; verification names each region, for hundreds of classes | 2 |
-                | `"auto"` | `"open_vocabulary"` and `"od"` | C + 1 |
+                | `"auto"` | `"open_vocabulary"` and `"regions"`; without `verify`, `"od"` instead of the latter | C + 2 |
 
             verify: ask the model what it calls the region of each box, and take the probability of the class as its score,
                 see `detection.verification`. Without it, the models box most names that are not in the image as well.
@@ -155,16 +155,14 @@ def _make_detector(
 ) -> Detector:
     """Return the detector of the arguments of `detect`, which are validated here."""
     ontology = Ontology.from_classes(classes, phrases)
-    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]))
     verify = validate_value("verify", verify, bool)
+    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]), verify)
     threshold = validate_value("threshold", threshold, float | None)
     nms_iou = validate_value("nms_iou", nms_iou, float)
     batch_size = validate_value("batch_size", batch_size, int)
     calibration = validate_value("calibration", calibration, Calibration | str | Path | None)
     if calibration is not None and not verify:
         raise ArgumentError("calibration needs verify=True: it is computed from what verification finds")
-    if not verify and any(item.needs_verification for item in strategies):
-        raise ArgumentError(f"strategy {shorten(strategy)} needs verify=True, which tells the class of each region")
     if isinstance(calibration, (str, Path)):
         calibration = Calibration.load(calibration)
     if threshold is None:

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from florence_lab.detection import strategies
 from florence_lab.detection.ontology import Ontology
-from florence_lab.detection.strategies import AUTOMATIC, STRATEGIES, collect_candidates, resolve_strategies
+from florence_lab.detection.strategies import STRATEGIES, collect_candidates, resolve_strategies
 from florence_lab.exceptions import ArgumentError, PromptError
 from florence_lab.template.prompts import build_prompt
 from florence_lab.template.template import FlorenceTemplate
@@ -52,7 +51,7 @@ def found(strategy, *answers, classes=CLASSES):
     ("strategy", "texts"),
     [
         ("open_vocabulary", ["a white sheep", "dog", "man", "woman"]),
-        ("grounding", ["a white sheep and dog", "man and woman"]),
+        ("grounding", ["a white sheep, a dog, a man and a woman"]),
         ("od", [""]),
         ("regions", ["", ""]),
     ],
@@ -61,24 +60,23 @@ def test_questions(strategy, texts):
     assert [question.prompt.text for question in ask(strategy)] == texts
 
 
-def test_captions_are_as_few_as_possible_and_of_equal_length(monkeypatch):
-    monkeypatch.setattr(strategies, "CLASSES_PER_CAPTION", 8)
+def test_captions_are_as_few_as_possible_and_of_equal_length():
     classes = Ontology.from_classes([f"thing {i}" for i in range(17)])
     questions = ask("grounding", classes)
     assert [len(question.class_ids) for question in questions] == [5, 6, 6]
-    assert questions[0].prompt.text == "thing 0, thing 1, thing 2, thing 3 and thing 4"
+    assert questions[0].prompt.text == "a thing 0, a thing 1, a thing 2, a thing 3 and a thing 4"
     assert [i for question in questions for i in question.class_ids] == list(range(17))
 
 
 def test_a_caption_that_is_too_long_for_the_model_is_split():
     classes = Ontology.from_classes(["x" * 30, "y" * 30, "z" * 30])
-    assert [len(question.class_ids) for question in ask("grounding", classes, limit=80)] == [1, 1, 1]
+    assert [len(question.class_ids) for question in ask("grounding", classes, limit=110)] == [1, 2]
     with pytest.raises(PromptError):
         ask("grounding", classes, limit=50)
 
 
 def test_a_class_with_phrases_in_one_caption_is_asked_for_once():
-    assert [question.class_ids for question in ask("grounding")] == [(0, 1), (2,)]
+    assert [question.class_ids for question in ask("grounding")] == [(0, 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +106,7 @@ def test_open_vocabulary(answers, expected):
         ("", []),
     ],
 )
-def test_grounding(answer, expected, monkeypatch):
-    monkeypatch.setattr(strategies, "CLASSES_PER_CAPTION", 4)
+def test_grounding(answer, expected):
     assert found("grounding", answer) == expected
 
 
@@ -143,14 +140,23 @@ def test_polygons_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [("auto", AUTOMATIC), ("od", ["od"]), (["od", "grounding"], ["od", "grounding"]), (("od", "od"), ["od"])],
+    ("names", "verify", "expected"),
+    [
+        ("auto", True, ["open_vocabulary", "regions"]),
+        ("auto", False, ["open_vocabulary", "od"]),
+        ("od", False, ["od"]),
+        (["od", "grounding"], False, ["od", "grounding"]),
+        (("od", "od"), True, ["od"]),
+    ],
 )
-def test_strategies_by_name(names, expected):
-    assert resolve_strategies(names) == [STRATEGIES[name] for name in expected]
+def test_strategies_by_name(names, verify, expected):
+    assert resolve_strategies(names, verify) == [STRATEGIES[name] for name in expected]
 
 
-@pytest.mark.parametrize(("names", "named"), [("open", "'open'"), ([], "none"), (["od", "auto"], "'auto'"), ("", "''")])
-def test_unknown_strategies_are_refused(names, named):
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [("open", "'open'"), ([], "none"), (["od", "auto"], "'auto'"), ("", "''"), ("regions", "verify=True")],
+)
+def test_unusable_strategies_are_refused(names, named):
     with pytest.raises(ArgumentError, match=named):
-        resolve_strategies(names)
+        resolve_strategies(names, verify=False)
