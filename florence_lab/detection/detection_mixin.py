@@ -57,7 +57,8 @@ class DetectionMixin:
                 | `"open_vocabulary"` | `<OPEN_VOCABULARY_DETECTION>` for each phrase | C |
                 | `"grounding"` | `<CAPTION_TO_PHRASE_GROUNDING>` of captions of up to 8 phrases | C / 8 |
                 | `"od"` | `<OD>`; finds only what the model has a name for that is one of the phrases | 1 |
-                | `"auto"` | `"open_vocabulary"` and `"od"` | C + 1 |
+                | `"regions"` | `<REGION_PROPOSAL>` and `<OD>`; verification names each region, for hundreds of classes | 2 |
+                | `"auto"` | `"open_vocabulary"` and `"regions"`; without `verify`, `"od"` instead of the latter | C + 2 |
 
             verify: ask the model what it calls the region of each box, and take the probability of the class as its score,
                 see `detection.verification`. Without it, the models box most names that are not in the image as well.
@@ -154,8 +155,8 @@ def _make_detector(
 ) -> Detector:
     """Return the detector of the arguments of `detect`, which are validated here."""
     ontology = Ontology.from_classes(classes, phrases)
-    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]))
     verify = validate_value("verify", verify, bool)
+    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]), verify)
     threshold = validate_value("threshold", threshold, float | None)
     nms_iou = validate_value("nms_iou", nms_iou, float)
     batch_size = validate_value("batch_size", batch_size, int)

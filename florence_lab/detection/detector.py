@@ -68,15 +68,9 @@ class Detector:
         # boxes of different classes compete only after verification: before it, a wrong class may have the higher score
         candidates = suppress_overlaps(candidates, self.nms_iou, across_classes=False)
         if self.verify:
-            evidence = verify(
-                self.asker,
-                image,
-                candidates,
-                self.ontology.names,
-                {n: p[0] for n, p in zip(self.ontology.names, self.ontology.phrases, strict=True)},
-                self.calibration,
-                self.batch_size,
-            )
+            names = self.ontology.names
+            phrases = dict(zip(names, self.ontology.phrases, strict=True))
+            evidence = verify(self.asker, image, candidates, names, phrases, self.calibration, self.batch_size)
             candidates = replace(candidates, scores=evidence.scores)
         assert candidates.scores is not None
         candidates = candidates[candidates.scores >= self.threshold]

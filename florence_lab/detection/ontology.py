@@ -19,7 +19,9 @@ Phrases = Mapping[str, str | Sequence[str]]
 """Name of a class -> the words to ask with."""
 
 _WORD_RE = re.compile(r"\w+")
-_DETERMINERS = frozenset("a an the some one two three four five six seven eight nine ten several many few".split())
+_DETERMINERS = frozenset(
+    "a an the this that these those my your his her its our their some one two three four five six seven eight nine ten several many few".split()
+)
 _NUMBERS_RE = re.compile(r"\d+")
 
 _IRREGULAR = {
@@ -137,6 +139,14 @@ class Ontology:
             for words in texts:
                 ids[words] = (*ids.get(words, ()), i)
         return ids
+
+
+def with_article(phrase: str) -> str:
+    """Return a phrase as it stands in a caption: "a sheep", "an old car"; a plural, and words with a determiner, as they are."""
+    words = phrase.casefold().split()
+    if not phrase.isascii() or words[0] in _DETERMINERS or _singular(words[-1]) != words[-1]:
+        return phrase
+    return f"{'an' if words[0][0] in 'aeiou' else 'a'} {phrase}"
 
 
 def _check_words(what: str, text: str) -> None:

@@ -15,10 +15,14 @@ from ..exceptions import ArgumentError, PromptError, unknown_name
 from ..results import Boxes, Result
 from ..template.prompts import Prompt
 from .asker import Asker
-from .ontology import Ontology
+from .ontology import Ontology, with_article
 
 CLASSES_PER_CAPTION = 8
-"""Largest number of phrases in one caption that is grounded. The answer to a long caption leaves phrases out."""
+"""Largest number of phrases in a caption that is grounded. The answers to longer ones leave phrases out."""
+
+AUTOMATIC, AUTOMATIC_VERIFIED = ("open_vocabulary", "od"), ("open_vocabulary", "regions")
+"""The strategies of `strategy="auto"`: open-vocabulary detection finds what has no name in object detection, but leaves out some of
+several objects of a class, which the other strategy adds."""
 
 T = TypeVar("T")
 
@@ -39,7 +43,13 @@ class Question:
 
 
 class Strategy(Protocol):
-    """A way to ask for classes."""
+    """A way to ask for classes.
+
+    Attributes:
+        needs_verification: whether only verification tells which of the assigned classes is right.
+    """
+
+    needs_verification: bool
 
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return the questions about an image, whose answers are decoded together.
@@ -57,6 +67,8 @@ class Strategy(Protocol):
 class OpenVocabulary:
     """One question of open-vocabulary detection for each phrase."""
 
+    needs_verification = False
+
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return as many questions as there are phrases."""
         prompts = [(_build(asker, "<OPEN_VOCABULARY_DETECTION>", phrase), i) for i, phrase in ontology.queries]
@@ -69,7 +81,9 @@ class OpenVocabulary:
 
 
 class Grounding:
-    """Captions of up to `CLASSES_PER_CAPTION` phrases: "sheep, dog and car". Grounding gives boxes for each phrase."""
+    """Captions of up to `CLASSES_PER_CAPTION` phrases: "a sheep, a dog and a car". Grounding gives boxes for each phrase."""
+
+    needs_verification = False
 
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return one question for each caption. A caption that is too long for the model is halved."""
@@ -83,7 +97,7 @@ class Grounding:
         return ontology.mentioned_by(label, question.class_ids)
 
     def _ask(self, queries: Sequence[tuple[int, str]], asker: Asker) -> list[Question]:
-        caption = _join([phrase for _, phrase in queries])
+        caption = _join([with_article(phrase) for _, phrase in queries])
         try:
             prompt = _build(asker, "<CAPTION_TO_PHRASE_GROUNDING>", caption)
         except PromptError:
@@ -97,6 +111,8 @@ class Grounding:
 class ObjectDetection:
     """Object detection with the names that the model knows, which are assigned to classes of the same name or phrase."""
 
+    needs_verification = False
+
     def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
         """Return one question."""
         return [Question(self, _build(asker, "<OD>"), tuple(range(len(ontology))))]
@@ -106,29 +122,49 @@ class ObjectDetection:
         return ontology.named_by(label)
 
 
+class Regions:
+    """Regions that may be objects: region proposals, and the boxes of object detection. Each is a candidate for all classes."""
+
+    needs_verification = True
+
+    def questions(self, ontology: Ontology, asker: Asker) -> list[Question]:
+        """Return two questions, however many classes there are."""
+        prompts = [_build(asker, task) for task in ("<REGION_PROPOSAL>", "<OD>")]
+        return [Question(self, prompt, tuple(range(len(ontology)))) for prompt in prompts]
+
+    def assign(self, ontology: Ontology, question: Question, label: str) -> Sequence[int]:
+        """Return all classes."""
+        return question.class_ids
+
+
 STRATEGIES: dict[str, Strategy] = {
     "open_vocabulary": OpenVocabulary(),
     "grounding": Grounding(),
     "od": ObjectDetection(),
+    "regions": Regions(),
 }
 """Name of a strategy -> the strategy."""
 
-AUTOMATIC = ("open_vocabulary", "od")
-"""The strategies of `strategy="auto"`."""
 
-
-def resolve_strategies(names: str | Sequence[str]) -> list[Strategy]:
+def resolve_strategies(names: str | Sequence[str], verify: bool) -> list[Strategy]:
     """Return the strategies of one name or several.
 
+    Args:
+        names: the names, or `"auto"`.
+        verify: whether what they find is verified.
+
     Raises:
-        ArgumentError: for an unknown name, and for no name.
+        ArgumentError: for an unknown name, no name, and a strategy that needs verification without it.
     """
-    listed = AUTOMATIC if names == "auto" else [names] if isinstance(names, str) else list(names)
+    automatic = AUTOMATIC_VERIFIED if verify else AUTOMATIC
+    listed = automatic if isinstance(names, str) and names == "auto" else [names] if isinstance(names, str) else names
+    if not len(listed):
+        raise ArgumentError("strategy must name at least one strategy, got none")
     for name in listed:
         if name not in STRATEGIES:
             raise ArgumentError(unknown_name("strategy", name, ["auto", *STRATEGIES]))
-    if not listed:
-        raise ArgumentError("strategy must name at least one strategy, got none")
+        if STRATEGIES[name].needs_verification and not verify:
+            raise ArgumentError(f"strategy {name!r} needs verify=True, which tells the class of each region")
     return [STRATEGIES[name] for name in dict.fromkeys(listed)]
 
 
@@ -180,5 +216,5 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _join(phrases: Sequence[str]) -> str:
-    """Return the phrases as the text of a caption: "sheep, dog and car"."""
+    """Return the phrases as the text of a caption: "a sheep, a dog and a car"."""
     return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))

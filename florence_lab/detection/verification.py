@@ -196,13 +196,16 @@ def _distinct_regions(boxes: np.ndarray) -> tuple[list[int], list[int]]:
     """The indices of boxes that differ, and for each of the N boxes, the number of the one among them that stands for it."""
     from torchvision.ops import box_iou
 
-    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy() >= SAME_REGION_IOU
+    # equal boxes first: a region may be a candidate for hundreds of classes
+    _, first, inverse = np.unique(boxes, axis=0, return_index=True, return_inverse=True)
+    distinct = torch.from_numpy(boxes[first])
+    overlaps = box_iou(distinct, distinct).numpy() >= SAME_REGION_IOU
     representatives: list[int] = []
     region_of: list[int] = []
-    for i in range(len(boxes)):
+    for i in range(len(first)):
         found = next((n for n, j in enumerate(representatives) if overlaps[i, j]), None)
         if found is None:
             found = len(representatives)
             representatives.append(i)
         region_of.append(found)
-    return representatives, region_of
+    return first[representatives].tolist(), [region_of[i] for i in inverse]

@@ -14,7 +14,7 @@ from florence_lab.detection import detection_mixin
 from florence_lab.detection import detector as detector_module
 from florence_lab.detection.detector import Detector
 from florence_lab.detection.ontology import Ontology
-from florence_lab.detection.strategies import resolve_strategies
+from florence_lab.detection.strategies import STRATEGIES, resolve_strategies
 from florence_lab.detection.suppression import suppress_overlaps
 from florence_lab.exceptions import ArgumentError, ImageError, PromptError
 from florence_lab.results import Boxes
@@ -89,8 +89,11 @@ def test_classes_and_their_ids(nano, scene):
     )
 
 
-@pytest.mark.parametrize("strategy", ["auto", "open_vocabulary", "grounding", "od", ["od", "grounding"]])
-@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize(
+    ("strategy", "verify"),
+    [(name, True) for name in ("auto", *STRATEGIES)]
+    + [(name, False) for name in ("auto", "open_vocabulary", ["od", "grounding"])],
+)
 def test_each_strategy_works_with_the_published_layout(small, strategy, verify):
     found = small.detect(PHOTO, ["cat", "a dog"], strategy=strategy, verify=verify, threshold=0, **FEW_TOKENS)
     assert isinstance(found, Boxes)
@@ -147,7 +150,7 @@ def detect_with(monkeypatch, answers, verified=None, threshold=0.0):
 
     monkeypatch.setattr(detector_module, "verify", verify)
     ontology = Ontology.from_classes(["sheep", "dog"])
-    strategies = resolve_strategies("open_vocabulary")
+    strategies = resolve_strategies("open_vocabulary", verify=False)
     detector = Detector(Asker(answers), ontology, strategies, verified is not None, threshold, 0.5, None, 16, {})
     (found,) = detector.detect(["image"], detector.questions())
     return list(zip(found.labels.tolist(), found.scores.tolist(), strict=True))
@@ -198,6 +201,7 @@ def test_a_calibration_without_verification_is_refused(small):
         ({"strategy": "best"}, "'best'"),
         ({"strategy": 3}, "3"),
         ({"verify": "yes"}, "'yes'"),
+        ({"strategy": ["od", "regions"], "verify": False}, "verify=True"),
         ({"threshold": 1.5}, "1.5"),
         ({"threshold": "high"}, "'high'"),
         ({"nms_iou": -1}, "-1"),
@@ -282,4 +286,4 @@ def test_the_default_finds_what_is_there_and_nothing_else(nano):
     scenes = [draw_scene(seed) for seed in range(700, 740)]
     precision, recall, empty, decoded, *_ = measure_detection.measure(nano, scenes)
     assert (precision >= 0.95, recall >= 0.9, empty >= 0.95) == (True, True, True)
-    assert decoded == measure_detection.NUM_CLASSES + 1
+    assert decoded == measure_detection.NUM_CLASSES + 2

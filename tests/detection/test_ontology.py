@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from florence_lab.detection.ontology import Ontology
+from florence_lab.detection.ontology import Ontology, with_article
 from florence_lab.exceptions import ArgumentError
 
 
@@ -122,3 +122,20 @@ def test_a_label_names_a_class_whatever_its_case_article_and_number(label, expec
 def test_a_grounded_label_refers_to_the_class_with_the_most_common_words(label, expected):
     classes = ontology("sheep", "red car", "blue car", "traffic light", "dog", sheep="a white sheep")
     assert names_of(classes, classes.mentioned_by(label, among=[0, 1, 2, 3])) == expected
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("sheep", "a sheep"),
+        ("old car", "an old car"),
+        ("Umbrella", "an Umbrella"),
+        ("the sun", "the sun"),
+        ("two dogs", "two dogs"),
+        ("dogs", "dogs"),
+        ("bus", "a bus"),
+        ("\u732b", "\u732b"),
+    ],
+)
+def test_a_phrase_in_a_caption_has_an_article(phrase, expected):
+    assert with_article(phrase) == expected

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from florence_lab.detection.ontology import Ontology
-from florence_lab.detection.strategies import AUTOMATIC, STRATEGIES, collect_candidates, resolve_strategies
+from florence_lab.detection.strategies import STRATEGIES, collect_candidates, resolve_strategies
 from florence_lab.exceptions import ArgumentError, PromptError
 from florence_lab.template.prompts import build_prompt
 from florence_lab.template.template import FlorenceTemplate
@@ -51,8 +51,9 @@ def found(strategy, *answers, classes=CLASSES):
     ("strategy", "texts"),
     [
         ("open_vocabulary", ["a white sheep", "dog", "man", "woman"]),
-        ("grounding", ["a white sheep, dog, man and woman"]),
+        ("grounding", ["a white sheep, a dog, a man and a woman"]),
         ("od", [""]),
+        ("regions", ["", ""]),
     ],
 )
 def test_questions(strategy, texts):
@@ -63,6 +64,7 @@ def test_captions_are_as_few_as_possible_and_of_equal_length():
     classes = Ontology.from_classes([f"thing {i}" for i in range(17)])
     questions = ask("grounding", classes)
     assert [len(question.class_ids) for question in questions] == [5, 6, 6]
+    assert questions[0].prompt.text == "a thing 0, a thing 1, a thing 2, a thing 3 and a thing 4"
     assert [i for question in questions for i in question.class_ids] == list(range(17))
 
 
@@ -74,7 +76,7 @@ def test_a_caption_that_is_too_long_for_the_model_is_split():
 
 
 def test_a_class_with_phrases_in_one_caption_is_asked_for_once():
-    assert ask("grounding")[0].class_ids == (0, 1, 2)
+    assert [question.class_ids for question in ask("grounding")] == [(0, 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,10 @@ def test_object_detection_keeps_names_and_synonyms(answer, expected):
     assert [row[:2] for row in found("od", answer)] == expected
 
 
+def test_a_region_is_a_candidate_for_all_classes():
+    assert [row[:2] for row in found("regions", BOX, f"tree{OTHER}")] == [("sheep", 0), ("dog", 1), ("person", 2)] * 2
+
+
 def test_polygons_are_kept():
     classes = Ontology.from_classes(["dog"])
     questions = ask("open_vocabulary", classes)
@@ -134,14 +140,23 @@ def test_polygons_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [("auto", AUTOMATIC), ("od", ["od"]), (["od", "grounding"], ["od", "grounding"]), (("od", "od"), ["od"])],
+    ("names", "verify", "expected"),
+    [
+        ("auto", True, ["open_vocabulary", "regions"]),
+        ("auto", False, ["open_vocabulary", "od"]),
+        ("od", False, ["od"]),
+        (["od", "grounding"], False, ["od", "grounding"]),
+        (("od", "od"), True, ["od"]),
+    ],
 )
-def test_strategies_by_name(names, expected):
-    assert resolve_strategies(names) == [STRATEGIES[name] for name in expected]
+def test_strategies_by_name(names, verify, expected):
+    assert resolve_strategies(names, verify) == [STRATEGIES[name] for name in expected]
 
 
-@pytest.mark.parametrize(("names", "named"), [("open", "'open'"), ([], "none"), (["od", "auto"], "'auto'"), ("", "''")])
-def test_unknown_strategies_are_refused(names, named):
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [("open", "'open'"), ([], "none"), (["od", "auto"], "'auto'"), ("", "''"), ("regions", "verify=True")],
+)
+def test_unusable_strategies_are_refused(names, named):
     with pytest.raises(ArgumentError, match=named):
-        resolve_strategies(names)
+        resolve_strategies(names, verify=False)
