@@ -66,25 +66,8 @@ class Calibration:
         Raises:
             ArgumentError: unless there are both right and wrong boxes.
         """
-        from scipy.optimize import minimize
-        from scipy.special import expit
-
-        x, y = _log_odds(features), np.asarray(is_right, bool)
-        if y.all() or not y.any():
-            raise ArgumentError(
-                f"a calibration needs right boxes and wrong ones, but {int(y.sum())} of {len(y)} boxes are right"
-            )
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            weights, bias = parameters[:-1], parameters[-1]
-            logits = x @ weights + bias
-            value = np.logaddexp(0, np.where(y, -logits, logits)).sum() + _RIDGE / 2 * weights @ weights
-            error = expit(logits) - y
-            return float(value), np.append(x.T @ error + _RIDGE * weights, error.sum())
-
-        bounds = [(0, None)] * x.shape[1] + [(None, None)]
-        found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
-        return cls(FEATURES, tuple(found[:-1].tolist()), float(found[-1]), model)
+        weights, bias = fit_weights(features, is_right)
+        return cls(FEATURES, tuple(weights.tolist()), bias, model)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the probability that each box is right: N x F features -> N float64 in 0..1."""
@@ -130,6 +113,40 @@ class Calibration:
             raise ArgumentError(f"{path} is not a calibration: it lacks {error}") from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ArgumentError(f"{path} is not a calibration: {summarize_error(error)}") from error
+
+
+def fit_weights(features: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit a logistic regression on the log-odds of features, with an L2 penalty and weights of at least 0.
+
+    Args:
+        features: N x F, all of them 0..1.
+        is_right: N bool.
+
+    Returns:
+        F weights and the intercept.
+
+    Raises:
+        ArgumentError: unless there are both right and wrong boxes.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    x, y = _log_odds(features), np.asarray(is_right, bool)
+    if y.all() or not y.any():
+        raise ArgumentError(
+            f"a calibration needs right boxes and wrong ones, but {int(y.sum())} of {len(y)} boxes are right"
+        )
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = parameters[:-1], parameters[-1]
+        logits = x @ weights + bias
+        value = np.logaddexp(0, np.where(y, -logits, logits)).sum() + _RIDGE / 2 * weights @ weights
+        error = expit(logits) - y
+        return float(value), np.append(x.T @ error + _RIDGE * weights, error.sum())
+
+    bounds = [(0, None)] * x.shape[1] + [(None, None)]
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return found[:-1], float(found[-1])
 
 
 def _file_path(path: str | Path) -> Path:

@@ -152,7 +152,7 @@ def calibrate(
     threshold = validate_value("threshold", threshold, float)
     nms_iou = validate_value("nms_iou", nms_iou, float)
     batch_size = validate_value("batch_size", batch_size, int)
-    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]))
+    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]), verify=True)
     pairs = _read_pairs(predictor, dataset)
     labels = sorted({label for _, truth in pairs for label in truth.labels.tolist() if label})
     if not labels or len(pairs) < 2:
