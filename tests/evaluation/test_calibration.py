@@ -117,3 +117,8 @@ def test_the_area_under_the_roc_curve(scores, is_right, expected):
 
 def test_the_area_is_undefined_for_right_boxes_only():
     assert np.isnan(area_under_roc(np.array([0.5]), np.array([True])))
+
+
+def test_a_model_that_finds_nothing_cannot_be_calibrated(small, pairs):
+    with pytest.raises(ArgumentError, match="0 of"):
+        calibrate(small, pairs[:2], ["sheep", "red car"], max_new_tokens=9, num_beams=1)
