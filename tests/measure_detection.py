@@ -7,8 +7,8 @@ Prints a Markdown table with a row for each strategy, plain, verified and calibr
 - the share of absent classes that got no box,
 - the answers decoded for an image, the prompts read besides (by verification), and the seconds taken.
 
-`--calibrate 40` adds the scores of a calibration, fitted to as many other scenes with all categories. `--model` measures another checkpoint, `--random florence-2-base` random weights of a published size. Their answers are noise, so
-only their time says something.
+`--calibrate 40` fits a calibration to 40 other scenes, asked for all categories. `--model` measures another checkpoint, `--random
+florence-2-base` random weights of a published size, whose answers are noise: only their time says something.
 """
 
 import argparse
