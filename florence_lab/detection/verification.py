@@ -3,7 +3,8 @@
 The answer to `<REGION_TO_CATEGORY>` is not generated. The names of all classes are scored by teacher forcing, in one pass for
 each region. Names of several words, which may describe more than a category ("red car"), are also looked for at the beginning of
 `<REGION_TO_DESCRIPTION>`. `tests/measure_verification.py` measures these features, and others that did not earn their cost:
-agreement with `<OD>` and `<REGION_PROPOSAL>`, and the likelihood of the empty answer.
+agreement with `<OD>` and `<REGION_PROPOSAL>`, and the likelihood of the empty answer. On florence-2-nano `p_name` alone separates
+right boxes from wrong ones (AUROC 1.000, that of the boxes' own scores is 0.771).
 """
 
 from __future__ import annotations
