@@ -82,8 +82,7 @@ class Evaluation:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Task token -> metric -> value; nan where a metric is undefined. See `florence_lab.evaluation.metrics`."""
         return {
-            token: task_metrics(task, *self.for_task(token), self.metric_suites)
-            for token, task in self.tasks.items()
+            token: task_metrics(task, *self.for_task(token), self.metric_suites) for token, task in self.tasks.items()
         }
 
     def flat_metrics(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..argument_validation import validate_arguments, validate_fields
 from ..exceptions import ArgumentError, unknown_name
-from ..results import Instances, Polygons, Result, Text
+from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
 from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
 
@@ -202,6 +202,44 @@ def no_target_accuracy(predictions: Sequence[Instances], ground_truths: Sequence
     return _ratio(sum(is_empty), len(is_empty))
 
 
+@validate_arguments
+def area_under_roc(scores: np.ndarray, is_positive: np.ndarray) -> float:
+    """Return the area under the ROC curve (torchmetrics): how likely a positive has a higher score than a negative.
+
+    Args:
+        scores: N numbers in 0..1.
+        is_positive: N bool.
+
+    Returns:
+        A value in 0..1, where equal scores count half; nan without positives or without negatives.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_auroc
+
+    if not is_positive.any() or is_positive.all():
+        return float("nan")
+    return float(binary_auroc(torch.from_numpy(scores), torch.from_numpy(is_positive).long()))
+
+
+@validate_arguments
+def roc_curve(scores: np.ndarray, is_positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve (torchmetrics): the rates of false and of true positives at each score, from (0, 0) to (1, 1).
+
+    Args:
+        scores, is_positive: as for `area_under_roc`.
+
+    Returns:
+        Two arrays of K rates in 0..1; K is 0 without positives or without negatives.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_roc
+
+    if not is_positive.any() or is_positive.all():
+        return np.zeros(0), np.zeros(0)
+    false_rates, true_rates, _ = binary_roc(torch.from_numpy(scores), torch.from_numpy(is_positive).long())
+    return false_rates.double().numpy(), true_rates.double().numpy()
+
+
 def mean_suite(name: str, per_sample: Callable[[Any, Any], float]) -> MetricSuite:
     """Return the suite of one metric that is averaged over samples, those where it is undefined left out."""
 
@@ -256,8 +294,8 @@ def locates_phrase(task: Task) -> bool:
 @validate_arguments
 def task_metrics(
     task: Task,
-    predictions: Sequence[Result],
-    ground_truths: Sequence[Result],
+    predictions: Sequence[Any],
+    ground_truths: Sequence[Any],
     suites: Mapping[Metric, MetricSuite] = METRIC_SUITES,
 ) -> dict[str, float]:
     """Return the metrics of a task: those of its suite, and `no_target_accuracy` if the task locates a phrase.
