@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from support import edit_json
 
 from florence_lab.cli import main
 from florence_lab.cli.evaluation import evaluate_dataset
@@ -26,12 +25,12 @@ def rows(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
-def brief(small, tmp_path_factory):
-    """A checkpoint like that of `small` whose answers are short."""
-    folder = shutil.copytree(small.name, tmp_path_factory.mktemp("brief") / "checkpoint")
-    edit_json(folder / "generation_config.json", max_new_tokens=6, max_length=None, num_beams=1, early_stopping=False)
-    return folder
+@pytest.fixture
+def brief(small, monkeypatch):
+    """`small` as the model of every command, with short answers."""
+    monkeypatch.setattr(small.model.generation_config, "max_new_tokens", 6)
+    monkeypatch.setattr(small.model.generation_config, "num_beams", 1)
+    monkeypatch.setattr("florence_lab.predictor.load", lambda *args, **kwargs: small)
 
 
 def test_a_file_whose_name_begins_with_scenes_is_a_dataset(rows, small):
@@ -70,7 +69,7 @@ def test_an_invalid_dataset_fails_before_the_model_is_loaded(dataset):
 
 
 def test_eval_prints_the_metrics_and_writes_the_predictions(brief, tmp_path, capsys):
-    options = ["--model_id_or_path", str(brief), "--dataset", "scenes:1", "--tasks", "CAPTION", "--num_beams", "1"]
+    options = ["--dataset", "scenes:1", "--tasks", "CAPTION", "--num_beams", "1"]
     assert main(["eval", *options, "--out", str(tmp_path / "out")]) == 0
     assert "<CAPTION>" in capsys.readouterr().out
     assert {"metrics.json", "answers.jsonl"} <= {path.name for path in (tmp_path / "out").iterdir()}
@@ -93,10 +92,9 @@ def coco(tmp_path):
     return f"coco:{path}"
 
 
-def run_absence(brief, folder, *options):
+def run_absence(folder, *options):
     """Run the command with questions about absent things, and return what it wrote."""
-    command = ["eval", "--model_id_or_path", str(brief), "--out", str(folder)]
-    assert main([*command, *options]) == 0
+    assert main(["eval", "--out", str(folder), *options]) == 0
     assert {"metrics.json", "answers.jsonl", "absence.json", "absence.jsonl", "roc.png"} <= {
         path.name for path in folder.iterdir()
     }
@@ -106,7 +104,7 @@ def run_absence(brief, folder, *options):
 
 def test_absent_things_are_asked_for_in_scenes(brief, tmp_path, capsys):
     options = ["--dataset", "scenes:3", "--tasks", "CAPTION", "OPEN_VOCABULARY_DETECTION"]
-    metrics, rows = run_absence(brief, tmp_path / "out", *options, "--absence")
+    metrics, rows = run_absence(tmp_path / "out", *options, "--absence")
     assert [row["strategy"] for row in metrics] == ["random", "popular", "adversarial"]
     assert {row["image"] for row in rows} == {"0", "1", "2"}
     assert {row["task"] for row in rows} == {"<OPEN_VOCABULARY_DETECTION>"}
@@ -116,7 +114,7 @@ def test_absent_things_are_asked_for_in_scenes(brief, tmp_path, capsys):
 
 
 def test_absent_things_are_asked_for_in_a_coco_file(brief, coco, tmp_path):
-    metrics, rows = run_absence(brief, tmp_path / "out", "--dataset", coco, "--absence", "rocket")
+    metrics, rows = run_absence(tmp_path / "out", "--dataset", coco, "--absence", "rocket")
     assert {row["strategy"] for row in metrics} == {"random", "popular", "adversarial", "names"}
     assert len({row["task"] for row in rows}) == 3
     assert {(row["name"], row["is_present"]) for row in rows if row["image"].endswith("1.png")} == {
@@ -138,5 +136,5 @@ def test_a_dataset_without_absent_things_is_refused_before_the_model_answers(
 ):
     monkeypatch.setattr("florence_lab.evaluation.evaluator.predict_examples", pytest.fail)
     options = [option.replace("ROWS", str(rows)).replace("COCO", coco) for option in options]
-    assert main(["eval", "--model_id_or_path", str(brief), *options, "--out", str(tmp_path / "out")]) == 2
+    assert main(["eval", *options, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
