@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..argument_validation import validate_arguments, validate_fields
-from ..exceptions import ArgumentError, unknown_name
+from ..exceptions import ArgumentError, shorten, unknown_name
 from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
 from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
@@ -212,13 +212,34 @@ def area_under_roc(scores: np.ndarray, is_positive: np.ndarray) -> float:
 
     Returns:
         A value in 0..1, where equal scores count half; nan without positives or without negatives.
+
+    Raises:
+        ArgumentError: for another number of scores, and for scores outside 0..1.
     """
     import torch
     from torchmetrics.functional.classification import binary_auroc
 
+    scores, is_positive = check_scores(scores, is_positive)
     if not is_positive.any() or is_positive.all():
         return float("nan")
     return float(binary_auroc(torch.from_numpy(scores), torch.from_numpy(is_positive).long()))
+
+
+def check_scores(scores: np.ndarray, is_positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return N scores as float64, and whether each is that of a positive as bool.
+
+    Raises:
+        ArgumentError: for arrays of other shapes or types, and for scores outside 0..1, which torchmetrics would take for logits.
+    """
+    is_valid = scores.dtype.kind in "fiu" and is_positive.dtype.kind in "biu"
+    if not is_valid or scores.ndim != 1 or scores.shape != is_positive.shape:
+        raise ArgumentError(
+            "scores and is_positive must be N numbers and N truth values, got arrays of "
+            f"{scores.dtype} {scores.shape} and {is_positive.dtype} {is_positive.shape}"
+        )
+    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):  # nor nan
+        raise ArgumentError(f"scores must be at least 0 and at most 1, got {shorten(scores.tolist())}")
+    return scores.astype(np.float64), is_positive.astype(bool)
 
 
 @validate_arguments
@@ -230,10 +251,14 @@ def roc_curve(scores: np.ndarray, is_positive: np.ndarray) -> tuple[np.ndarray, 
 
     Returns:
         Two arrays of K rates in 0..1; K is 0 without positives or without negatives.
+
+    Raises:
+        ArgumentError: as `area_under_roc`.
     """
     import torch
     from torchmetrics.functional.classification import binary_roc
 
+    scores, is_positive = check_scores(scores, is_positive)
     if not is_positive.any() or is_positive.all():
         return np.zeros(0), np.zeros(0)
     false_rates, true_rates, _ = binary_roc(torch.from_numpy(scores), torch.from_numpy(is_positive).long())

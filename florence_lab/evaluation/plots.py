@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ..argument_validation import validate_arguments
 from ..results import Instances
 from .matching import scored_matches
-from .metrics import area_under_roc, precision_recall_curve, roc_curve
+from .metrics import area_under_roc, check_scores, precision_recall_curve, roc_curve
 
 
 @validate_arguments
@@ -40,6 +40,7 @@ def plot_roc(scores: np.ndarray, is_positive: np.ndarray, ax: Axes, label: str =
         ax: the axes to draw into; they are returned.
         label: of the curve.
     """
+    scores, is_positive = check_scores(scores, is_positive)
     false_rates, true_rates = roc_curve(scores, is_positive)
     area = area_under_roc(scores, is_positive)
     (line,) = ax.plot(false_rates, true_rates, label=f"{label}, AUROC {area:.3f}".removeprefix(", "))
