@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import permutations
 from typing import Literal
 
-from ..argument_validation import validate_arguments, validate_fields
+from ..argument_validation import validate_arguments, validate_fields, validate_value
 from ..data.examples import Example, ImageSource, image_key
 from ..exceptions import ArgumentError, DatasetError, shorten
 from ..results import Instances
@@ -105,7 +105,7 @@ def sample_absence_questions(
     """
     located = [check_locating_task(task).token for task in dict.fromkeys(tasks)]
     names = list(dict.fromkeys(_check_name(name) for name in names))
-    examples = list(examples)
+    examples = [validate_value("an example", example, Example) for example in examples]
     images = _label_images(examples)
     questions = _own_questions(examples, located)
     if strategies or names:
