@@ -234,7 +234,7 @@ def evaluate_absence(
         DatasetError: if the examples give no question.
 
     Example:
-        >>> methods = {"verified": functools.partial(predictor.detect, verify=True)}
+        >>> methods = {"detect": predictor.detect, "unverified": functools.partial(predictor.detect, verify=False)}
         >>> evaluate_absence(predictor, examples, methods=methods).to_dataframe()
     """
     questions = sample_absence_questions(examples, tasks or ABSENCE_TASKS, strategies, num_questions, names, seed)

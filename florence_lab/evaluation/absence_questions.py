@@ -80,8 +80,8 @@ def sample_absence_questions(
     """Return questions about present and absent names.
 
     The names of an image are the labels of its `<OD>` answers, or those of its `<OPEN_VOCABULARY_DETECTION>` answers if the
-    dataset has none of the former. All objects of these names should be labelled. A name that is part of another label of the
-    image is not asked for: "car" is not absent beside a "red car".
+    dataset has none of the former. All objects of these names should be labelled: a crowd region of a COCO file gives no label,
+    for example. A name that is part of another label of the image is not asked for: "car" is not absent beside a "red car".
 
     Each strategy asks as often about present as about absent names. If an image has too few of either, questions about
     other images make up for it where possible.
