@@ -25,6 +25,7 @@ from ..exceptions import ArgumentTypeError, DatasetError, shorten, warn
 from ..predictor import Predictor
 from ..results import Boxes
 from .matching import count_matches, match_instances
+from .metrics import area_under_roc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,19 +167,6 @@ def calibrate(
         for image, truth in tqdm(pairs, desc="calibrate", unit="image")
     ]
     return _report(images, threshold, nms_iou, predictor.name)
-
-
-def area_under_roc(scores: np.ndarray, is_right: np.ndarray) -> float:
-    """Return the probability that a right item has a higher score than a wrong one, ties counted half.
-
-    nan unless there are both.
-    """
-    import torch
-    from torchmetrics.functional.classification import binary_auroc
-
-    if is_right.all() or not is_right.any():
-        return float("nan")
-    return float(binary_auroc(torch.tensor(scores, dtype=torch.float64), torch.tensor(is_right, dtype=torch.long)))
 
 
 def _read_pairs(predictor: Predictor, dataset: Any) -> list[tuple[Any, Boxes]]:

@@ -8,7 +8,7 @@ import pytest
 
 from florence_lab.detection.calibration import FEATURES, Calibration
 from florence_lab.evaluation import calibration as module
-from florence_lab.evaluation.calibration import area_under_roc, calibrate
+from florence_lab.evaluation.calibration import calibrate
 from florence_lab.exceptions import ArgumentError, DatasetError
 from florence_lab.results import Boxes
 from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
@@ -105,18 +105,6 @@ def test_scores_are_cross_validated_by_image():
     expected = Calibration.fit(features[image_of % 5 != 2], is_right[image_of % 5 != 2]).predict(features)
     np.testing.assert_allclose(held_out[image_of % 5 == 2], expected[image_of % 5 == 2])
     assert module._cross_validate(features[:20], np.arange(20) < 10, image_of[:20]) is None
-
-
-@pytest.mark.parametrize(
-    ("scores", "is_right", "expected"),
-    [([0.1, 0.9], [False, True], 1.0), ([0.9, 0.1], [False, True], 0.0), ([0.5, 0.5], [False, True], 0.5)],
-)
-def test_the_area_under_the_roc_curve(scores, is_right, expected):
-    assert area_under_roc(np.array(scores), np.array(is_right)) == pytest.approx(expected)
-
-
-def test_the_area_is_undefined_for_right_boxes_only():
-    assert np.isnan(area_under_roc(np.array([0.5]), np.array([True])))
 
 
 def test_a_model_that_finds_nothing_cannot_be_calibrated(small, pairs):
