@@ -1,5 +1,6 @@
 """Fixtures that several test files share. Predictors are session-scoped: do not modify them, use `copy.deepcopy`."""
 
+import gc
 import json
 import os
 
@@ -9,6 +10,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from support import PHOTO, TINY, UNREACHABLE, copy_of_tiny, edit_json
+
+
+def pytest_collection_finish(session):
+    """Keep imported objects out of garbage collections, which otherwise walk through all of torch and transformers."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

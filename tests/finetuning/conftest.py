@@ -1,6 +1,5 @@
 """Fixtures of the tests of fine-tuning: a small checkpoint, small datasets, and arguments of short runs."""
 
-import gc
 import json
 
 import numpy as np
@@ -27,13 +26,6 @@ def checkpoint(tmp_path_factory):
     saved = tmp_path_factory.mktemp("base") / "tiny"
     predictor.save_pretrained(saved)
     return saved
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _imported_objects_are_not_collected():
-    """Keep the garbage collector from the objects that exist already: a run collects several times, 0.3 s each with them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
