@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
 from .inference.batching import list_texts, process_in_batches, unequal_numbers, zip_texts
 from .inference.compilation import compile_model
+from .inference.constraints import ConstraintFactory, check_constraint
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .loading.adapters import load_model
@@ -181,7 +183,9 @@ class Predictor:
                 width, height) in pixels, `"norm_1"` (x0, y0, x1, y1) as fractions of the sides of the image, `"norm_1000"`
                 the same in thousandths. A region may exceed the image by one pixel; it is clipped.
             generate_kwargs: arguments of transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …), which
-                override those of the checkpoint. See `generation_settings.GENERATION_SETTINGS`.
+                override those of the checkpoint, see `generation_settings.GENERATION_SETTINGS`; and `constrain=True`,
+                `allowed_labels=["cat", "dog"]` or `allowed_characters="0123456789"`, which restrict the answer, see
+                `CONSTRAINT_SETTINGS` there.
 
         Returns:
             `Text`, `Boxes`, `Quads` or `Polygons`, depending on the task. Its field `truncated` is true, and a warning is
@@ -195,6 +199,7 @@ class Predictor:
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompt = self.build_prompt(source.size, task, text, region_format)
+        check_constraint(kwargs, [prompt])
         results = self._predict([self.encode_image(source)], [prompt], kwargs)
         _warn_if_truncated(results, kwargs)
         return results[0]
@@ -225,9 +230,10 @@ class Predictor:
         """
         validate_value("batch_size", batch_size, int)  # before the image is read, like the settings of generation
         pairs = _list_tasks(tasks)
-        generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompts = [self.build_prompt(source.size, task, text, region_format) for task, text in pairs]
+        check_constraint(kwargs, prompts)
         encoded = self.encode_image(source)
         return self.predict_prompts([encoded] * len(prompts), prompts, batch_size, **generate_kwargs)
 
@@ -258,6 +264,7 @@ class Predictor:
         prompts = validate_value("prompts", prompts, Sequence[Prompt])
         batch_size = validate_value("batch_size", batch_size, int)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        check_constraint(kwargs, prompts)
         if len(images) != len(prompts):
             raise ArgumentError(f"images and prompts must be of equal number, got {len(images)} and {len(prompts)}")
         for image in {id(image): image for image in images}.values():
@@ -325,7 +332,8 @@ class Predictor:
             raise unequal_numbers(total, len(texts))
         distinct: Iterable[Any] = [text] if texts is None else {repr(item): item for item in texts}.values()
         for item in distinct:
-            self._check_length(build_prompt(task, item, region_format=region_format))
+            prompt = self._check_length(build_prompt(task, item, region_format=region_format))
+            check_constraint(kwargs, [prompt])
         pairs: Iterable[tuple[Any, Any]] = ((source, text) for source in sources)
         if texts is not None:
             pairs = zip_texts(sources, texts)
@@ -355,6 +363,7 @@ class Predictor:
             raise ArgumentError(f"streaming supports num_beams=1 only, got {kwargs['num_beams']}")
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompt = self.build_prompt(source.size, task, text, region_format)
+        check_constraint(kwargs, [prompt])
         return self._stream(source, prompt, kwargs)
 
     @validate_arguments
@@ -372,6 +381,11 @@ class Predictor:
     def _preprocess(self, image: Any) -> _PreprocessedImage:
         image = load_image(image)
         return _PreprocessedImage(image, generation.preprocess(self.processor.image_processor, [image]))
+
+    @cached_property
+    def constraints(self) -> ConstraintFactory:
+        """Makes the processors of `constrain`, `allowed_labels` and `allowed_characters`."""
+        return ConstraintFactory(self.model, self.template.vocabulary)
 
     @torch.inference_mode()
     def _encode(self, image: _PreprocessedImage | EncodedImage) -> EncodedImage:
@@ -419,8 +433,14 @@ class Predictor:
     ) -> list[Result]:
         states = self._encode_prompts(encoded, prompts)
         score_rows = {row for row, prompt in enumerate(prompts) if prompt.task.result != "text"}
+        constraint = self.constraints.processor(prompts, kwargs)
         generations = generation.generate(
-            self.model, states, kwargs, location_ids=self.template.location_ids, score_rows=score_rows
+            self.model,
+            states,
+            kwargs,
+            location_ids=self.template.location_ids,
+            score_rows=score_rows,
+            constraint=constraint,
         )
         return [
             self.template.parse(
@@ -438,7 +458,8 @@ class Predictor:
     def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(image)
         states = self._encode_prompts([encoded], [prompt])
-        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs):
+        constraint = self.constraints.processor([prompt], kwargs)
+        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs, constraint):
             _warn_if_truncated([result], kwargs)  # only the last result can be
             yield result
 

@@ -182,7 +182,14 @@ def trace(
     states = encode_prompts(model, tokenizer, encoded.tokens, [prompt.prompt])
 
     score_rows = [0] if prompt.task.result != "text" else []
-    (generation,) = generate(model, states, kwargs, location_ids=template.location_ids, score_rows=score_rows)
+    (generation,) = generate(
+        model,
+        states,
+        kwargs,
+        location_ids=template.location_ids,
+        score_rows=score_rows,
+        constraint=predictor.constraints.processor([prompt], kwargs),
+    )
     hidden_states, attention = run_decoder(model, generation.token_ids, states, output_attentions=True)
     assert attention is not None
 
