@@ -150,9 +150,9 @@ class ConstraintProcessor(LogitsProcessor):
         if self._no_repetition:
             varied = self._no_repetition(input_ids, scores)
             is_free = [state.text is not None and state.text.is_choice for state in self._states]
-            keeps = torch.tensor(is_free, device=scores.device) | (varied.amax(dim=1) == -torch.inf)
+            keeps = torch.tensor(is_free, device=scores.device) | _are_stuck(varied)
             scores = torch.where(keeps[:, None], scores, varied)
-        is_stuck = scores.amax(dim=1) == -torch.inf
+        is_stuck = _are_stuck(scores)
         if is_stuck.any():
             rows = is_stuck.nonzero()
             scores[rows, torch.tensor(self._end_ids, device=scores.device)] = 0
@@ -295,6 +295,11 @@ def generation_arguments(settings: Mapping[str, Any], constraint: ConstraintProc
     if constraint:
         arguments |= {"logits_processor": LogitsProcessorList([constraint]), "no_repeat_ngram_size": 0}
     return arguments
+
+
+def _are_stuck(scores: torch.Tensor) -> torch.Tensor:
+    """Whether no token is left, n bool. `remove_invalid_values` replaces -inf by the least number."""
+    return scores.amax(dim=1) <= torch.finfo(scores.dtype).min
 
 
 def _setting(name: str, settings: Mapping[str, Any], config: Any) -> Any:
