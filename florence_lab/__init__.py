@@ -20,6 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .detection.calibration import Calibration as Calibration
+    from .evaluation.calibration import CalibrationReport as CalibrationReport
+    from .evaluation.calibration import calibrate as calibrate
     from .evaluation.evaluator import Evaluation as Evaluation
     from .evaluation.evaluator import evaluate as evaluate
     from .exceptions import ArgumentError as ArgumentError
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from .finetuning.run import sft as sft
     from .images import load_image as load_image
     from .inference.generation import EncodedImage as EncodedImage
+    from .inference.ranking import RankedCandidates as RankedCandidates
+    from .inference.ranking import ScoredCandidate as ScoredCandidate
     from .interpret.tracing import Trace as Trace
     from .interpret.tracing import trace as trace
     from .loading.registry import available_models as available_models
@@ -68,6 +73,8 @@ if TYPE_CHECKING:
     from .template.template import FlorenceTemplate as FlorenceTemplate
 
 _PUBLIC = {
+    "detection.calibration": ("Calibration",),
+    "evaluation.calibration": ("CalibrationReport", "calibrate"),
     "evaluation.evaluator": ("Evaluation", "evaluate"),
     "exceptions": (
         "ArgumentError",
@@ -87,6 +94,7 @@ _PUBLIC = {
     "finetuning.run": ("sft",),
     "images": ("load_image",),
     "inference.generation": ("EncodedImage",),
+    "inference.ranking": ("RankedCandidates", "ScoredCandidate"),
     "interpret.tracing": ("Trace", "trace"),
     "loading.registry": ("available_models",),
     "predictor": ("Predictor", "load"),

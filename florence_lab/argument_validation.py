@@ -60,6 +60,7 @@ NUMBER_RANGES: dict[str, Range] = {
     # prediction and evaluation
     "batch_size": _COUNT,
     "threshold": _PROBABILITY,
+    "nms_iou": _PROBABILITY,
     "timeout": Range(0, 86_400, is_open=True),
     "max_bytes": _COUNT,
     "seed": Range(0, _MAX_SEED),

@@ -14,10 +14,12 @@ from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from .argument_validation import validate_arguments, validate_value
-from .exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten, warn
+from .detection.detection_mixin import DetectionMixin
+from .detection.scoring_mixin import ScoringMixin
+from .exceptions import ArgumentError, ImageError, PromptError, warn
 from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
-from .inference.batching import list_texts, process_in_batches, unequal_numbers, zip_texts
+from .inference.batching import list_tasks, list_texts, process_in_batches, unequal_numbers, zip_texts
 from .inference.compilation import compile_model
 from .inference.constraints import ConstraintFactory, check_constraint
 from .inference.device import resolve_dtype, select_device
@@ -87,7 +89,7 @@ def load(
     return predictor.compile() if compile else predictor
 
 
-class Predictor:
+class Predictor(DetectionMixin, ScoringMixin):
     """A Florence-2 model with its processor.
 
     Attributes:
@@ -229,7 +231,7 @@ class Predictor:
             PromptError, ImageError, ArgumentError: as `predict`; the latter also for anything but a list of tasks.
         """
         validate_value("batch_size", batch_size, int)  # before the image is read, like the settings of generation
-        pairs = _list_tasks(tasks)
+        pairs = list_tasks(tasks)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompts = [self.build_prompt(source.size, task, text, region_format) for task, text in pairs]
@@ -508,14 +510,3 @@ def _warn_if_truncated(results: Sequence[Result], kwargs: dict[str, Any]) -> boo
         limit = "" if kwargs.get("max_time") is None else f" or max_time={kwargs['max_time']:g}"
         warn(f"{answers} truncated at max_new_tokens={kwargs['max_new_tokens']}{limit}; see `result.truncated`")
     return count > 0
-
-
-def _list_tasks(tasks: Any) -> list[tuple[str, str | Region | None]]:
-    """Each task as a pair of task and text."""
-    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
-        raise ArgumentTypeError(f"tasks must be a list of tasks, got {shorten(tasks)}; use predict for one task")
-    pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
-    for pair in pairs:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ArgumentTypeError(f"each of tasks must be a string or a pair of task and text, got {shorten(pair)}")
-    return pairs

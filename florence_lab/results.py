@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from .argument_validation import validate_arguments, validate_fields, validate_value
+from .argument_validation import Range, validate_arguments, validate_fields, validate_value
 from .exceptions import ArgumentError, ArgumentTypeError, shorten
 from .geometry import Polygon, polygon_area, polygons_to_mask, polygons_to_xyxy, to_coordinates, to_polygons
 from .sources import import_supervision
@@ -189,7 +189,7 @@ class Instances(Result):
 
     @validate_arguments
     def with_labels(self, labels: str | Sequence[str] | Mapping[str, str]) -> Self:
-        """Return the result with other labels.
+        """Return the result with other labels. It has no `class_ids` any more, which number the old ones.
 
         Args:
             labels: one label for all instances, N labels, or a mapping from old to new ones; a label that it lacks stays.
@@ -203,7 +203,8 @@ class Instances(Result):
             labels = [labels] * len(self)
         if len(labels) != len(self):
             raise ArgumentError(f"expected {len(self)} labels, one for each instance, but got {len(labels)}")
-        return replace(self, labels=_to_labels("labels", labels))
+        numbering: dict[str, Any] = {"class_ids": None, "classes": ()} if isinstance(self, Boxes) else {}
+        return replace(self, labels=_to_labels("labels", labels), **numbering)
 
     @property
     @abstractmethod
@@ -227,8 +228,8 @@ class Instances(Result):
         """Return `supervision.Detections` with `xyxy`, `confidence`, `class_id`, `data["class_name"]`, and masks of polygons.
 
         Args:
-            classes: names of the classes with the ids 0, 1, …; by default the labels of this result. Pass them to give the
-                same ids to the results of different images.
+            classes: names of the classes with the ids 0, 1, …; by default the ids are `class_ids`, or else number the labels of
+                this result. Pass them to give the same ids to the results of different images.
 
         Raises:
             ValueError: if a label is not in `classes`.
@@ -252,18 +253,21 @@ class Instances(Result):
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a data frame with a row for each instance: `label`, `score` (if known), `x0`, `y0`, `x1`, `y1` in pixels."""
+        """Return a data frame with a row for each instance.
+
+        Its columns are `label`, `class_id` and `score` (if known), `x0`, `y0`, `x1` and `y1` in pixels.
+        """
         import pandas as pd
 
         # a typed column, also if there are no instances
         columns: dict[str, Any] = {"label": pd.Series(self.class_names.tolist(), dtype=str)}
-        if self.scores is not None:
-            columns["score"] = self.scores
+        values = self._per_instance()
+        columns |= {name: values[f"{name}s"] for name in ("class_id", "score") if f"{name}s" in values}
         return pd.DataFrame(columns | dict(zip(("x0", "y0", "x1", "y1"), self.xyxy.T, strict=True)))
 
     def _per_instance(self) -> dict[str, Any]:
         """Return the fields that have one value for each instance."""
-        values = {name: getattr(self, name, None) for name in ("labels", "scores", "boxes", "quads", "polygons")}
+        values = {name: getattr(self, name, None) for name in _INSTANCE_FIELDS}
         if isinstance(self, Boxes) and not self.polygons:
             del values["polygons"]  # they are optional
         return {name: value for name, value in values.items() if value is not None}
@@ -306,10 +310,20 @@ class Boxes(Instances):
         boxes: N x 4 float64, (x0, y0, x1, y1) in pixels.
         polygons: the polygons of each instance, () for an instance that is a box only. Empty unless
             `<OPEN_VOCABULARY_DETECTION>` answers with polygons; the box is then their extent.
+        class_ids: N int64, the index of the class of each instance in `classes`; None unless `Predictor.detect` was asked for
+            classes. Conversions use them: `class_id` of supervision, and the category ids of COCO, which are larger by 1.
+        classes: the names of all classes that were asked for, also of those that were not found; else empty.
     """
 
     boxes: np.ndarray
     polygons: tuple[tuple[Polygon, ...], ...] = ()
+    class_ids: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes and self.class_ids is not None and (self.class_ids >= len(self.classes)).any():
+            raise ArgumentError(f"class_ids must be less than the number of classes, got {shorten(self.class_ids)}")
 
     @property
     def xyxy(self) -> np.ndarray:
@@ -324,7 +338,8 @@ class Boxes(Instances):
     def _to_florence(self) -> dict[str, Any]:
         task = TASKS.get(self.task)
         if task is None or task.result != "boxes_or_polygons":
-            return self._with_scores({"bboxes": self.boxes.tolist(), "labels": self.labels.tolist()})
+            answer = self._with_scores({"bboxes": self.boxes.tolist(), "labels": self.labels.tolist()})
+            return answer if self.class_ids is None else answer | {"class_ids": self.class_ids.tolist()}
         has_polygons = np.array([len(polygons) > 0 for polygons in self.contours], bool)
         boxes, outlined = self[~has_polygons], self[has_polygons]
         answer = {
@@ -407,8 +422,8 @@ def to_coco(
     Args:
         results: one for each image.
         file_names: file names of the images; empty by default.
-        classes: names of the categories with the ids 1, 2, …; by default the labels of all results, in the order of their
-            first occurrence.
+        classes: names of the categories with the ids 1, 2, …; by default those of `Boxes.classes` if all results were asked
+            for the same, or else the labels of all results, in the order of their first occurrence.
         first_image_id: id of the first image; the following ones count up.
 
     Raises:
@@ -435,8 +450,10 @@ def to_coco(
 
 
 def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict[str, int]:
-    """Return the index of each class name, in the order of `classes` or of their first occurrence."""
+    """Return the index of each class name: in `classes`, as `class_ids` number it, or in the order of first occurrence."""
     names = dict.fromkeys(name for r in results if isinstance(r, Instances) for name in r.class_names.tolist())
+    if classes is None and (numbered := _numbered_classes(results)):
+        return numbered
     if classes is None:
         return {name: i for i, name in enumerate(names)}
     ids = {name: i for i, name in enumerate(classes)}
@@ -446,6 +463,20 @@ def _class_ids(results: Sequence[Result], classes: Sequence[str] | None) -> dict
             "result[np.isin(result.labels, classes)], or rename them with result.with_labels(…)"
         )
     return ids
+
+
+def _numbered_classes(results: Sequence[Result]) -> dict[str, int]:
+    """Return class name -> id as the `class_ids` of all results number them; empty if some have none, or if they differ."""
+    ids: dict[str, int] = {}
+    for result in (result for result in results if isinstance(result, Instances)):
+        if not isinstance(result, Boxes) or result.class_ids is None:
+            return {}
+        pairs = [*zip(result.classes, range(len(result.classes)), strict=True)]
+        pairs += zip(result.class_names.tolist(), result.class_ids.tolist(), strict=True)
+        if any(ids.setdefault(name, i) != i for name, i in pairs):
+            return {}
+    is_unique = len(set(ids.values())) == len(ids)
+    return dict(sorted(ids.items(), key=operator.itemgetter(1))) if is_unique else {}
 
 
 def _to_labels(name: str, value: Any) -> np.ndarray:
@@ -459,9 +490,17 @@ def _to_scores(name: str, value: Any) -> np.ndarray:
     return scores
 
 
+def _to_class_ids(name: str, value: Any) -> np.ndarray:
+    return np.array(validate_value(name, value, Sequence[Annotated[int, Range(0)]]), dtype=np.int64)
+
+
+_INSTANCE_FIELDS = ("labels", "scores", "class_ids", "boxes", "quads", "polygons")
+"""The fields that have one value for each instance."""
+
 _CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
     "labels": _to_labels,
     "scores": _to_scores,
+    "class_ids": _to_class_ids,
     "boxes": lambda name, value: to_coordinates(name, value, (4,)),
     "quads": lambda name, value: to_coordinates(name, value, (4, 2)),
     "polygons": to_polygons,

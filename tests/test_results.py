@@ -44,14 +44,19 @@ POLYGONS = Polygons(
 MIXED = replace(SCORED, task=OPEN, phrase="toy", polygons=((), (TRIANGLE,), ()))
 """Two boxes and one polygon, as `<OPEN_VOCABULARY_DETECTION>` may answer."""
 
-WITH_INSTANCES = [SCORED, QUADS, POLYGONS, MIXED]
+NUMBERED = replace(SCORED, class_ids=[2, 0, 2], classes=("hat", "dog", "cat"))
+"""The answer to three classes, of which one was not found."""
+
+WITH_INSTANCES = [SCORED, QUADS, POLYGONS, MIXED, NUMBERED]
 
 
 def rows(result: Instances) -> list:
     """Everything that belongs to each instance, as lists that can be compared."""
     scores = [None] * len(result) if result.scores is None else result.scores.tolist()
     contours = [[polygon.tolist() for polygon in polygons] for polygons in result.contours]
-    return list(zip(result.labels.tolist(), scores, result.xyxy.tolist(), contours, strict=True))
+    ids = getattr(result, "class_ids", None)
+    ids = [None] * len(result) if ids is None else ids.tolist()
+    return list(zip(result.labels.tolist(), scores, ids, result.xyxy.tolist(), contours, strict=True))
 
 
 # ---------------------------------------------------------------------- the fields
@@ -78,6 +83,7 @@ def test_labels_are_copied():
         (DETECTION, {"labels": ["cat"]}, "1 labels, but 3 boxes"),
         (DETECTION, {"scores": np.ones(2)}, "3 labels, but 2 scores"),
         (DETECTION, {"polygons": ((),)}, "3 labels, but 1 polygons"),
+        (DETECTION, {"class_ids": [1]}, "3 labels, but 1 class_ids"),
         (QUADS, {"quads": QUAD[None]}, "2 labels, but 1 quads"),
         (POLYGONS, {"polygons": ()}, "2 labels, but 0 polygons"),
     ],
@@ -124,7 +130,7 @@ def test_repr_leaves_out_the_image():
 
 
 def test_the_length_is_the_number_of_instances():
-    assert [len(result) for result in WITH_INSTANCES] == [3, 2, 2, 3]
+    assert [len(result) for result in WITH_INSTANCES] == [3, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("result", WITH_INSTANCES, ids=lambda result: type(result).__name__)
@@ -158,7 +164,7 @@ def test_iteration_gives_results_of_one_instance_each(result):
         (np.zeros(3, bool), []),
     ],
 )
-@pytest.mark.parametrize("result", [SCORED, MIXED], ids=["boxes", "boxes and polygons"])
+@pytest.mark.parametrize("result", [SCORED, MIXED, NUMBERED], ids=["boxes", "boxes and polygons", "classes"])
 def test_an_index_selects_instances_as_in_an_array(result, index, expected):
     selected = result[index]
     assert rows(selected) == [rows(result)[i] for i in expected]
@@ -368,6 +374,68 @@ def test_the_published_form_of_open_vocabulary_detection_separates_boxes_and_pol
     }
     assert replace(MIXED, scores=None).to_dict() == {OPEN: expected}
     assert MIXED.to_dict() == {OPEN: expected | {"scores": [0.5, 1], "polygons_scores": [0.25]}}
+
+
+# ---------------------------------------------------------------------- class ids
+
+
+@pytest.mark.parametrize("ids", [[2, 0, -1], [2, 0, 1.5], [2, 0, "a"], [2, 0, 3], 1, np.zeros((3, 1), int)])
+def test_class_ids_that_number_no_class_are_refused(ids):
+    with pytest.raises(ValueError, match="class_ids"):
+        replace(NUMBERED, class_ids=ids)
+
+
+def test_class_ids_are_integers_of_numpy():
+    assert NUMBERED.class_ids.dtype == np.int64
+    assert replace(NUMBERED[:0], class_ids=[]).class_ids.shape == (0,)
+
+
+def test_class_ids_are_those_of_supervision():
+    detections = NUMBERED[:2].to_supervision()
+    assert (detections.class_id.tolist(), detections.data["class_name"].tolist()) == ([2, 0], ["cat", "hat"])
+    assert NUMBERED.to_supervision(["cat", "hat"]).class_id.tolist() == [0, 1, 0]
+
+
+def test_the_categories_of_coco_are_all_classes_that_were_asked_for():
+    expected = [{"id": 1, "name": "hat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "cat"}]
+    assert NUMBERED[:0].to_coco()["categories"] == expected
+    both = to_coco([NUMBERED[1], NUMBERED[:0], NUMBERED])
+    assert both["categories"] == expected
+    assert [annotation["category_id"] for annotation in both["annotations"]] == [1, 3, 1, 3]
+    assert NUMBERED.to_coco(classes=["cat", "hat"])["annotations"][0]["category_id"] == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SCORED,
+        QUADS,
+        replace(NUMBERED, class_ids=[0, 1, 0], classes=("cat", "hat")),
+        replace(NUMBERED, class_ids=[2, 0, 0]),
+    ],
+    ids=["without ids", "of another type", "of other classes", "contradictory"],
+)
+def test_results_without_common_class_ids_are_numbered_by_first_occurrence(other):
+    names = [category["name"] for category in to_coco([NUMBERED[0], other])["categories"]]
+    assert names == list(dict.fromkeys(["cat", *other.labels.tolist()]))
+
+
+def test_class_ids_without_classes_number_the_labels():
+    result = replace(SCORED, class_ids=[4, 2, 4])
+    assert result.to_coco()["categories"] == [{"id": 3, "name": "hat"}, {"id": 5, "name": "cat"}]
+    assert result.to_supervision().class_id.tolist() == [4, 2, 4]
+
+
+def test_class_ids_in_the_published_form_and_in_data_frames():
+    assert NUMBERED.to_dict()["<OD>"]["class_ids"] == [2, 0, 2]
+    assert NUMBERED.to_dataframe().columns.tolist() == ["label", "class_id", "score", "x0", "y0", "x1", "y1"]
+    assert NUMBERED.to_dataframe()["class_id"].tolist() == [2, 0, 2]
+    assert "class_id" not in SCORED.to_dataframe()
+
+
+def test_new_labels_have_no_class_ids():
+    renamed = NUMBERED.with_labels("pet")
+    assert (renamed.class_ids, renamed.classes) == (None, ())
 
 
 # ---------------------------------------------------------------------- supervision

@@ -299,8 +299,7 @@ def run_decoder(
         The hidden states from which each token is predicted (T x d), and the cross-attention (layers x heads x T x S float32)
         or None.
     """
-    start_id = model.generation_config.decoder_start_token_id
-    start = token_ids.new_tensor([text_config(model).decoder_start_token_id if start_id is None else start_id])
+    start = token_ids.new_tensor([start_token_id(model)])
     with attention_weights() if output_attentions else nullcontext():
         output = model.model.language_model.decoder(
             input_ids=torch.cat([start, token_ids[:-1]])[None],
@@ -383,6 +382,12 @@ def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callabl
 def text_config(model: Florence2ForConditionalGeneration) -> Any:
     """Return the configuration of the language model, which transformers types as a union."""
     return model.config.text_config
+
+
+def start_token_id(model: Florence2ForConditionalGeneration) -> int:
+    """Return the id of the token that the decoder starts with, in front of the first generated token."""
+    start_id = model.generation_config.decoder_start_token_id
+    return int(text_config(model).decoder_start_token_id if start_id is None else start_id)
 
 
 def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:

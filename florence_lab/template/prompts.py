@@ -100,7 +100,8 @@ def build_prompt(
             f"{task.name}: the input was given twice, {phrase!r} in the query and {shorten(value)} as text"
         )
     if task.input == "region" and not isinstance(phrase or value, str):
-        phrase = _format_region(task, cast(Region, value), image_size, region_format)
+        box = region_to_pixels(task, cast(Region, value), image_size, region_format)
+        phrase = format_location_tokens(box, image_size or (1, 1))
     else:
         phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
@@ -145,8 +146,20 @@ def _validate_region_tokens(task: Task, value: str | Region, image_size: tuple[i
     return tokens
 
 
-def _format_region(task: Task, value: Region, image_size: tuple[int, int] | None, region_format: RegionFormat) -> str:
-    """The location tokens of a region of four numbers."""
+def region_to_pixels(
+    task: Task, value: Region, image_size: tuple[int, int] | None, region_format: RegionFormat = "xyxy"
+) -> np.ndarray:
+    """Return a region of four numbers as a box (x0, y0, x1, y1) in pixels, clipped to the image.
+
+    Args:
+        task: the task, for messages.
+        value: four numbers.
+        image_size: (width, height); without it, the box is that of an image of 1 x 1 pixels.
+        region_format: the units of the numbers.
+
+    Raises:
+        PromptError: for anything but a box within the image.
+    """
     if hasattr(value, "detach"):
         value = value.detach().cpu()  # a tensor that may require a gradient
     try:
@@ -158,7 +171,7 @@ def _format_region(task: Task, value: Region, image_size: tuple[int, int] | None
     size = image_size or (1, 1)
     box = to_pixels(region, region_format, size)
     _check_box(region, box, region_format, image_size)
-    return format_location_tokens(np.clip(box, 0, np.tile(size, 2)), size)
+    return np.clip(box, 0, np.tile(size, 2))
 
 
 def _check_box(

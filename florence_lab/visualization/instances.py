@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..geometry import Polygon, box_corners
-from ..results import Instances, Quads, Result
+from ..results import Boxes, Instances, Quads, Result
 from ..template.locations import bins_to_pixels, parse_location_tokens
 from .style import color_and_line_style, printable
 
@@ -33,20 +33,28 @@ class DrawableInstance(NamedTuple):
 
 
 def drawable_instances(result: Instances) -> list[DrawableInstance]:
-    """Return the instances of a result: equal labels share color and line style, unlabelled instances all differ."""
+    """Return the instances of a result: equal labels share color and line style, unlabelled instances all differ.
+
+    The style of an instance with a class id is that of the id, which is the same in all images.
+    """
     labels = [printable(name) for name in result.class_names.tolist()]
     keys = [label or i for i, label in enumerate(labels)]
-    style_index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    index_of_key = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    style_indices = [index_of_key[key] for key in keys]
+    if isinstance(result, Boxes) and result.class_ids is not None:
+        style_indices = result.class_ids.tolist()
     scores = [None] * len(labels) if result.scores is None else result.scores.tolist()
     return [
         DrawableInstance(
             label,
             contours or (box_corners(box),),
-            *color_and_line_style(style_index[key]),
+            *color_and_line_style(style_index),
             bool(contours) and not isinstance(result, Quads),
             score,
         )
-        for label, contours, box, key, score in zip(labels, result.contours, result.xyxy, keys, scores, strict=True)
+        for label, contours, box, style_index, score in zip(
+            labels, result.contours, result.xyxy, style_indices, scores, strict=True
+        )
     ]
 
 

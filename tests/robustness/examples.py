@@ -165,6 +165,7 @@ EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "raw": lambda s: "a",
     "text": lambda s: "a cat",
     "labels": lambda s: ["a", "b"],
+    "classes": lambda s: ["a", "b"],
     "boxes": lambda s: s.boxes.boxes,
     "quads": lambda s: s.quads.quads,
     "polygons": lambda s: ((SQUARE,),),

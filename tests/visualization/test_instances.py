@@ -1,5 +1,7 @@
 """Instances as they are drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 from drawing import BOXES, REGION, example, parse
 
@@ -18,6 +20,12 @@ def test_equal_labels_share_a_style():
 def test_instances_without_labels_differ():
     first, second = styles(example("<REGION_PROPOSAL>"))
     assert first != second
+
+
+def test_the_style_of_a_class_is_the_same_in_all_images():
+    result = replace(parse(BOXES), class_ids=[4, 4, 1])
+    assert [color for color, _ in styles(result)] == [PALETTE[4], PALETTE[4], PALETTE[1]]
+    assert styles(result[2]) == [(PALETTE[1], "solid")]
 
 
 def test_labels_and_scores():

@@ -1,0 +1,1 @@
+"""Detection of named classes, and the evidence for each box."""
