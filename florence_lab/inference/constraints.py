@@ -16,6 +16,7 @@ from transformers import (
     NoRepeatNGramLogitsProcessor,
 )
 
+from ..argument_validation import validate_value
 from ..exceptions import ArgumentError, shorten
 from ..generation_settings import CONSTRAINT_SETTINGS
 from ..tasks import Task
@@ -58,9 +59,8 @@ class Constraint:
         Raises:
             ArgumentError: for settings that contradict each other or that no answer can meet.
         """
-        labels: Any
-        characters: Any
-        labels, characters = settings.get("allowed_labels"), settings.get("allowed_characters")
+        labels: Any = settings.get("allowed_labels")
+        characters: Any = settings.get("allowed_characters")
         if labels is None and characters is None:
             return cls() if settings.get("constrain") else None
         if settings.get("constrain") is False:
@@ -73,7 +73,8 @@ class Constraint:
             if not characters.strip():
                 raise ArgumentError(f"allowed_characters must contain a visible character, got {shorten(characters)}")
             return cls(characters="".join(dict.fromkeys(characters)))
-        if not len(labels):
+        labels = validate_value("allowed_labels", list(labels), list[str])
+        if not labels:
             raise ArgumentError("allowed_labels must name one label or more, got an empty list")
         return cls(labels=tuple(dict.fromkeys(map(_check_label, labels))))
 

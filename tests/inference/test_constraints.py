@@ -339,6 +339,7 @@ def test_a_copied_predictor_has_constraints_of_its_own(small, encoded_photo):
         (OD, {"allowed_labels": []}, ArgumentError, "empty list"),
         (OD, {"allowed_labels": "cat,dog"}, ArgumentTypeError, "'cat,dog'"),
         (OD, {"allowed_labels": ["cat", 3]}, ArgumentTypeError, "3"),
+        (OD, {"allowed_labels": range(3)}, ArgumentTypeError, "0"),
         (OD, {"allowed_labels": ["cat", " "]}, ArgumentError, "' '"),
         (OD, {"allowed_labels": ["cat<loc_5>"]}, ArgumentError, "<loc_5>"),
         (OD, {"allowed_labels": ["cat<loc_5000>"]}, ArgumentError, "<loc_5000>"),
