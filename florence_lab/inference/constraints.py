@@ -151,11 +151,11 @@ class ConstraintProcessor(LogitsProcessor):
         if self._no_repetition:
             varied = self._no_repetition(input_ids, scores)
             is_free = [state.text is not None and state.text.is_choice for state in self._states]
-            keeps = torch.tensor(is_free, device=scores.device) | _are_stuck(varied)
+            keeps = torch.tensor(is_free, device=scores.device) | _are_stuck(varied.amax(dim=1))
             scores = torch.where(keeps[:, None], scores, varied)
-        is_stuck = _are_stuck(scores)
-        if is_stuck.any():
-            rows = is_stuck.nonzero()
+        best = scores.amax(dim=1)
+        if _are_stuck(best.min()):
+            rows = _are_stuck(best).nonzero()
             scores[rows, torch.tensor(self._end_ids, device=scores.device)] = 0
         return scores
 
@@ -298,9 +298,9 @@ def generation_arguments(settings: Mapping[str, Any], constraint: ConstraintProc
     return arguments
 
 
-def _are_stuck(scores: torch.Tensor) -> torch.Tensor:
-    """Whether no token is left, n bool. `remove_invalid_values` replaces -inf by the least number."""
-    return scores.amax(dim=1) <= torch.finfo(scores.dtype).min
+def _are_stuck(best: torch.Tensor) -> torch.Tensor:
+    """Whether no token is left, by the best scores. `remove_invalid_values` replaces -inf by the least number."""
+    return best <= torch.finfo(best.dtype).min
 
 
 def _setting(name: str, settings: Mapping[str, Any], config: Any) -> Any:
