@@ -7,8 +7,8 @@ Prints a Markdown table with a row for each strategy, plain, verified and calibr
 - the share of absent classes that got no box,
 - the answers decoded for an image, the prompts read besides (by verification), and the seconds taken.
 
-`--model` measures another checkpoint, `--random florence-2-base` random weights of a published size. Their answers are noise, so
-only their time says something.
+`--calibrate 40` fits a calibration to 40 other scenes, asked for all categories. `--model` measures another checkpoint, `--random
+florence-2-base` random weights of a published size, whose answers are noise: only their time says something.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from florence_lab import load
 from florence_lab.benchmark.models import build_model
 from florence_lab.detection.strategies import STRATEGIES
+from florence_lab.evaluation.calibration import calibrate
 from florence_lab.evaluation.matching import match_instances
 from florence_lab.predictor import Predictor
 from florence_lab.results import Boxes
@@ -99,6 +100,15 @@ def measure(predictor, scenes, **options):
     return right / max(1, predicted), right / true, empty / absent, decoded, read, seconds / n
 
 
+def calibration(predictor, count):
+    """Calibrate on scenes that are measured by nobody, and print the report."""
+    scenes = [draw_scene(seed) for seed in HELD_OUT_SEEDS[-count:]]
+    pairs = [(scene.image, ground_truth(scene, CATEGORIES)) for scene in scenes]
+    report = calibrate(predictor, pairs, classes=CATEGORIES)
+    print(f"{report}\n")
+    return report.calibration
+
+
 def load_model(arguments):
     if arguments.random is None:
         return load(arguments.model, device="cpu")
@@ -113,7 +123,9 @@ def main():
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--first", type=int, default=0, help="first held-out seed")
     parser.add_argument("--strategies", nargs="*", default=["auto", *STRATEGIES], help="names, several joined by +")
-    parser.add_argument("--calibration", help="a file that `calibrate` wrote; adds calibrated rows")
+    parser.add_argument(
+        "--calibrate", type=int, default=0, metavar="N", help="scenes to calibrate on; adds calibrated rows"
+    )
     parser.add_argument(
         "--max_new_tokens", type=int, default=1024, help="limit for random weights, whose answers do not end"
     )
@@ -124,8 +136,8 @@ def main():
     predictor = load_model(arguments)
     scenes = [draw_scene(seed) for seed in HELD_OUT_SEEDS[arguments.first : arguments.first + arguments.scenes]]
     ways = {"plain": {"verify": False}, "verified": {"verify": True}}
-    if arguments.calibration:
-        ways["calibrated"] = {"verify": True, "calibration": arguments.calibration}
+    if arguments.calibrate:
+        ways["calibrated"] = {"verify": True, "calibration": calibration(predictor, arguments.calibrate)}
     common = {"max_new_tokens": arguments.max_new_tokens}
     common |= {
         name: getattr(arguments, name) for name in ("nms_iou", "threshold") if getattr(arguments, name) is not None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..argument_validation import validate_fields
+from ..argument_validation import validate_arguments, validate_fields, validate_value
 from ..exceptions import ArgumentError, shorten, summarize_error
+from ..geometry import to_coordinates
 from ..output_files import write_text
 
 CALIBRATION_FILE = "calibration.json"
@@ -55,7 +56,8 @@ class Calibration:
             raise ArgumentError(f"the weights of a calibration must be at least 0, got {shorten(self.weights)}")
 
     @classmethod
-    def fit(cls, features: np.ndarray, is_right: np.ndarray, model: str = "") -> Calibration:
+    @validate_arguments
+    def fit(cls, features: np.ndarray, is_right: Sequence[bool] | np.ndarray, model: str = "") -> Calibration:
         """Fit a calibration to boxes of which is known whether they are right.
 
         Args:
@@ -66,33 +68,22 @@ class Calibration:
         Raises:
             ArgumentError: unless there are both right and wrong boxes.
         """
-        from scipy.optimize import minimize
-        from scipy.special import expit
-
-        x, y = _log_odds(features), np.asarray(is_right, bool)
-        if y.all() or not y.any():
-            raise ArgumentError(
-                f"a calibration needs right boxes and wrong ones, but {int(y.sum())} of {len(y)} boxes are right"
-            )
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            weights, bias = parameters[:-1], parameters[-1]
-            logits = x @ weights + bias
-            value = np.logaddexp(0, np.where(y, -logits, logits)).sum() + _RIDGE / 2 * weights @ weights
-            error = expit(logits) - y
-            return float(value), np.append(x.T @ error + _RIDGE * weights, error.sum())
-
-        bounds = [(0, None)] * x.shape[1] + [(None, None)]
-        found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
-        return cls(FEATURES, tuple(found[:-1].tolist()), float(found[-1]), model)
+        features = to_coordinates("features", features, (len(FEATURES),))
+        rightness = validate_value("is_right", is_right, Sequence[bool])
+        if len(rightness) != len(features):
+            raise ArgumentError(f"{len(features)} rows of features, but {len(rightness)} values of is_right")
+        weights, bias = fit_weights(features, np.array(rightness, bool))
+        return cls(FEATURES, tuple(weights.tolist()), bias, model)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the probability that each box is right: N x F features -> N float64 in 0..1."""
         from scipy.special import expit
 
-        scores: np.ndarray = expit(_log_odds(features) @ np.array(self.weights) + self.bias)
+        odds = _log_odds(to_coordinates("features", features, (len(FEATURES),)))
+        scores: np.ndarray = expit(odds @ np.array(self.weights) + self.bias)
         return scores
 
+    @validate_arguments
     def save(self, path: str | Path) -> Path:
         """Write the calibration as JSON, and return the path of the file.
 
@@ -110,6 +101,7 @@ class Calibration:
         return path
 
     @classmethod
+    @validate_arguments
     def load(cls, path: str | Path) -> Calibration:
         """Read a calibration that `save` wrote.
 
@@ -130,6 +122,40 @@ class Calibration:
             raise ArgumentError(f"{path} is not a calibration: it lacks {error}") from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ArgumentError(f"{path} is not a calibration: {summarize_error(error)}") from error
+
+
+def fit_weights(features: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit a logistic regression on the log-odds of features, with an L2 penalty and weights of at least 0.
+
+    Args:
+        features: N x F, all of them 0..1.
+        is_right: N bool.
+
+    Returns:
+        F weights and the intercept.
+
+    Raises:
+        ArgumentError: unless there are both right and wrong boxes.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    x, y = _log_odds(features), np.asarray(is_right, bool)
+    if y.all() or not y.any():
+        raise ArgumentError(
+            f"a calibration needs right boxes and wrong ones, but {int(y.sum())} of {len(y)} boxes are right"
+        )
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = parameters[:-1], parameters[-1]
+        logits = x @ weights + bias
+        value = np.logaddexp(0, np.where(y, -logits, logits)).sum() + _RIDGE / 2 * weights @ weights
+        error = expit(logits) - y
+        return float(value), np.append(x.T @ error + _RIDGE * weights, error.sum())
+
+    bounds = [(0, None)] * x.shape[1] + [(None, None)]
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return found[:-1], float(found[-1])
 
 
 def _file_path(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from ..exceptions import ArgumentError, ArgumentTypeError, shorten
 from ..images import load_image
 from ..inference.decoding import end_token_ids
 from ..inference.generation import EncodedImage, encode_prompts
-from ..inference.ranking import RankedCandidates
+from ..inference.ranking import RankedCandidates, rank_candidates
 from ..inference.scoring import answer_log_likelihoods
 from ..template.candidates import Candidate, ends_with_region, format_candidate
 from ..template.locations import Region, RegionFormat
@@ -77,7 +77,7 @@ class ScoringMixin:
             ends = [*ends, *self.template.location_ids]
         values = answer_log_likelihoods(self.model, tokenizer, states, [0] * len(answers), answers, ends)
         num_forced = self.model.generation_config.forced_bos_token_id is not None
-        return RankedCandidates.from_log_likelihoods(items, [v[num_forced:] for v in values], normalize)
+        return rank_candidates(items, [v[num_forced:] for v in values], normalize)
 
 
 def _list_candidates(candidates: Any) -> list[Candidate]:

@@ -146,7 +146,7 @@ STRATEGIES: dict[str, Strategy] = {
 """Name of a strategy -> the strategy."""
 
 
-def resolve_strategies(names: str | Sequence[str], verify: bool) -> list[Strategy]:
+def resolve_strategies(names: str | Sequence[str], verify: bool = True) -> list[Strategy]:
     """Return the strategies of one name or several.
 
     Args:

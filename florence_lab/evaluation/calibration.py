@@ -152,7 +152,7 @@ def calibrate(
     threshold = validate_value("threshold", threshold, float)
     nms_iou = validate_value("nms_iou", nms_iou, float)
     batch_size = validate_value("batch_size", batch_size, int)
-    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]))
+    strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]), verify=True)
     pairs = _read_pairs(predictor, dataset)
     labels = sorted({label for _, truth in pairs for label in truth.labels.tolist() if label})
     if not labels or len(pairs) < 2:
@@ -178,13 +178,13 @@ def area_under_roc(scores: np.ndarray, is_right: np.ndarray) -> float:
 
     if is_right.all() or not is_right.any():
         return float("nan")
-    return float(binary_auroc(torch.from_numpy(np.asarray(scores, np.float64)), torch.from_numpy(is_right).long()))
+    return float(binary_auroc(torch.tensor(scores, dtype=torch.float64), torch.tensor(is_right, dtype=torch.long)))
 
 
 def _read_pairs(predictor: Predictor, dataset: Any) -> list[tuple[Any, Boxes]]:
     """Each image with its true boxes, of the rows of `<OD>`."""
     items = [dataset] if isinstance(dataset, (str, Path, DatasetSpec)) else dataset
-    if not isinstance(items, Iterable):
+    if not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
         raise ArgumentTypeError(
             f"dataset must be names of datasets, or pairs of image and Boxes, got {shorten(dataset)}"
         )

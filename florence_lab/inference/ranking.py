@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import numpy as np
 
-from ..exceptions import shorten
+from ..argument_validation import Range, validate_arguments, validate_fields
+from ..exceptions import ArgumentTypeError, shorten
 from ..template.candidates import Candidate
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ class ScoredCandidate:
     """
 
     candidate: Candidate
-    log_likelihood: float
-    num_tokens: int
-    probability: float
+    log_likelihood: Annotated[float, Range(maximum=0)]
+    num_tokens: Annotated[int, Range(1)]
+    probability: Annotated[float, Range(0, 1)]
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
     @property
     def perplexity(self) -> float:
@@ -47,32 +51,10 @@ class RankedCandidates(Sequence[ScoredCandidate]):
         >>> ranked[0].candidate, ranked[0].probability
     """
 
+    @validate_arguments
     def __init__(self, candidates: Sequence[ScoredCandidate]) -> None:
+        """Sort the candidates."""
         self._candidates = sorted(candidates, key=lambda item: -item.probability)
-
-    @classmethod
-    def from_log_likelihoods(
-        cls, candidates: Sequence[Candidate], token_values: Sequence[np.ndarray], normalize: bool
-    ) -> RankedCandidates:
-        """Rank candidates by the log-probabilities of their tokens.
-
-        Args:
-            candidates: N candidates.
-            token_values: N arrays, the log-probability of each token that counts.
-            normalize: divide the log-likelihood by the number of tokens before the softmax over the candidates.
-        """
-        sums = np.array([values.sum() for values in token_values])
-        logits = sums / [len(values) for values in token_values] if normalize else sums
-        weights = np.exp(logits - logits.max())
-        probabilities = weights / weights.sum()
-        return cls(
-            [
-                ScoredCandidate(candidate, float(total), len(values), float(probability))
-                for candidate, total, values, probability in zip(
-                    candidates, sums, token_values, probabilities, strict=True
-                )
-            ]
-        )
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -85,7 +67,12 @@ class RankedCandidates(Sequence[ScoredCandidate]):
 
     def __getitem__(self, index: int | slice) -> ScoredCandidate | list[ScoredCandidate]:
         """Return the candidate of a rank, 0 for the most probable, or a list of them for a slice."""
-        return self._candidates[index]
+        try:
+            return self._candidates[index]
+        except IndexError:
+            raise IndexError(f"no candidate {shorten(index)} among {len(self)} candidates") from None
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(f"index must be an integer or a slice, got {shorten(index)}") from None
 
     def __iter__(self) -> Iterator[ScoredCandidate]:
         return iter(self._candidates)
@@ -102,10 +89,29 @@ class RankedCandidates(Sequence[ScoredCandidate]):
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a data frame with a row for each candidate: `candidate`, `probability`, `log_likelihood`, `num_tokens`,
-        `perplexity`."""
+        """Return a data frame with a row for each candidate, and its values in columns, `perplexity` included."""
         import pandas as pd
 
         columns = ["candidate", "probability", "log_likelihood", "num_tokens", "perplexity"]
         rows: list[list[Any]] = [[getattr(item, name) for name in columns] for item in self]
         return pd.DataFrame(rows, columns=columns)
+
+
+def rank_candidates(
+    candidates: Sequence[Candidate], token_values: Sequence[np.ndarray], normalize: bool
+) -> RankedCandidates:
+    """Rank candidates by the log-probabilities of their tokens.
+
+    Args:
+        candidates: N candidates.
+        token_values: N arrays, the log-probability of each token that counts.
+        normalize: divide the log-likelihood by the number of tokens before the softmax over the candidates.
+    """
+    sums = np.array([values.sum() for values in token_values])
+    lengths = [len(values) for values in token_values]
+    logits = sums / lengths if normalize else sums
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    rows = zip(candidates, sums.tolist(), lengths, probabilities.tolist(), strict=True)
+    # rounding may give a sum above 0
+    return RankedCandidates([ScoredCandidate(item, min(0.0, total), n, p) for item, total, n, p in rows])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..argument_validation import validate_text
 from ..exceptions import ArgumentError, ArgumentTypeError, shorten
 from ..results import Instances
 from ..tasks import Task
@@ -42,7 +43,7 @@ def format_candidate(
     """
     task = prompt.task
     if isinstance(candidate, str):
-        text = validate_target(candidate, prompt)
+        text = validate_target(validate_text("a candidate", candidate), prompt)
         return text.removesuffix(prompt.text) if ends_with_region(task) else text
     if task.result == "text":
         raise ArgumentTypeError(

@@ -13,6 +13,7 @@ from PIL import Image
 import florence_lab
 from florence_lab import evaluation, interpret, scenes, visualization
 from florence_lab.data.examples import Example, SceneReference
+from florence_lab.detection.calibration import FEATURES
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.template.prompts import build_prompt
 
@@ -92,6 +93,20 @@ class Samples:
     @functools.cached_property
     def evaluated(self) -> florence_lab.Evaluation:
         return florence_lab.evaluate(self.predictor, [self.example])
+
+    @functools.cached_property
+    def calibration(self) -> florence_lab.Calibration:
+        return florence_lab.Calibration(FEATURES, (1.0, 1.0, 0.0), 0.0)
+
+    @functools.cached_property
+    def ranked(self) -> florence_lab.RankedCandidates:
+        return florence_lab.RankedCandidates([florence_lab.ScoredCandidate("a cat", -1.0, 3, 1.0)])
+
+    @functools.cached_property
+    def calibration_report(self) -> florence_lab.CalibrationReport:
+        half = {"verified": 0.5}
+        scores = {"verified": np.array([0.2, 0.8])}
+        return florence_lab.CalibrationReport(self.calibration, scores, np.array([False, True]), half, half, 0.5, 2, 1)
 
     @functools.cached_property
     def dataset(self) -> Path:
@@ -197,6 +212,9 @@ EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "aggregate": lambda s: evaluation.METRIC_SUITES["ocr"].aggregate,
     "outcome": lambda s: s.text,
     "row": lambda s: {"query": "<CAPTION>"},
+    "candidates": lambda s: ["a cat", "a dog"],
+    "features": lambda s: np.array([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]]),
+    "is_right": lambda s: np.array([False, True]),
     # scenes
     "scene": lambda s: s.scene,
     "seed": lambda s: 3,
@@ -270,6 +288,12 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "evaluate_scenes.seeds": lambda s: [3],
     "evaluate_scenes.tasks": lambda s: ["<CAPTION>"],
     "write_dataset.tasks": lambda s: ["<CAPTION>"],
+    "Predictor.score.text": lambda s: None,
+    "RankedCandidates.candidates": lambda s: list(s.ranked),
+    "calibrate.dataset": lambda s: [(s.image, s.boxes)],  # a single image: refused
+    "Calibration.load.path": lambda s: s.calibration.save(s.folder / "calibration.json"),
+    "Calibration.save.path": lambda s: Path("new.json"),
+    "CalibrationReport.save.path": lambda s: Path("new.json"),
     "explore.image": lambda s: s.image,
     "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
 }
@@ -281,6 +305,10 @@ INSTANCES: dict[str, Callable[[Samples], Any]] = {
     "PtEngine": lambda s: florence_lab.PtEngine(s.predictor),
     "RequestConfig": lambda s: florence_lab.RequestConfig(),
     "TransformersEngine": lambda s: florence_lab.TransformersEngine(s.predictor),
+    "Calibration": lambda s: s.calibration,
+    "CalibrationReport": lambda s: s.calibration_report,
+    "RankedCandidates": lambda s: s.ranked,
+    "ScoredCandidate": lambda s: s.ranked[0],
     "Boxes": lambda s: s.boxes,
     "Quads": lambda s: s.quads,
     "Polygons": lambda s: s.polygons,

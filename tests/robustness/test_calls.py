@@ -14,8 +14,8 @@ TARGETS = {target.name: target for target in public_targets()}
 CALLS = [call for target in public_targets() for call in odd_calls(target)]
 NUM_SAMPLED = 100
 
-EXPENSIVE = ("Predictor.compile", "sft")
-"""Names whose valid calls take a minute; they have tests of their own."""
+EXPENSIVE = ("Predictor.compile", "calibrate", "sft")
+"""Names whose valid calls take a minute, or need a trained model; they have tests of their own."""
 
 
 @pytest.fixture(scope="module")
