@@ -60,8 +60,9 @@ class DetectionMixin:
                 | `"regions"` | `<REGION_PROPOSAL>` and `<OD>`; verification names each region, for hundreds of classes | 2 |
                 | `"auto"` | `"open_vocabulary"` and `"regions"`; without `verify`, `"od"` instead of the latter | C + 2 |
 
-            verify: ask the model what it calls the region of each box, and take the probability of the class as its score,
-                see `detection.verification`. Without it, the models box most names that are not in the image as well.
+            verify: ask the model what it calls the region of each box, and take the probability of the class as its score, see
+                `detection.verification`. It costs a pass of the encoder for each region that differs, and scores all names in
+                a pass of the decoder. Without it, names that are not in the image often get boxes as well.
             threshold: the least score of a box; by default 0.5 with `verify`, else 0.
             nms_iou: the largest IoU of two boxes, also of different classes. Of those that overlap more, only the box with the
                 highest score stays; 1 keeps all.
