@@ -66,7 +66,10 @@ CONSTRAINT_SETTINGS: dict[str, Any] = {
 - `allowed_labels`: the labels of instances, or the whole text of an answer that is a text, are among these.
 - `allowed_characters`: words that are read, and answers of text, consist of these characters.
 
-The last two imply the first. The empty answer is always possible. The model's own probabilities stay those of `result.scores`."""
+The last two imply the first. The empty answer is always possible. `result.scores` stay the model's own probabilities, before the
+restriction. An answer that `max_new_tokens` cuts off may end with an incomplete instance, which the parser drops. A restriction
+chooses among words, it does not look again: a model that sees a dog and may only say "cat" may call the dog a cat. `Predictor.detect`
+asks for classes and verifies them, and `Predictor.score` ranks given answers."""
 
 _UNSUPPORTED: dict[str, str] = {
     "num_return_sequences": "one answer per prompt is returned; sample several times instead",

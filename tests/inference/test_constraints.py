@@ -12,6 +12,7 @@ from support import PHOTO
 from florence_lab.exceptions import ArgumentError, ArgumentTypeError
 from florence_lab.inference.answer_states import FINISHED
 from florence_lab.inference.generation import encode_prompts, generate, resolve_generation_kwargs
+from florence_lab.interpret import trace
 from florence_lab.results import Instances
 from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
 from florence_lab.tasks import TASKS, Task, register_task
@@ -234,6 +235,12 @@ def test_streams_are_constrained_as_predictions_are(small, encoded_photo):
     results = list(small.stream(encoded_photo, OD, **settings))
     assert results[-1].raw == small.predict(encoded_photo, OD, **settings).raw != ""
     assert all(set(result.labels) <= {"cat", "dog"} for result in results)
+
+
+def test_a_trace_is_constrained_as_the_prediction_is(small, encoded_photo):
+    settings = {"num_beams": 1, "max_new_tokens": 12, "allowed_labels": ["cat"]}
+    traced = trace(small, encoded_photo, OD, **settings)
+    assert traced.result.raw == small.predict(encoded_photo, OD, **settings).raw != ""
 
 
 @pytest.mark.parametrize("token", [OD, "<CAPTION>", GROUND, REFER, CATEGORY, OPEN])
