@@ -75,6 +75,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "num_bins": Range(1, 10_000),
     "num_tasks": _COUNT,
     "num_per_task": _COUNT,
+    "num_questions": Range(2),
     # generation settings, as transformers defines them
     "max_new_tokens": _COUNT,
     "max_length": _COUNT,

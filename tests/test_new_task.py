@@ -7,6 +7,7 @@ from PIL import Image
 from support import PHOTO
 
 from florence_lab.cli import main
+from florence_lab.inference import generation
 from florence_lab.results import Boxes
 from florence_lab.tasks import TASKS, Task, register_task
 
@@ -89,7 +90,8 @@ def test_infer_answers_a_dataset_of_it(model, rows, tmp_path):
     assert all(TOKEN in answer["result"] for answer in answers)
 
 
-def test_eval_measures_it_with_the_default_metrics_of_its_results(model, rows, tmp_path, capsys):
+def test_eval_measures_it_with_the_default_metrics_of_its_results(model, rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(generation, "DEFAULT_MAX_NEW_TOKENS", 8)
     arguments = ["--dataset", str(rows), "--out", str(tmp_path), "--num_beams", "1"]
     assert main(["eval", *model, *arguments]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["metrics"]
@@ -108,7 +110,7 @@ def test_scenes_skip_it(capsys, nano):
 
 
 def test_sft_trains_it(model, rows, tmp_path):
-    arguments = ["--dataset", str(rows), "--sft_type", "lora", "--max_steps", "2", "--logging_steps", "1"]
+    arguments = ["--dataset", str(rows), "--sft_type", "lora", "--max_steps", "1", "--logging_steps", "1"]
     assert main(["sft", *model, *arguments, "--output_dir", str(tmp_path), "--lora_rank", "2"]) == 0
     assert list(tmp_path.rglob("adapter_model.safetensors"))
 

@@ -414,7 +414,7 @@ def test_leaving_a_batch_does_not_wait_for_the_images_that_are_queued(small, mon
         return Image.new("RGB", (9, 9))
 
     monkeypatch.setattr(predictor_module, "load_image", slow_load)
-    results = small.predict_iter(["a.png"] * 50, "<OD>", batch_size=8, max_new_tokens=2)
+    results = small.predict_iter(["a.png"] * 50, "<OD>", batch_size=2, max_new_tokens=2)
     next(results)
     start = time.monotonic()
     results.close()

@@ -136,6 +136,13 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         help="beams; 1 decodes greedily (default: the checkpoint's)",
     )
     parser.add_argument(
+        "--absence",
+        nargs="*",
+        metavar="NAME",
+        help="also ask for what the images of a dataset with <OD> answers do not contain: names of the dataset, chosen as in "
+        "POPE, and these names, if any",
+    )
+    parser.add_argument(
         "--out",
         default="florence-lab-eval",
         metavar="DIR",
@@ -157,9 +164,10 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         arguments.dataset,
         tasks,
         arguments.batch_size,
+        arguments.absence,
         **generate_kwargs(arguments, ["num_beams"]),
     )
-    print(evaluation.to_dataframe().to_string(index=False, float_format="{:.3f}".format, na_rep="-"), flush=True)
+    print(evaluation.to_text(), flush=True)
     print(f"\nmetrics, predictions and the worst examples: {evaluation.save(arguments.out).resolve()}")
 
 

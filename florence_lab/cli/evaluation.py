@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..data.datasets import check_datasets, load_examples, parse_datasets
+from ..data.examples import Example
 from ..data.readers.scenes import ScenesReader
 from ..data.validation import RowValidator
+from ..evaluation.absence import AbsenceEvaluation, ask_absence
+from ..evaluation.absence_questions import ABSENCE_TASKS, AbsenceQuestion, sample_absence_questions
 from ..evaluation.evaluator import Evaluation, evaluate
-from ..evaluation.suites import evaluate_scenes
+from ..evaluation.metrics import locates_phrase
+from ..evaluation.suites import evaluate_scenes, scene_examples
 from ..exceptions import DatasetError
 from ..predictor import Predictor
+from ..tasks import get_task
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetEvaluation:
+    """What `florence-lab eval` measures.
+
+    Attributes:
+        evaluation: the metrics of the tasks.
+        absence: the answers to questions about absent things; None if they were not asked.
+    """
+
+    evaluation: Evaluation
+    absence: AbsenceEvaluation | None = None
+
+    def to_text(self) -> str:
+        """Return the tables to print."""
+        tables = [self.evaluation.to_dataframe()]
+        if self.absence is not None:
+            tables.append(self.absence.to_dataframe())
+        return "\n\n".join(t.to_string(index=False, float_format="{:.3f}".format, na_rep="-") for t in tables)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the files of `Evaluation.save` and `AbsenceEvaluation.save`."""
+        path = self.evaluation.save(folder)
+        return path if self.absence is None else self.absence.save(path)
 
 
 def evaluate_dataset(
@@ -19,8 +51,9 @@ def evaluate_dataset(
     dataset: str,
     tasks: Sequence[str] | None = None,
     batch_size: int = 16,
+    absent_names: Sequence[str] | None = None,
     **generate_kwargs: Any,
-) -> Evaluation:
+) -> DatasetEvaluation:
     """Evaluate a model on a dataset, or on held-out scenes with all tasks.
 
     Args:
@@ -28,21 +61,50 @@ def evaluate_dataset(
         dataset: `scenes`, `scenes:COUNT`, or a dataset as for fine-tuning.
         tasks: task tokens; None evaluates all tasks of the dataset.
         batch_size, generate_kwargs: as for `evaluate`.
+        absent_names: further names for the questions about absent things; None asks no such questions. They are asked with
+            those of `tasks` that locate a phrase, or with all published ones if there are none.
 
     Raises:
-        DatasetError: for a dataset that cannot be read or contains invalid rows, or without an example of `tasks`.
+        DatasetError: for a dataset that cannot be read or contains invalid rows, or without an example of `tasks`; and for
+            one that gives no question about absent things. The latter is raised before the model answers.
     """
     (spec,) = parse_datasets([dataset], split="held_out")
     check_datasets([spec])
     predictor = load()
     if spec.kind == "scenes":
-        evaluation = evaluate_scenes(predictor, ScenesReader(spec).seeds, tasks, batch_size, **generate_kwargs)
+        seeds = ScenesReader(spec).seeds
+        labelled = () if absent_names is None else scene_examples(seeds, ["<OD>", *_locating_tasks(tasks)])
+        questions = _sample_questions(labelled, tasks, absent_names)
+        evaluation = evaluate_scenes(predictor, seeds, tasks, batch_size, **generate_kwargs)
         if not evaluation.examples and not evaluation.errors:
-            raise DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")
-        return evaluation
-    validator = RowValidator.for_model(predictor.model, predictor.processor)
-    examples = load_examples([spec], validator).require_valid()
-    selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]
-    if not selected:
-        raise DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")
-    return evaluate(predictor, selected, batch_size, **generate_kwargs)
+            raise _no_example(dataset, tasks)
+    else:
+        validator = RowValidator.for_model(predictor.model, predictor.processor)
+        examples = load_examples([spec], validator).require_valid()
+        selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]
+        if not selected:
+            raise _no_example(dataset, tasks)
+        questions = _sample_questions(examples, tasks, absent_names)
+        evaluation = evaluate(predictor, selected, batch_size, **generate_kwargs)
+    if absent_names is None:
+        return DatasetEvaluation(evaluation)
+    located = _locating_tasks(tasks)
+    absence = ask_absence(predictor, questions, located, batch_size=batch_size, **generate_kwargs)
+    return DatasetEvaluation(evaluation, absence)
+
+
+def _locating_tasks(tasks: Sequence[str] | None) -> list[str]:
+    """Return the tasks that locate a phrase; all published ones if there are none."""
+    return [task for task in tasks or () if locates_phrase(get_task(task))] or list(ABSENCE_TASKS)
+
+
+def _sample_questions(
+    examples: Iterable[Example], tasks: Sequence[str] | None, absent_names: Sequence[str] | None
+) -> list[AbsenceQuestion]:
+    if absent_names is None:
+        return []
+    return sample_absence_questions(examples, _locating_tasks(tasks), names=absent_names)
+
+
+def _no_example(dataset: str, tasks: Sequence[str] | None) -> DatasetError:
+    return DatasetError(f"{dataset} has no example of {', '.join(tasks or ())}")

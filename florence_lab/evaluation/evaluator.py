@@ -23,7 +23,7 @@ from ..output_files import prepare_output_folder, replace_file, write_text
 from ..predictor import Predictor
 from ..results import Result
 from ..tasks import Metric, Task
-from .metrics import METRIC_SUITES, MetricSuite, metric_suite
+from .metrics import METRIC_SUITES, MetricSuite, metric_suite, task_metrics
 from .predictions import ANSWERS_FILE, Prediction, predict_examples, write_predictions
 from .settings import describe_settings, settings_path, write_settings
 
@@ -82,8 +82,7 @@ class Evaluation:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Task token -> metric -> value; nan where a metric is undefined. See `florence_lab.evaluation.metrics`."""
         return {
-            token: metric_suite(task, self.metric_suites).aggregate(*self.for_task(token))
-            for token, task in self.tasks.items()
+            token: task_metrics(task, *self.for_task(token), self.metric_suites) for token, task in self.tasks.items()
         }
 
     def flat_metrics(self) -> dict[str, float]:
@@ -229,7 +228,7 @@ def evaluate(
 @validate_arguments
 def metric_names(tasks: Iterable[Task], metric_suites: Mapping[Metric, MetricSuite] = METRIC_SUITES) -> list[str]:
     """Return the names that `Evaluation.flat_metrics` gives for tasks, `"OD/mAP@0.5"` …, without evaluating anything."""
-    return [_flat(task.token, name) for task in tasks for name in metric_suite(task, metric_suites).aggregate([], [])]
+    return [_flat(task.token, name) for task in tasks for name in task_metrics(task, [], [], metric_suites)]
 
 
 def _flat(task: str, metric: str) -> str:

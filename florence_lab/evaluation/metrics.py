@@ -2,6 +2,9 @@
 
 mAP is torchmetrics' (pycocotools backend), ROUGE-L and the calibration error are torchmetrics', the word error rate is
 jiwer's. An undefined value is nan, such as the recall without ground truth: it is neither 0 nor 1, and averages leave it out.
+
+An empty ground truth states that there is nothing. For instances, polygons and the text in an image, an empty prediction is then
+right, and any other is wrong, as for the samples without a target of GRES (Liu et al., 2023, arXiv 2306.00968).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..argument_validation import validate_arguments, validate_fields
-from ..exceptions import ArgumentError, unknown_name
+from ..exceptions import ArgumentError, shorten, unknown_name
 from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
 from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
@@ -42,30 +45,42 @@ class MetricSuite:
 
 
 def instance_f1(prediction: Instances, ground_truth: Instances) -> float:
-    """Return the F1 score of the instances of one image at an IoU of 0.5, labels included; nan if there are none at all."""
+    """Return the F1 score of the instances of one image at an IoU of 0.5, labels included; 1 if there are none at all."""
     return instance_metrics([prediction], [ground_truth])["F1@0.5"]
 
 
 def instance_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
-    """Return precision, recall and F1 at an IoU of 0.5 over the instances of all images together (micro average)."""
+    """Return precision, recall and F1 at an IoU of 0.5 over the instances of all images together (micro average).
+
+    All are 1 if no image has an instance and none is predicted. Otherwise the precision of no predictions and the recall of no
+    ground truth are nan.
+    """
     matched = count_matches(predictions, ground_truths)
     num_predicted, num_true = sum(map(len, predictions)), sum(map(len, ground_truths))
+    undefined = 1.0 if len(predictions) and not num_predicted and not num_true else float("nan")
     return {
-        "precision@0.5": _ratio(matched, num_predicted),
-        "recall@0.5": _ratio(matched, num_true),
-        "F1@0.5": _ratio(2 * matched, num_predicted + num_true),
+        "precision@0.5": _ratio(matched, num_predicted, undefined),
+        "recall@0.5": _ratio(matched, num_true, undefined),
+        "F1@0.5": _ratio(2 * matched, num_predicted + num_true, undefined),
     }
 
 
 def box_recall(prediction: Instances, ground_truth: Instances) -> float:
-    """Return the share of the true boxes that are found at an IoU of 0.5, with any label; nan without ground truth."""
+    """Return the share of the true boxes that are found at an IoU of 0.5, with any label.
+
+    Without ground truth: 1 if nothing is predicted, else 0.
+    """
     return proposal_metrics([prediction], [ground_truth])["recall@0.5"]
 
 
 def proposal_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
-    """Return the recall at an IoU of 0.5 of all images together, labels ignored."""
+    """Return the recall at an IoU of 0.5 of all images together, labels ignored.
+
+    If no image has a box, this is 1 if none is predicted, else 0; nan without images.
+    """
     matched = count_matches(predictions, ground_truths, class_aware=False)
-    return {"recall@0.5": _ratio(matched, sum(map(len, ground_truths)))}
+    undefined = float(not any(map(len, predictions))) if len(predictions) else float("nan")
+    return {"recall@0.5": _ratio(matched, sum(map(len, ground_truths)), undefined)}
 
 
 def detection_metrics(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, float]:
@@ -121,7 +136,12 @@ def expected_calibration_error(predictions: Sequence[Instances], ground_truths: 
 
 
 def union_mask_iou(prediction: Polygons, ground_truth: Polygons) -> float:
-    """Return the IoU of the pixels inside any predicted and any true polygon; nan if there are no such pixels."""
+    """Return the IoU of the pixels inside any predicted and any true polygon; nan if there are no such pixels.
+
+    Without a true polygon: 1 if none is predicted, else 0.
+    """
+    if not len(ground_truth):
+        return float(not len(prediction))
     predicted, true = (np.any(result.masks, axis=0, keepdims=True) for result in (prediction, ground_truth))
     if not predicted.any() and not true.any():
         return float("nan")
@@ -134,21 +154,22 @@ def exact_match(prediction: Text, ground_truth: Text) -> float:
 
 
 def word_accuracy(prediction: Text, ground_truth: Text) -> float:
-    """Return 1 - WER of one text, at least 0; nan if both texts are empty. See `ocr_metrics`."""
+    """Return 1 - WER of one text, at least 0; 1 if both texts are empty. See `ocr_metrics`."""
     return ocr_metrics([prediction], [ground_truth])["word_accuracy"]
 
 
 def ocr_metrics(predictions: Sequence[Text], ground_truths: Sequence[Text]) -> dict[str, float]:
     """Return `word_accuracy`: 1 - WER over all texts together, at least 0.
 
-    The word error rate is the number of substituted, missing and additional words, divided by the number of true words.
+    The word error rate is the number of substituted, missing and additional words, divided by the number of true words. If no
+    text has a true word, the accuracy is 1 if no word is predicted, else 0; nan without texts.
     """
     import jiwer
 
     references = [_split_words(truth.text) for truth in ground_truths]
     hypotheses = [_split_words(prediction.text) for prediction in predictions]
     if not any(references):  # the rate is infinite if there are words, else undefined
-        return {"word_accuracy": 0.0 if any(hypotheses) else float("nan")}
+        return {"word_accuracy": float(not any(hypotheses)) if references else float("nan")}
     return {"word_accuracy": max(0.0, 1 - float(jiwer.wer(references, hypotheses)))}
 
 
@@ -170,6 +191,78 @@ def rouge_l(prediction: Text, ground_truth: Text) -> float:
         rouge_keys="rougeL",
     )
     return float(scores["rougeL_fmeasure"])
+
+
+def no_target_accuracy(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> float:
+    """Return the share of the empty ground truths whose prediction is empty, too; nan if no ground truth is empty.
+
+    This is N-acc. of GRES (Liu et al., 2023, arXiv 2306.00968).
+    """
+    is_empty = [not len(p) for p, truth in zip(predictions, ground_truths, strict=True) if not len(truth)]
+    return _ratio(sum(is_empty), len(is_empty))
+
+
+@validate_arguments
+def area_under_roc(scores: np.ndarray, is_positive: np.ndarray) -> float:
+    """Return the area under the ROC curve (torchmetrics): how likely a positive has a higher score than a negative.
+
+    Args:
+        scores: N numbers in 0..1.
+        is_positive: N bool.
+
+    Returns:
+        A value in 0..1, where equal scores count half; nan without positives or without negatives.
+
+    Raises:
+        ArgumentError: for another number of scores, and for scores outside 0..1.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_auroc
+
+    scores, is_positive = check_scores(scores, is_positive)
+    if not is_positive.any() or is_positive.all():
+        return float("nan")
+    return float(binary_auroc(torch.from_numpy(scores), torch.from_numpy(is_positive).long()))
+
+
+def check_scores(scores: np.ndarray, is_positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return N scores as float64, and whether each is that of a positive as bool.
+
+    Raises:
+        ArgumentError: for arrays of other shapes or types, and for scores outside 0..1, which torchmetrics would take for logits.
+    """
+    is_valid = scores.dtype.kind in "fiu" and is_positive.dtype.kind in "biu"
+    if not is_valid or scores.ndim != 1 or scores.shape != is_positive.shape:
+        raise ArgumentError(
+            "scores and is_positive must be N numbers and N truth values, got arrays of "
+            f"{scores.dtype} {scores.shape} and {is_positive.dtype} {is_positive.shape}"
+        )
+    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):  # nor nan
+        raise ArgumentError(f"scores must be at least 0 and at most 1, got {shorten(scores.tolist())}")
+    return scores.astype(np.float64), is_positive.astype(bool)
+
+
+@validate_arguments
+def roc_curve(scores: np.ndarray, is_positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve (torchmetrics): the rates of false and of true positives at each score, from (0, 0) to (1, 1).
+
+    Args:
+        scores, is_positive: as for `area_under_roc`.
+
+    Returns:
+        Two arrays of K rates in 0..1; K is 0 without positives or without negatives.
+
+    Raises:
+        ArgumentError: as `area_under_roc`.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_roc
+
+    scores, is_positive = check_scores(scores, is_positive)
+    if not is_positive.any() or is_positive.all():
+        return np.zeros(0), np.zeros(0)
+    false_rates, true_rates, _ = binary_roc(torch.from_numpy(scores), torch.from_numpy(is_positive).long())
+    return false_rates.double().numpy(), true_rates.double().numpy()
 
 
 def mean_suite(name: str, per_sample: Callable[[Any, Any], float]) -> MetricSuite:
@@ -218,8 +311,37 @@ def metric_suite(task: Task, suites: Mapping[Metric, MetricSuite] = METRIC_SUITE
     return suites[name]
 
 
-def _ratio(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else float("nan")
+def locates_phrase(task: Task) -> bool:
+    """Return whether a task asks where something is that may be absent: it takes a phrase and answers with instances."""
+    return task.input == "phrase" and task.result != "text"
+
+
+@validate_arguments
+def task_metrics(
+    task: Task,
+    predictions: Sequence[Any],
+    ground_truths: Sequence[Any],
+    suites: Mapping[Metric, MetricSuite] = METRIC_SUITES,
+) -> dict[str, float]:
+    """Return the metrics of a task: those of its suite, and `no_target_accuracy` if the task locates a phrase.
+
+    Args:
+        task: the task.
+        predictions, ground_truths: N results each. The names of the metrics do not depend on them.
+        suites: the metrics by `Task.metric`.
+
+    Raises:
+        ArgumentError: for another number of ground truths than of predictions, and as `metric_suite`.
+    """
+    check_equal_numbers(predictions, ground_truths)
+    values = metric_suite(task, suites).aggregate(predictions, ground_truths)
+    if locates_phrase(task):
+        values = values | {"no_target_accuracy": no_target_accuracy(predictions, ground_truths)}
+    return values
+
+
+def _ratio(numerator: int, denominator: int, undefined: float = float("nan")) -> float:
+    return numerator / denominator if denominator else undefined
 
 
 def _undefined_to_nan(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Plots of scores against ground truth: the precision-recall curve and the reliability diagram."""
+"""Plots of scores against ground truth: precision-recall and ROC curves, and the reliability diagram."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ..argument_validation import validate_arguments
 from ..results import Instances
 from .matching import scored_matches
-from .metrics import precision_recall_curve
+from .metrics import area_under_roc, check_scores, precision_recall_curve, roc_curve
 
 
 @validate_arguments
@@ -25,6 +25,34 @@ def plot_precision_recall(predictions: Sequence[Instances], ground_truths: Seque
     ax.plot(recalls, precisions, color="C0")
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="precision-recall curve, IoU 0.5")
     ax.grid(alpha=0.3)
+    return ax
+
+
+@validate_arguments
+def plot_roc(scores: np.ndarray, is_positive: np.ndarray, ax: Axes, label: str = "") -> Axes:
+    """Plot a ROC curve, with the area below it in the legend. Several can be drawn into the same axes.
+
+    A point marks the threshold of 0: all scores above it are taken for positive. Random scores lie on the dashed diagonal.
+
+    Args:
+        scores: N numbers in 0..1.
+        is_positive: N bool. Without positives or without negatives the curve is undefined, and is not drawn.
+        ax: the axes to draw into; they are returned.
+        label: of the curve.
+    """
+    scores, is_positive = check_scores(scores, is_positive)
+    false_rates, true_rates = roc_curve(scores, is_positive)
+    area = area_under_roc(scores, is_positive)
+    (line,) = ax.plot(false_rates, true_rates, label=f"{label}, AUROC {area:.3f}".removeprefix(", "))
+    if len(false_rates):
+        is_above = scores > 0
+        ax.plot(is_above[~is_positive].mean(), is_above[is_positive].mean(), "o", color=line.get_color())
+    if not any(line.get_linestyle() == "--" for line in ax.lines):
+        ax.plot((0, 1), (0, 1), "--", color="0.6", zorder=1)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false positive rate", ylabel="true positive rate")
+    ax.set_aspect("equal")
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right", fontsize=8)
     return ax
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..argument_validation import validate_arguments
 from ..data.datasets import load_examples
-from ..data.examples import Example, SceneReference
+from ..data.examples import Example, ImageSource, SceneReference
 from ..data.validation import RowValidator
 from ..exceptions import ArgumentError, DatasetError, ImageError, PromptError, shorten, summarize_error
 from ..inference.generation import EncodedImage
@@ -74,7 +74,7 @@ class Prediction:
         """Return the row of an example and its result or exception."""
         row = cls(
             source=example.source,
-            image=_image_name(example),
+            image=image_name(example.image),
             task=example.prompt.task.token,
             text=example.prompt.text,
             target=example.target,
@@ -322,7 +322,7 @@ def _answers(row: Prediction, example: Example) -> bool:
         return False
     if row.image_digest and digest:
         return row.image_digest == digest
-    return row.image in ("", _image_name(example))
+    return row.image in ("", image_name(example.image))
 
 
 @validate_arguments
@@ -382,7 +382,8 @@ def _prompt_error(predictor: Predictor, example: Example) -> PromptError | None:
     return None
 
 
-def _image_name(example: Example) -> str:
-    if isinstance(example.image, SceneReference):
-        return str(example.image.seed)
-    return str(example.image) if isinstance(example.image, (str, Path)) else ""
+def image_name(image: ImageSource) -> str:
+    """Return the path or URL of an image, or the seed of a scene; "" for an image in memory."""
+    if isinstance(image, SceneReference):
+        return str(image.seed)
+    return str(image) if isinstance(image, (str, Path)) else ""

@@ -15,8 +15,9 @@ from florence_lab.evaluation import (
     mean_average_precision,
     precision_recall_curve,
 )
-from florence_lab.evaluation.metrics import DEFAULT_METRICS, metric_suite
+from florence_lab.evaluation.metrics import DEFAULT_METRICS, metric_suite, task_metrics
 from florence_lab.evaluation.suites import SCENE_METRIC_SUITES
+from florence_lab.exceptions import ArgumentError
 from florence_lab.results import Polygons, Quads, Text
 from florence_lab.tasks import FREE_QUESTION, TASKS, Task
 
@@ -46,8 +47,9 @@ def test_ground_truth_as_prediction_scores_one(scene_sample):
     metrics = evaluation.metrics
     assert list(metrics) == list(TASKS)
     for task, values in metrics.items():
-        ece = {"ECE": NAN} if "ECE" in values else {}  # a ground truth has no scores
-        assert values == dict.fromkeys(values, pytest.approx(1)) | ece, task
+        # a ground truth has no scores
+        undefined = {name: NAN for name in ("ECE", "no_target_accuracy") if math.isnan(values.get(name, 0))}
+        assert values == dict.fromkeys(values, pytest.approx(1)) | undefined, task
 
 
 def test_predictions_of_other_images_score_low(scene_sample):
@@ -89,20 +91,64 @@ def test_masks_are_compared_by_the_pixels_of_all_instances():
 # undefined values
 
 
+STOP = replace(no_quads(), labels=["A"], quads=np.eye(4)[None, :, :2] * 50)
+SQUARE = outlines((0, 0, 10, 10))
+NO_F1 = {"precision@0.5": 0, "recall@0.5": NAN, "F1@0.5": 0}
+NO_MAP = {"mAP@0.5": NAN, "mAP@[.5:.95]": NAN, "ECE": NAN}
+
+
 @pytest.mark.parametrize(
-    ("metric", "empty", "something"),
+    ("metric", "empty", "something", "right", "wrong"),
     [
-        ("detection", boxes(), boxes(CAT)),
-        ("instances", no_quads(), replace(no_quads(), labels=["A"], quads=np.eye(4)[None, :, :2] * 50)),
-        ("masks", outlines(), outlines((0, 0, 10, 10))),
-        ("ocr", text(""), text("STOP")),
-        ("caption", text(""), text("a cat")),
+        # COCO's mAP is undefined without ground truth
+        ("detection", boxes(), boxes(CAT), {**NO_MAP, **dict.fromkeys(NO_F1, 1)}, NO_MAP | NO_F1),
+        ("instances", boxes(), boxes(CAT), dict.fromkeys(NO_F1, 1), NO_F1),
+        ("instances", no_quads(), STOP, dict.fromkeys(NO_F1, 1), NO_F1),
+        ("proposals", boxes(), boxes(("", 0, 0, 10, 10)), {"recall@0.5": 1}, {"recall@0.5": 0}),
+        ("masks", outlines(), SQUARE, {"mask_iou": 1}, {"mask_iou": 0}),
+        ("ocr", text(""), text("STOP"), {"word_accuracy": 1}, {"word_accuracy": 0}),
+        ("ocr", text(" "), text("STOP"), {"word_accuracy": 1}, {"word_accuracy": 0}),
+        ("exact_match", text(""), text("STOP"), {"accuracy": 1}, {"accuracy": 0}),
     ],
 )
-def test_nothing_predicted_where_nothing_is_has_no_score(metric, empty, something):
-    assert math.isnan(sample_score(metric, empty, empty))
-    assert sample_score(metric, something, empty) == 0
-    assert sample_score(metric, empty, something) == 0
+def test_an_empty_ground_truth_is_answered_right_by_nothing(metric, empty, something, right, wrong):
+    suite = METRIC_SUITES[metric]
+    assert (suite.per_sample(empty, empty), suite.aggregate([empty], [empty])) == (1, right)
+    assert (suite.per_sample(something, empty), suite.aggregate([something], [empty])) == (0, wrong)
+    assert suite.per_sample(empty, something) == 0
+
+
+def test_a_caption_without_words_is_not_measured():
+    assert math.isnan(sample_score("caption", text(""), text("")))
+    assert sample_score("caption", text("a cat"), text("")) == 0
+
+
+def test_outlines_without_pixels_are_not_nothing():
+    line = outlines((0, 0, 0, 0))
+    assert sample_score("masks", line, outlines()) == 0
+    assert math.isnan(sample_score("masks", line, line))
+
+
+LOCATING = ["<CAPTION_TO_PHRASE_GROUNDING>", "<REFERRING_EXPRESSION_SEGMENTATION>", "<OPEN_VOCABULARY_DETECTION>"]
+
+
+@pytest.mark.parametrize("token", LOCATING)
+def test_the_accuracy_without_a_target_is_the_share_of_empty_predictions(token):
+    nothing, something = (outlines(), SQUARE) if "SEGMENTATION" in token else (boxes(), boxes(CAT))
+    ground_truths = [nothing, nothing, nothing, nothing, something]
+    predictions = [nothing, something, nothing, nothing, nothing]
+    assert task_metrics(TASKS[token], predictions, ground_truths)["no_target_accuracy"] == 0.75
+    assert task_metrics(TASKS[token], [nothing], [something])["no_target_accuracy"] == NAN
+
+
+def test_only_tasks_that_locate_a_phrase_are_measured_without_a_target():
+    measured = [token for token, task in TASKS.items() if "no_target_accuracy" in task_metrics(task, [], [])]
+    assert measured == LOCATING
+
+
+def test_metrics_of_a_task_need_a_ground_truth_for_each_prediction():
+    with pytest.raises(ArgumentError, match="1 predictions, but 0 ground truths"):
+        task_metrics(TASKS["<OD>"], [boxes()], [])
 
 
 @pytest.mark.parametrize("metric", METRIC_SUITES)
@@ -123,8 +169,13 @@ def test_precision_without_predictions_is_undefined_and_recall_is_zero():
 
 
 def test_means_leave_out_undefined_samples():
+    predictions, ground_truths = [text(""), text("a cat")], [text(""), text("a dog")]
+    assert METRIC_SUITES["caption"].aggregate(predictions, ground_truths) == {"rouge_l": 0.5}
+
+
+def test_empty_masks_count_in_the_mean():
     predictions, ground_truths = [outlines(), outlines((0, 0, 10, 10))], [outlines(), outlines((0, 0, 10, 20))]
-    assert METRIC_SUITES["masks"].aggregate(predictions, ground_truths) == {"mask_iou": 0.5}
+    assert METRIC_SUITES["masks"].aggregate(predictions, ground_truths) == {"mask_iou": 0.75}
 
 
 # texts

@@ -1,5 +1,6 @@
 """Fixtures of the tests of fine-tuning: a small checkpoint, small datasets, and arguments of short runs."""
 
+import gc
 import json
 
 import numpy as np
@@ -26,6 +27,29 @@ def checkpoint(tmp_path_factory):
     saved = tmp_path_factory.mktemp("base") / "tiny"
     predictor.save_pretrained(saved)
     return saved
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_objects_are_not_collected():
+    """Keep the garbage collector from the objects that exist already: a run collects several times, 0.3 s each with them."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def curves():
+    """Let the runs of a test draw their curves."""
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(request):
+    """Draw no curves, which take as long as the training steps of a test, unless the test has the fixture `curves`."""
+    if "curves" in request.fixturenames:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("florence_lab.finetuning.trainer.plot_run", lambda log, folder: None)
+        yield
 
 
 @pytest.fixture(scope="session")

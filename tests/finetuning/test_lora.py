@@ -134,8 +134,8 @@ def test_a_saved_module_does_not_change_cached_image_features(small):
 @pytest.mark.parametrize(
     "options",
     [
-        {"use_dora": True},
-        {"use_rslora": True},
+        pytest.param({"use_dora": True}, marks=pytest.mark.slow),  # both are part of the last one
+        pytest.param({"use_rslora": True}, marks=pytest.mark.slow),
         {"modules_to_save": ("image_projection", "encoder.layers.0.fc1")},
         {"use_dora": True, "use_rslora": True, "modules_to_save": "multi_modal_projector", "freeze_vision": False},
     ],

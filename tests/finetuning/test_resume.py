@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_the_last_complete_checkpoint(arguments, monkeypatch)
     assert sft(arguments(resume_from_checkpoint=True)).name == "checkpoint-2"
 
 
-def test_the_best_checkpoint_is_kept_and_training_stops_early(arguments, rows_folder, monkeypatch):
+def test_the_best_checkpoint_is_kept_and_training_stops_early(arguments, rows_folder, monkeypatch, curves):
     values = iter([0.3, 0.9, 0.2, 0.1, 0.1])
     monkeypatch.setattr(Florence2Trainer, "compute_generation_metrics", lambda self: {"OD/mAP@0.5": next(values)})
     best = sft(

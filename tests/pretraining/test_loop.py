@@ -102,6 +102,7 @@ def test_a_step_logs_losses_and_trains_the_heads(short_run, tokenizer):
     assert state.auxiliary_heads.tokens.weight.any()
 
 
+@pytest.mark.slow
 def test_a_resumed_state_continues_exactly(short_run, tokenizer, tmp_path):
     """Two steps in one go, and two with a checkpoint between them, which the image size changes with."""
     arguments = short_run("resumed")

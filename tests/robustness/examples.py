@@ -109,6 +109,15 @@ class Samples:
         return florence_lab.CalibrationReport(self.calibration, scores, np.array([False, True]), half, half, 0.5, 2, 1)
 
     @functools.cached_property
+    def absence(self) -> evaluation.AbsenceEvaluation:
+        """Questions about a scene with their answers."""
+        return evaluation.evaluate_absence(self.predictor, self.detections, num_questions=2)
+
+    @functools.cached_property
+    def detections(self) -> list[Example]:
+        return list(evaluation.scene_examples([3, 4], ["<OD>"], 64))
+
+    @functools.cached_property
     def dataset(self) -> Path:
         """A file with one row."""
         self.image.save(self.folder / "image.png")
@@ -206,6 +215,13 @@ EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "example": lambda s: s.example,
     "error": lambda s: florence_lab.ImageError("x"),
     "datasets": lambda s: [str(s.dataset)],
+    "scores": lambda s: np.array([0.9, 0.2, 0.4]),
+    "is_positive": lambda s: np.array([True, False, True]),
+    "question": lambda s: s.absence.answers[0].question,
+    "questions": lambda s: [answer.question for answer in s.absence.answers[:2]],
+    "answers": lambda s: s.absence.answers,
+    "is_present": lambda s: True,
+    "strategies": lambda s: ("random",),
     "folder": lambda s: Path("new"),
     "path": lambda s: s.answers,
     "per_sample": lambda s: evaluation.METRIC_SUITES["ocr"].per_sample,
@@ -283,6 +299,12 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "plot_run.log": lambda s: _training_log(s.folder),
     "read_training_log.path": lambda s: _training_log(s.folder),
     "Evaluation.for_task.task": lambda s: "<CAPTION>",
+    "AbsenceAnswer.task": lambda s: "<OPEN_VOCABULARY_DETECTION>",
+    "AbsenceQuestion.source": lambda s: "scene 3",
+    "AbsenceQuestion.name": lambda s: "dog",
+    "evaluate_absence.examples": lambda s: s.detections,
+    "evaluate_absence.num_questions": lambda s: 2,
+    "sample_absence_questions.examples": lambda s: s.detections,
     "Evaluation.predictions": lambda s: [s.text],
     "metric_names.tasks": lambda s: [florence_lab.get_task("<OD>")],
     "evaluate_scenes.seeds": lambda s: [3],
@@ -323,6 +345,9 @@ INSTANCES: dict[str, Callable[[Samples], Any]] = {
     "Scene": lambda s: s.scene,
     "SceneObject": lambda s: s.scene.objects[0],
     "Prediction": lambda s: evaluation.read_predictions(s.answers)[0],
+    "AbsenceAnswer": lambda s: s.absence.answers[0],
+    "AbsenceEvaluation": lambda s: s.absence,
+    "AbsenceQuestion": lambda s: s.absence.answers[0].question,
     "MetricSuite": lambda s: evaluation.METRIC_SUITES["ocr"],
     "LiveLossPlot": lambda s: visualization.LiveLossPlot(),
     "NotebookFigure": lambda s: visualization.NotebookFigure(1, 1),
