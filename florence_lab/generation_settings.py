@@ -54,6 +54,23 @@ GENERATION_SETTINGS: dict[str, Any] = {
 }
 """Setting -> its type. Ranges of numbers are those of `NUMBER_RANGES`. None stands for the default."""
 
+CONSTRAINT_SETTINGS: dict[str, Any] = {
+    "constrain": bool,
+    "allowed_labels": Sequence[str],
+    "allowed_characters": str,
+}
+"""Settings of florence_lab's own, beside those of transformers -> their types. They restrict answers to the grammar of their task:
+
+- `constrain`: only tokens that continue a whole answer are generated: boxes of four ordered corners, quad boxes of four points,
+  polygons of at least three, phrases of the caption in phrase grounding, no location tokens in a text.
+- `allowed_labels`: the labels of instances, or the whole text of an answer that is a text, are among these.
+- `allowed_characters`: words that are read, and answers of text, consist of these characters.
+
+The last two imply the first. The empty answer is always possible. `result.scores` stay the model's own probabilities, before the
+restriction. An answer that `max_new_tokens` cuts off may end with an incomplete instance, which the parser drops. A restriction
+chooses among words, it does not look again: a model that sees a dog and may only say "cat" may call the dog a cat. `Predictor.detect`
+asks for classes and verifies them, and `Predictor.score` ranks given answers."""
+
 _UNSUPPORTED: dict[str, str] = {
     "num_return_sequences": "one answer per prompt is returned; sample several times instead",
     "return_dict_in_generate": "results are parsed; probabilities are in `result.scores` and `trace`",
@@ -90,14 +107,15 @@ def validate_generation_settings(settings: Mapping[str, Any], vocab_size: int | 
         ArgumentError: for an unknown or unsupported setting, a value of another type or out of its range, and settings that
             contradict each other. The message names setting, value and what would do.
     """
+    known = GENERATION_SETTINGS | CONSTRAINT_SETTINGS
     valid: dict[str, Any] = {}
     for name, value in settings.items():
         if name in _UNSUPPORTED:
             raise ArgumentError(f"unsupported generation argument {name!r}: {_UNSUPPORTED[name]}")
-        if name not in GENERATION_SETTINGS:
-            raise ArgumentError(unknown_name("generation argument", name, GENERATION_SETTINGS))
+        if name not in known:
+            raise ArgumentError(unknown_name("generation argument", name, known))
         if value is not None:
-            valid[name] = validate_value(name, value, GENERATION_SETTINGS[name])
+            valid[name] = validate_value(name, value, known[name])
             _check_token_ids(name, valid[name], vocab_size)
     if valid.get("min_new_tokens", 0) > valid.get("max_new_tokens", float("inf")):
         raise ArgumentError(

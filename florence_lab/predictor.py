@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor
 from .argument_validation import validate_arguments, validate_value
 from .detection.detection_mixin import DetectionMixin
 from .detection.scoring_mixin import ScoringMixin
-from .exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten, warn
+from .exceptions import ArgumentError, ImageError, PromptError, warn
 from .images import GENERATOR_TAG, load_image
 from .inference import generation, streaming
-from .inference.batching import list_texts, process_in_batches, unequal_numbers, zip_texts
+from .inference.batching import list_tasks, list_texts, process_in_batches, unequal_numbers, zip_texts
 from .inference.compilation import compile_model
+from .inference.constraints import ConstraintFactory, check_constraint
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
 from .loading.adapters import load_model
@@ -183,7 +185,9 @@ class Predictor(DetectionMixin, ScoringMixin):
                 width, height) in pixels, `"norm_1"` (x0, y0, x1, y1) as fractions of the sides of the image, `"norm_1000"`
                 the same in thousandths. A region may exceed the image by one pixel; it is clipped.
             generate_kwargs: arguments of transformers' `generate` (`num_beams`, `max_new_tokens`, `do_sample` …), which
-                override those of the checkpoint. See `generation_settings.GENERATION_SETTINGS`.
+                override those of the checkpoint, see `generation_settings.GENERATION_SETTINGS`; and `constrain=True`,
+                `allowed_labels=["cat", "dog"]` or `allowed_characters="0123456789"`, which restrict the answer, see
+                `CONSTRAINT_SETTINGS` there.
 
         Returns:
             `Text`, `Boxes`, `Quads` or `Polygons`, depending on the task. Its field `truncated` is true, and a warning is
@@ -197,6 +201,7 @@ class Predictor(DetectionMixin, ScoringMixin):
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompt = self.build_prompt(source.size, task, text, region_format)
+        check_constraint(kwargs, [prompt])
         results = self._predict([self.encode_image(source)], [prompt], kwargs)
         _warn_if_truncated(results, kwargs)
         return results[0]
@@ -226,10 +231,11 @@ class Predictor(DetectionMixin, ScoringMixin):
             PromptError, ImageError, ArgumentError: as `predict`; the latter also for anything but a list of tasks.
         """
         validate_value("batch_size", batch_size, int)  # before the image is read, like the settings of generation
-        pairs = _list_tasks(tasks)
-        generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        pairs = list_tasks(tasks)
+        kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompts = [self.build_prompt(source.size, task, text, region_format) for task, text in pairs]
+        check_constraint(kwargs, prompts)
         encoded = self.encode_image(source)
         return self.predict_prompts([encoded] * len(prompts), prompts, batch_size, **generate_kwargs)
 
@@ -260,6 +266,7 @@ class Predictor(DetectionMixin, ScoringMixin):
         prompts = validate_value("prompts", prompts, Sequence[Prompt])
         batch_size = validate_value("batch_size", batch_size, int)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
+        check_constraint(kwargs, prompts)
         if len(images) != len(prompts):
             raise ArgumentError(f"images and prompts must be of equal number, got {len(images)} and {len(prompts)}")
         for image in {id(image): image for image in images}.values():
@@ -327,7 +334,8 @@ class Predictor(DetectionMixin, ScoringMixin):
             raise unequal_numbers(total, len(texts))
         distinct: Iterable[Any] = [text] if texts is None else {repr(item): item for item in texts}.values()
         for item in distinct:
-            self._check_length(build_prompt(task, item, region_format=region_format))
+            prompt = self._check_length(build_prompt(task, item, region_format=region_format))
+            check_constraint(kwargs, [prompt])
         pairs: Iterable[tuple[Any, Any]] = ((source, text) for source in sources)
         if texts is not None:
             pairs = zip_texts(sources, texts)
@@ -357,6 +365,7 @@ class Predictor(DetectionMixin, ScoringMixin):
             raise ArgumentError(f"streaming supports num_beams=1 only, got {kwargs['num_beams']}")
         source = image if isinstance(image, EncodedImage) else load_image(image)
         prompt = self.build_prompt(source.size, task, text, region_format)
+        check_constraint(kwargs, [prompt])
         return self._stream(source, prompt, kwargs)
 
     @validate_arguments
@@ -374,6 +383,11 @@ class Predictor(DetectionMixin, ScoringMixin):
     def _preprocess(self, image: Any) -> _PreprocessedImage:
         image = load_image(image)
         return _PreprocessedImage(image, generation.preprocess(self.processor.image_processor, [image]))
+
+    @cached_property
+    def constraints(self) -> ConstraintFactory:
+        """Makes the processors of `constrain`, `allowed_labels` and `allowed_characters`."""
+        return ConstraintFactory(self.model, self.template.vocabulary)
 
     @torch.inference_mode()
     def _encode(self, image: _PreprocessedImage | EncodedImage) -> EncodedImage:
@@ -421,8 +435,14 @@ class Predictor(DetectionMixin, ScoringMixin):
     ) -> list[Result]:
         states = self._encode_prompts(encoded, prompts)
         score_rows = {row for row, prompt in enumerate(prompts) if prompt.task.result != "text"}
+        constraint = self.constraints.processor(prompts, kwargs)
         generations = generation.generate(
-            self.model, states, kwargs, location_ids=self.template.location_ids, score_rows=score_rows
+            self.model,
+            states,
+            kwargs,
+            location_ids=self.template.location_ids,
+            score_rows=score_rows,
+            constraint=constraint,
         )
         return [
             self.template.parse(
@@ -440,7 +460,8 @@ class Predictor(DetectionMixin, ScoringMixin):
     def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(image)
         states = self._encode_prompts([encoded], [prompt])
-        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs):
+        constraint = self.constraints.processor([prompt], kwargs)
+        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs, constraint):
             _warn_if_truncated([result], kwargs)  # only the last result can be
             yield result
 
@@ -489,14 +510,3 @@ def _warn_if_truncated(results: Sequence[Result], kwargs: dict[str, Any]) -> boo
         limit = "" if kwargs.get("max_time") is None else f" or max_time={kwargs['max_time']:g}"
         warn(f"{answers} truncated at max_new_tokens={kwargs['max_new_tokens']}{limit}; see `result.truncated`")
     return count > 0
-
-
-def _list_tasks(tasks: Any) -> list[tuple[str, str | Region | None]]:
-    """Each task as a pair of task and text."""
-    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
-        raise ArgumentTypeError(f"tasks must be a list of tasks, got {shorten(tasks)}; use predict for one task")
-    pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
-    for pair in pairs:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ArgumentTypeError(f"each of tasks must be a string or a pair of task and text, got {shorten(pair)}")
-    return pairs

@@ -22,8 +22,11 @@ from ..loading.registry import available_models
 if TYPE_CHECKING:
     from ..predictor import Predictor
 
-GENERATE_OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k")
-"""Options that are passed to transformers' `generate` if they are given."""
+GENERATE_OPTIONS = (
+    *("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k"),
+    *("constrain", "allowed_labels", "allowed_characters"),
+)
+"""Options of `florence_lab.generation_settings` that are passed to predictions if they are given."""
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _DURATION_RE = re.compile(r"(\d+\.?\d*|\.\d+)(ms|s|min|)")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ArgumentError, ImageError, shorten
 from ..output_files import prepare_output_file, prepare_output_folder
@@ -21,6 +21,9 @@ from .arguments import (
     parse_duration,
     parse_query,
 )
+
+if TYPE_CHECKING:
+    from ..template.prompts import Prompt
 
 REGION_FORMATS = ("xyxy", "xywh", "norm_1", "norm_1000")
 """Those of `template.locations`, which imports NumPy."""
@@ -95,6 +98,21 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=number_parser("seed", int), default=42, help="seed of --do_sample (default: %(default)s)"
     )
+    parser.add_argument(
+        "--constrain",
+        nargs="?",
+        const=True,
+        type=parse_bool,
+        metavar="BOOL",
+        help="generate only what is a whole answer to the task (default: false)",
+    )
+    parser.add_argument(
+        "--allowed_labels",
+        type=lambda text: text.split(","),
+        metavar="LABEL,LABEL",
+        help="labels of the instances of an answer, or its whole text; others are not generated",
+    )
+    parser.add_argument("--allowed_characters", help="characters of words that are read, as in 0123456789-")
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
@@ -167,6 +185,7 @@ def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
     prompt = build_prompt(
         arguments.query, arguments.region, warn_of_language=False, region_format=arguments.region_format
     )
+    _check_constraint(arguments, prompt)
     if arguments.caption_files and prompt.task.result != "text":
         raise ArgumentError(f"--caption_files needs a query that is answered by a text; {prompt.task.name} is not")
     words = map(_to_source, arguments.images)
@@ -176,6 +195,14 @@ def _check_query(arguments: argparse.Namespace) -> Iterable[Any]:
         if (name := next(no_files, None)) is not None:
             raise ArgumentError(f"--caption_files writes beside image files; {name} is a URL or a frame of a video")
     return sources
+
+
+def _check_constraint(arguments: argparse.Namespace, prompt: Prompt) -> None:
+    kwargs = generate_kwargs(arguments, ("constrain", "allowed_labels", "allowed_characters"))
+    if kwargs:
+        from ..inference.constraints import check_constraint
+
+        check_constraint(kwargs, [prompt])
 
 
 def _to_source(word: str) -> str | Path:

@@ -8,7 +8,8 @@ from typing import Any
 from ..argument_validation import validate_value
 from ..exceptions import ArgumentError, ArgumentTypeError, shorten
 from ..images import load_image
-from ..inference.generation import EncodedImage, encode_prompts, end_token_ids
+from ..inference.decoding import end_token_ids
+from ..inference.generation import EncodedImage, encode_prompts
 from ..inference.ranking import RankedCandidates, rank_candidates
 from ..inference.scoring import answer_log_likelihoods
 from ..template.candidates import Candidate, ends_with_region, format_candidate

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from ..exceptions import ArgumentError, unknown_name
-from ..inference.generation import EncodedImage, EncodedPrompts, encode_prompts, end_token_ids
+from ..inference.decoding import end_token_ids
+from ..inference.generation import EncodedImage, EncodedPrompts, encode_prompts
 from ..inference.scoring import answer_log_likelihoods
 from ..results import Boxes
 from ..template.locations import format_location_tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from numbers import Real
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm.auto import tqdm
 
-from ..exceptions import ArgumentError, ImageError, PromptError
+from ..exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten
+from ..template.locations import Region
 
 _NUM_READER_THREADS = 2
 
@@ -79,6 +80,21 @@ def zip_texts(sources: Iterable[Any], texts: list[Any]) -> Iterator[tuple[Any, A
 def unequal_numbers(num_images: int | str, num_texts: int) -> ArgumentError:
     """Return the error for another number of texts than of images."""
     return ArgumentError(f"{num_images} images, but {num_texts} texts: give one text for all images, or one for each")
+
+
+def list_tasks(tasks: Any) -> list[tuple[str, str | Region | None]]:
+    """Return each task as a pair of task and text.
+
+    Raises:
+        ArgumentError: for anything but a list of tasks and of pairs.
+    """
+    if isinstance(tasks, str) or not isinstance(tasks, Sequence):
+        raise ArgumentTypeError(f"tasks must be a list of tasks, got {shorten(tasks)}; use predict for one task")
+    pairs = [(task, None) if isinstance(task, str) else task for task in tasks]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ArgumentTypeError(f"each of tasks must be a string or a pair of task and text, got {shorten(pair)}")
+    return pairs
 
 
 def list_texts(text: Any) -> list[Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -31,6 +31,9 @@ _returns_weights: ContextVar[bool] = ContextVar("florence_lab_returns_attention_
 StepCallback = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Called after each decoding step with the indices of the unfinished sequences (n), the model's logits before any processing
 (n x V), and the selected tokens (n)."""
+
+DropCallback = Callable[[torch.Tensor], None]
+"""Called with the indices of the sequences that are kept when the finished ones are dropped from the batch."""
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, n x heads x k x d each."""
@@ -201,6 +204,7 @@ def greedy_search(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     on_step: StepCallback | None = None,
+    on_drop: DropCallback | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
     """Greedy decoding for transformers' `generate(custom_generate=…)`, with the same output as transformers' own.
@@ -212,6 +216,7 @@ def greedy_search(
         input_ids: B x 1 start tokens.
         logits_processor, stopping_criteria, generation_config: as `generate` prepares them.
         on_step: called after each step.
+        on_drop: called when sequences are finished, for a logits processor that has a state for each sequence.
         inputs: of which `encoder_outputs.last_hidden_state` (B x S x d_model) and `attention_mask` (B x S) are used.
 
     Returns:
@@ -235,6 +240,8 @@ def greedy_search(
             unfinished = (~finished).nonzero()[:, 0]
             rows, ids = rows[unfinished], ids[unfinished]
             decoder.keep(unfinished)
+            if on_drop:
+                on_drop(unfinished)
     padding = float(generation_config.pad_token_id or 0)
     return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=padding)
 
@@ -271,6 +278,16 @@ def stream_search(
             ids = torch.cat([ids, tokens[:, None]], dim=1)
             is_finished = bool(stopping_criteria(ids, None).all())
         yield int(tokens[0]), is_finished
+
+
+def end_token_ids(
+    model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Return the ids of the tokens that end a sequence."""
+    candidates = [(generate_kwargs or {}).get("eos_token_id"), model.generation_config.eos_token_id]
+    text_config: Any = model.config.text_config
+    ids = next((ids for ids in candidates if ids is not None), text_config.eos_token_id)
+    return list(ids) if isinstance(ids, Sequence) else [ids]
 
 
 def _attend_with_weights(

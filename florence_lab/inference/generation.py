@@ -24,11 +24,13 @@ from ..argument_validation import validate_fields
 from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
+from .constraints import ConstraintProcessor, generation_arguments
 from .davit import DAVIT_ATTENTION, register_davit_attention
 from .decoding import (
     LANGUAGE_ATTENTION,
     TokenScoreRecorder,
     attention_weights,
+    end_token_ids,
     greedy_search,
     register_language_attention,
 )
@@ -185,6 +187,7 @@ def generate(
     *,
     location_ids: range | None = None,
     score_rows: Collection[int] = (),
+    constraint: ConstraintProcessor | None = None,
 ) -> list[Generation]:
     """Generate one sequence for each prompt.
 
@@ -195,19 +198,21 @@ def generate(
         location_ids: token ids of the location tokens; required by `score_rows`.
         score_rows: indices of the prompts whose token probabilities are wanted. They are recorded during greedy decoding, and
             cost another pass of the decoder with beams or sampling.
+        constraint: restricts the answers.
     """
-    recorder, custom = None, {}
-    if _is_greedy(model, generate_kwargs):
+    settings = generation_arguments(generate_kwargs, constraint)
+    recorder = None
+    if _is_greedy(model, settings):
         if score_rows and location_ids is not None:
             recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
-        custom = {"custom_generate": partial(greedy_search, on_step=recorder)}
+        on_drop = constraint.keep if constraint else None
+        settings["custom_generate"] = partial(greedy_search, on_step=recorder, on_drop=on_drop)
     with generation_errors(generate_kwargs):
         sequences = model.generate(
             # beam search repeats the hidden states in place, so it gets a container of its own
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
             attention_mask=encoded.attention_mask,
-            **custom,
-            **generate_kwargs,
+            **settings,
         )
     generations = []
     for row, sequence in enumerate(sequences):
@@ -216,7 +221,8 @@ def generate(
             probabilities = recorder.probabilities(row) if recorder else None
             if probabilities is None:
                 probabilities = score(model, token_ids, encoded[row : row + 1], location_ids)
-        truncated = is_truncated(model, token_ids, encoded[row : row + 1], generate_kwargs)
+        answer_constraint = constraint.restart(row) if constraint else None
+        truncated = is_truncated(model, token_ids, encoded[row : row + 1], generate_kwargs, answer_constraint)
         generations.append(Generation(token_ids, probabilities, truncated))
     return generations
 
@@ -241,6 +247,7 @@ def is_truncated(
     token_ids: torch.Tensor,
     encoded: EncodedPrompts,
     generate_kwargs: Mapping[str, Any],
+    constraint: ConstraintProcessor | None = None,
 ) -> bool:
     """Return whether the limit of length or time ended a sequence, and not the model.
 
@@ -252,6 +259,7 @@ def is_truncated(
         token_ids: T token ids without the start token, see `Generation`.
         encoded: the encoded prompt.
         generate_kwargs: see `resolve_generation_kwargs`.
+        constraint: restricts this answer alone.
     """
     ends = end_token_ids(model, generate_kwargs)
     if not len(token_ids) or int(token_ids[-1]) not in ends:
@@ -260,7 +268,10 @@ def is_truncated(
     if forced is None or len(token_ids) < generate_kwargs["max_new_tokens"]:
         return False
     hidden_states, _ = run_decoder(model, token_ids, encoded)
-    return int(next(next_token_probabilities(model, hidden_states[-1:])).argmax()) not in ends
+    scores = next(next_token_probabilities(model, hidden_states[-1:])).log()
+    if constraint:
+        scores = constraint(token_ids.roll(1)[None], scores)  # the first token has no meaning for it
+    return int(scores.argmax()) not in ends
 
 
 def trim_at_eos(model: Florence2ForConditionalGeneration, token_ids: torch.Tensor) -> torch.Tensor:
@@ -377,15 +388,6 @@ def start_token_id(model: Florence2ForConditionalGeneration) -> int:
     """Return the id of the token that the decoder starts with, in front of the first generated token."""
     start_id = model.generation_config.decoder_start_token_id
     return int(text_config(model).decoder_start_token_id if start_id is None else start_id)
-
-
-def end_token_ids(
-    model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any] | None = None
-) -> list[int]:
-    """Return the ids of the tokens that end a sequence."""
-    candidates = [(generate_kwargs or {}).get("eos_token_id"), model.generation_config.eos_token_id]
-    ids = next((ids for ids in candidates if ids is not None), text_config(model).eos_token_id)
-    return list(ids) if isinstance(ids, Sequence) else [ids]
 
 
 def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from ..template.confidence import TokenProbabilities
 from ..template.parsing import drop_incomplete
 from ..template.prompts import Prompt
 from ..template.template import FlorenceTemplate
+from .constraints import ConstraintProcessor, generation_arguments
 from .decoding import TokenScoreRecorder, stream_search
 from .generation import EncodedImage, EncodedPrompts, generation_errors, is_truncated
 
@@ -44,6 +45,7 @@ def stream(
     encoded: EncodedPrompts,
     generate_kwargs: Mapping[str, Any],
     location_ids: range | None = None,
+    constraint: ConstraintProcessor | None = None,
 ) -> Iterator[StreamStep]:
     """Generate one sequence and yield after each token.
 
@@ -52,6 +54,7 @@ def stream(
         encoded: one encoded prompt.
         generate_kwargs: see `resolve_generation_kwargs`; `num_beams` must be 1.
         location_ids: token ids of the location tokens, if probabilities are wanted.
+        constraint: restricts the answer.
     """
     recorder = None
     if location_ids is not None:
@@ -61,7 +64,7 @@ def stream(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
             attention_mask=encoded.attention_mask,
             custom_generate=partial(stream_search, on_step=recorder),
-            **generate_kwargs,
+            **generation_arguments(generate_kwargs, constraint),
         )
     token_ids: list[int] = []
     for token, is_final in tokens:
@@ -76,6 +79,7 @@ def stream_results(
     encoded: EncodedPrompts,
     prompt: Prompt,
     generate_kwargs: Mapping[str, Any],
+    constraint: ConstraintProcessor | None = None,
 ) -> Iterator[Result]:
     """Generate one answer and yield growing results: each word of a text, each instance after its last coordinate.
 
@@ -86,14 +90,19 @@ def stream_results(
         encoded: the encoded prompt.
         prompt: the prompt.
         generate_kwargs: see `resolve_generation_kwargs`; `num_beams` must be 1.
+        constraint: restricts the answer.
     """
     is_text = prompt.task.result == "text"
     num_shown = 0
-    for step in stream(model, encoded, generate_kwargs, None if is_text else template.location_ids):
+    for step in stream(model, encoded, generate_kwargs, None if is_text else template.location_ids, constraint):
         if not is_text and not step.is_final and step.token_ids[-1] not in template.vocabulary.markup:
             continue  # only a location or a separator completes an instance
         truncated = step.is_final and is_truncated(
-            model, torch.tensor(step.token_ids, device=model.device), encoded, generate_kwargs
+            model,
+            torch.tensor(step.token_ids, device=model.device),
+            encoded,
+            generate_kwargs,
+            constraint.restart(0) if constraint else None,
         )
         result = template.parse(step.token_ids, prompt, image.size, image=image.image, truncated=truncated)
         if not step.is_final:

@@ -178,11 +178,19 @@ def trace(
     kwargs = resolve_generation_kwargs(model, generate_kwargs)
     source = image if isinstance(image, EncodedImage) else load_image(image)
     prompt = predictor.build_prompt(source.size, task, text)
+    constraint = predictor.constraints.processor([prompt], kwargs)
     encoded = predictor.encode_image(source)
     states = encode_prompts(model, tokenizer, encoded.tokens, [prompt.prompt])
 
     score_rows = [0] if prompt.task.result != "text" else []
-    (generation,) = generate(model, states, kwargs, location_ids=template.location_ids, score_rows=score_rows)
+    (generation,) = generate(
+        model,
+        states,
+        kwargs,
+        location_ids=template.location_ids,
+        score_rows=score_rows,
+        constraint=constraint,
+    )
     hidden_states, attention = run_decoder(model, generation.token_ids, states, output_attentions=True)
     assert attention is not None
 

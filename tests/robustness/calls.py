@@ -168,9 +168,10 @@ GENERATION_SETTINGS = (
     *("use_cache", "cache_implementation", "num_return_sequences", "return_dict_in_generate", "output_scores"),
     *("watermarking_config", "penalty_alpha", "dola_layers", "guidance_scale", "constraints", "force_words_ids"),
     *("renormalize_logits", "remove_invalid_values", "exponential_decay_length_penalty", "token_healing"),
+    *("constrain", "allowed_labels", "allowed_characters"),
     *("prompt_lookup_num_tokens", "is_assistant", "num_assistant_tokens", "compile_config", "max_newtokens"),
 )
-"""Keyword arguments of transformers' `generate`, among them some that it has not."""
+"""Keyword arguments of predictions: those of transformers' `generate`, some that it has not, and the package's own."""
 
 SETTING_VALUES = ("None", "0", "-1", "1.5", "nan", "inf", "10**9", "True", "'x'", "[]", "[5]", "{}", "object()", "int")
 """Odd values of generation settings."""
