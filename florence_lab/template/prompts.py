@@ -68,6 +68,9 @@ def build_prompt(
 ) -> Prompt:
     """Return the prompt of a query.
 
+    The prompt of a token that is not registered is the token with the text behind it, as both stand:
+    `"<DocVQA>What is the date?"`. Fine-tunes were trained on such prompts, with or without a blank between the two.
+
     Args:
         query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
             question.
@@ -79,7 +82,7 @@ def build_prompt(
             `BOX_TOLERANCE` pixels; it is clipped.
 
     Raises:
-        PromptError: for an unknown task, and for a missing input or one that the task does not accept.
+        PromptError: for a misspelled task, and for a missing input or one that the task does not accept.
     """
     if not isinstance(query, str):
         raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
@@ -95,12 +98,14 @@ def build_prompt(
     value = "" if text is None else text
     if isinstance(value, str):
         _check_characters(value)
-    if phrase and not (isinstance(value, str) and not value.strip()):
+    if phrase.strip() and not (isinstance(value, str) and not value.strip()):
         raise PromptError(
             f"{task.name}: the input was given twice, {phrase!r} in the query and {shorten(value)} as text"
         )
-    if task.input == "region" and not isinstance(phrase or value, str):
-        phrase = _format_region(task, cast(Region, value), image_size, region_format)
+    if task.input in ("region", "any") and not isinstance(value, str):
+        phrase += _format_region(task, cast(Region, value), image_size, region_format)
+    elif task.input == "any":
+        phrase += cast(str, value)  # blanks, too: the prompt is what the user wrote
     else:
         phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
