@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -103,9 +102,9 @@ def build_prompt(
             f"{task.name}: the input was given twice, {phrase!r} in the query and {shorten(value)} as text"
         )
     if task.input in ("region", "any") and not isinstance(value, str):
-        phrase += _format_region(task, cast(Region, value), image_size, region_format)
+        phrase += _format_region(task, value, image_size, region_format)
     elif task.input == "any":
-        phrase += cast(str, value)  # blanks, too: the prompt is what the user wrote
+        phrase += value  # blanks, too: the prompt is what the user wrote
     else:
         phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
