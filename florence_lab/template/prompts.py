@@ -103,10 +103,8 @@ def build_prompt(
         )
     if task.input in ("region", "any") and not isinstance(value, str):
         phrase += _format_region(task, value, image_size, region_format)
-    elif task.input == "any":
-        phrase += value  # blanks, too: the prompt is what the user wrote
     else:
-        phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
+        phrase = _INPUT_VALIDATORS[task.input](task, phrase + value if isinstance(value, str) else value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
         warn(f"Florence-2 was not trained on Chinese; its answer to {phrase!r} may be meaningless")
     return Prompt.from_task(task, phrase)
@@ -126,6 +124,10 @@ def _validate_no_input(task: Task, value: str | Region, image_size: tuple[int, i
     if not isinstance(value, str) or value.strip():
         raise PromptError(f"{task.name} takes no input, but got {shorten(value)}")
     return ""
+
+
+def _validate_any(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
+    return str(value)  # blanks, too: the prompt is what the user wrote
 
 
 def _validate_phrase(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
@@ -158,7 +160,8 @@ def _format_region(task: Task, value: Region, image_size: tuple[int, int] | None
     except (TypeError, ValueError, OverflowError, RuntimeError):
         region = np.empty(0)
     if region.shape != (4,):
-        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {shorten(value)}")
+        others = "a text, or " if task.input == "any" else ""
+        raise PromptError(f"{task.name} takes {others}{_REGION_FORMS}; got {shorten(value)}")
     size = image_size or (1, 1)
     box = to_pixels(region, region_format, size)
     _check_box(region, box, region_format, image_size)
@@ -202,6 +205,7 @@ _INPUT_VALIDATORS: dict[str, Callable[[Task, str | Region, tuple[int, int] | Non
     "none": _validate_no_input,
     "phrase": _validate_phrase,
     "region": _validate_region_tokens,
+    "any": _validate_any,
 }
 
 _ORDER = dict.fromkeys(REGION_FORMATS, "x0 < x1 and y0 < y1") | {"xywh": "width > 0 and height > 0"}
