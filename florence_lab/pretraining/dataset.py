@@ -6,7 +6,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,18 @@ from transformers import BartTokenizer
 
 from ..exceptions import ArgumentError
 from ..scenes import CATEGORIES, TRAIN_SEEDS, Scene, draw_scene
+from ..scenes.absence import (
+    sample_absent_expression,
+    sample_absent_phrase,
+    sample_caption_with_absent_phrase,
+    sample_name_list,
+)
 from ..scenes.answers import referenced_objects
 from ..scenes.layout import PLAN_SIDE, plan_scene
 from ..scenes.types import PlannedObject
 from ..tasks import TASKS
+from ..template.locations import format_location_tokens
+from ..template.prompts import Prompt
 from .arguments import PretrainArguments
 from .config import IMAGE_SIZE, PAD_ID, PATCH_SIZE
 from .curriculum import sample_tasks, stage_at
@@ -88,10 +96,48 @@ def sample_qa_pairs(scene: Scene, task: str, seed: int, max_count: int = 4) -> l
     for text in chosen:
         answer = scene.answer(task, text, phrasing=rng.randrange(1000))
         if answer.raw or rng.random() < EMPTY_ANSWER_PROBABILITY:
-            referenced = [id(scene_object) for scene_object in referenced_objects(scene, task, text)]
-            indices = tuple(i for i, scene_object in enumerate(scene.objects) if id(scene_object) in referenced)
-            pairs.append(QAPair(answer.prompt, answer.raw, indices))
+            pairs.append(QAPair(answer.prompt, answer.raw, _referenced_indices(scene, task, text)))
     return list(dict.fromkeys(pairs))
+
+
+def _referenced_indices(scene: Scene, task: str, text: str | None) -> tuple[int, ...]:
+    referenced = {id(scene_object) for scene_object in referenced_objects(scene, task, text)}
+    return tuple(i for i, scene_object in enumerate(scene.objects) if id(scene_object) in referenced)
+
+
+def sample_absent_pairs(scene: Scene, task: str, seed: int, max_count: int = 4) -> list[QAPair]:
+    """Sample prompts of a task about something that a scene does not show. The answer is empty, or only a part of it is there.
+
+    `<OPEN_VOCABULARY_DETECTION>` and `<CAPTION_TO_PHRASE_GROUNDING>` are also asked by bare names of categories, one and many at
+    a time, which is how users ask for classes. For a task whose input cannot be absent the list is empty.
+    """
+    rng = random.Random(f"absent/{task}/{seed}")
+    if task == "<REGION_TO_OCR>":
+        regions = [format_location_tokens(o.box, scene.size) for o in scene.objects if not o.text]
+        chosen = rng.sample(regions, min(max_count, len(regions)))
+        return [QAPair(Prompt.from_task(task, region).prompt, "", ()) for region in chosen]
+    pairs = []
+    for sample_input in _ABSENT_INPUTS.get(task, ())[:max_count]:
+        text = sample_input(scene, rng)
+        answer = scene.answer(task, text)
+        pairs.append(QAPair(answer.prompt, answer.raw, _referenced_indices(scene, task, text)))
+    return list(dict.fromkeys(pairs))
+
+
+def _bare_name(scene: Scene, rng: random.Random) -> str:
+    return rng.choice(scene.objects).label
+
+
+_ABSENT_INPUTS: dict[str, tuple[Callable[[Scene, random.Random], str], ...]] = {
+    "<OPEN_VOCABULARY_DETECTION>": (*(sample_absent_phrase,) * 3, _bare_name),
+    "<CAPTION_TO_PHRASE_GROUNDING>": (
+        sample_caption_with_absent_phrase,
+        sample_absent_phrase,
+        sample_name_list,
+        sample_name_list,
+    ),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": (sample_absent_expression, sample_absent_phrase),
+}
 
 
 class SceneSample(NamedTuple):
@@ -166,7 +212,7 @@ def render_sample(index: int, max_objects: int) -> SceneSample:
         color = COLOR_NAMES.index(scene_object.color) if scene_object.color else -1
         box = np.array(scene_object.box) / (scene.size * 2)
         instances.append((CATEGORIES.index(scene_object.label), color, *box))
-    qa_pairs = {task: sample_qa_pairs(scene, task, index) for task in TASKS}
+    qa_pairs = {task: sample_qa_pairs(scene, task, index) + sample_absent_pairs(scene, task, index) for task in TASKS}
     pixels = _resize(scene.image, IMAGE_SIZE)
     return SceneSample(pixels, instance_map, np.array(instances, np.float32), render_letter_map(scene), qa_pairs)
 

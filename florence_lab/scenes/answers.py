@@ -239,7 +239,8 @@ def _bin_iou(a: np.ndarray, b: np.ndarray) -> float:
 # ---------------------------------------------------------------- inputs
 
 
-def _choose(options: Sequence[T], rng: SupportsRandom) -> T:
+def choose(options: Sequence[T], rng: SupportsRandom) -> T:
+    """Return a random element."""
     return options[int(rng.random() * len(options))]
 
 
@@ -260,7 +261,7 @@ def _noun_phrases(scene: SceneData) -> list[str]:
 def _sample_phrases(scene: SceneData, rng: SupportsRandom) -> Sequence[str]:
     names = _noun_phrases(scene)
     expressions = [captions.referring_expressions(o, scene.objects) for o in scene.objects]
-    chosen = [_choose(options, rng) for options in expressions if options]
+    chosen = [choose(options, rng) for options in expressions if options]
     return list(dict.fromkeys([*names, *(f"the {name}" for name in names), *captions.count_phrases(scene), *chosen]))
 
 
@@ -269,7 +270,7 @@ def _sample_captions(scene: SceneData, rng: SupportsRandom) -> Sequence[str]:
     tasks = ("<CAPTION>", "<CAPTION>", "<DETAILED_CAPTION>")
     whole = [captions.caption(scene, task, int(rng.random() * 4)) for task in tasks]
     options = _sample_phrases(scene, rng)
-    chosen = [_choose(options, rng) for _ in range(6)]
+    chosen = [choose(options, rng) for _ in range(6)]
     pairs = [f"{a} and {b}" for a, b in zip(chosen[:3], chosen[3:], strict=True) if _name_two_categories(a, b)]
     return list(dict.fromkeys([*whole, *pairs, *chosen[:3]]))
 

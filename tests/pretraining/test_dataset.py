@@ -16,10 +16,11 @@ from florence_lab.pretraining.dataset import (
     StepDataset,
     check_scene_supply,
     render_sample,
+    sample_absent_pairs,
     sample_qa_pairs,
 )
 from florence_lab.pretraining.dense_targets import split_dense_targets
-from florence_lab.scenes import CATEGORIES, TRAIN_SEEDS, draw_scene
+from florence_lab.scenes import CATEGORIES, HELD_OUT_SEEDS, TRAIN_SEEDS, draw_scene
 from florence_lab.tasks import TASKS, Task, register_task
 
 
@@ -177,3 +178,18 @@ def test_samples_of_a_task_that_was_registered_later_have_no_prompts(short_run, 
     request.getfixturevalue("count_task")
     monkeypatch.setattr(curriculum, "CURRICULUM", (Stage(9, 48, 2, {"<OD>": 1, "<COUNT>": 5}),))
     StepDataset(short_run("later"), tokenizer)[0]
+
+
+def test_absent_pairs_have_empty_answers_or_refer_to_a_part():
+    scene = draw_scene(HELD_OUT_SEEDS[0], 48)
+    pairs = {task: [pair for seed in range(6) for pair in sample_absent_pairs(scene, task, seed)] for task in TASKS}
+    assert pairs["<OPEN_VOCABULARY_DETECTION>"][:2] == sample_absent_pairs(scene, "<OPEN_VOCABULARY_DETECTION>", 0)[:2]
+    assert {task for task, of_task in pairs.items() if of_task} == {
+        "<CAPTION_TO_PHRASE_GROUNDING>",
+        "<OPEN_VOCABULARY_DETECTION>",
+        "<REFERRING_EXPRESSION_SEGMENTATION>",
+        "<REGION_TO_OCR>",
+    }
+    for of_task in pairs.values():
+        assert all(bool(pair.target) == bool(pair.referenced_objects) for pair in of_task)
+        assert not of_task or any(not pair.target for pair in of_task)
