@@ -1,12 +1,13 @@
 """Task tokens that are in no table, such as those of public fine-tunes, are passed on as they stand everywhere."""
 
+import copy
 import json
 import shutil
 import warnings
 
 import pytest
 from PIL import Image
-from support import PHOTO, edit_json
+from support import PHOTO
 
 from florence_lab import InferRequest, PromptError, RequestConfig, TransformersEngine
 from florence_lab.cli import main
@@ -23,8 +24,10 @@ SHORT = {"max_new_tokens": 8, "num_beams": 1}
 @pytest.fixture(scope="module")
 def model(small, tmp_path_factory):
     """The options of `small` with short answers."""
-    folder = shutil.copytree(small.name, tmp_path_factory.mktemp("short") / "checkpoint")
-    edit_json(folder / "generation_config.json", max_new_tokens=8, num_beams=1)
+    folder = tmp_path_factory.mktemp("short") / "checkpoint"
+    short = copy.deepcopy(small)
+    short.model.generation_config.max_new_tokens = 8
+    short.save_pretrained(folder)
     return ["--model_id_or_path", str(folder), "--device", "cpu"]
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from support import edit_json
 
 from florence_lab import load
+from florence_lab.cli import main
 from florence_lab.exceptions import ArgumentError, CheckpointError, FlorenceLabWarning, TrainingError
 from florence_lab.finetuning.arguments import SftArguments
 from florence_lab.finetuning.lora import merge_lora
@@ -181,6 +182,28 @@ def test_rows_of_own_tasks_are_validated(own_rows, arguments, rows_folder):
         "row 4: invalid query",
     ):
         assert text in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_and_exports_and_infers(checkpoint, own_rows, rows_folder, tmp_path, capsys):
+    register_task(MY_OD)
+    model = ["--model_id_or_path", str(checkpoint), "--device", "cpu"]
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("<MyOD>")
+    options = ["--max_steps", "2", "--output_dir", str(tmp_path / "runs"), "--new_special_tokens", VQA, str(tokens)]
+    assert main(["sft", *model, "--dataset", str(own_rows), *options]) == 0
+    adapter = capsys.readouterr().out.splitlines()[-1]
+    assert main(["export", "--ckpt_dir", adapter, "--output_dir", str(tmp_path / "merged")]) == 0
+    answers = []
+    for folder in (adapter, str(tmp_path / "merged")):
+        forget_tasks()
+        capsys.readouterr()
+        query = ["--query", f"{VQA}How many?", "--images", str(rows_folder / f"{TRAIN_SEEDS[-1]}.png")]
+        assert main(["infer", "--ckpt_dir", folder, "--device", "cpu", *query]) == 0
+        answers.append(capsys.readouterr().out)
+        assert get_task("<MyOD>") == MY_OD
+    assert answers[0] == answers[1]
+    assert f"{VQA}How many?" in answers[0]
 
 
 @pytest.mark.slow
