@@ -19,7 +19,7 @@ CocoLabel = Literal["category", "caption", "none"]
 _TOKEN_RE = re.compile(r"<[^<>{}\s]+(?: [^<>{}\s]+)*>")
 
 # Tokens of answers and of the tokenizer. They have a meaning of their own, so that no task can have their names.
-_RESERVED_RE = re.compile(r"</?(?:s|pad|unk|mask|image|sep|and|poly|bbox|ref-object)>|<loc_.*", re.IGNORECASE)
+_RESERVED_RE = re.compile(r"</?(?:s|pad|unk|mask|image|sep|and|poly|bbox|ref-object)>|(?i:<loc_[\d-]*>)")
 
 _NEAR_MISS_RATIO = 0.85
 """Similarity of `difflib` from which an unknown token is a known one that is misspelled: `<CAPTOIN>` has 0.857, `<ROD>` 0.8,

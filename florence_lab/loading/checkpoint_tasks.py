@@ -10,7 +10,7 @@ from typing import Any
 
 from ..exceptions import ArgumentError, CheckpointError, shorten, warn
 from ..output_files import write_text
-from ..tasks import TASKS, Task, is_published, register_task
+from ..tasks import Task, get_task, is_published, register_task
 from .files import read_json
 
 TASKS_FILE = "florence_lab_tasks.json"
@@ -54,7 +54,7 @@ def read_tasks(folder: Path) -> list[Task]:
 def register_tasks(folder: Path) -> list[Task]:
     """Register the tasks of a checkpoint and return them.
 
-    A task that is registered keeps its token: it may be the user's own. A warning says so if it differs.
+    A task that is registered keeps its token: it may be the user's own. A warning says so if its prompts or results differ.
 
     Raises:
         CheckpointError: as `read_tasks`.
@@ -64,11 +64,12 @@ def register_tasks(folder: Path) -> list[Task]:
         try:
             register_task(task)
         except ArgumentError:
-            known = next(known for token, known in TASKS.items() if token.lower() == task.token.lower())
-            warn(
-                f"{folder} was trained with the task {task}, but {known} is registered, which is used; call "
-                "florence_lab.register_task(task, replace=True) to use the other"
-            )
+            known = get_task(task.token)
+            if (known.prompt, known.input, known.result) != (task.prompt, task.input, task.result):
+                warn(
+                    f"{folder} was trained with the task {task}, but {known} is registered, which is used; call "
+                    "florence_lab.register_task(task, replace=True) to use the other"
+                )
     return tasks
 
 

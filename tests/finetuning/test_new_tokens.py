@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
 from safetensors.torch import load_file
 from support import edit_json
 
@@ -224,10 +227,39 @@ def test_published_tasks_leave_no_file(arguments, tmp_path):
 
 
 def test_a_registered_task_is_kept_when_a_checkpoint_has_another(train):
+    folder = train("lora")
     other = register_task(Task("<MyOD>", prompt="Find {input}", input="phrase", result="polygons"))
     with pytest.warns(FlorenceLabWarning, match=r"trained with the task Task\(.*'<MyOD>.*is registered, which is used"):
-        load(train("lora"), device="cpu")
+        load(folder, device="cpu")
     assert TASKS["<MyOD>"] is other
+
+
+def test_a_task_that_differs_in_its_description_only_does_not_warn(checkpoint, tmp_path):
+    register_task(Task(VQA, description="questions about documents"))
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    (folder / "florence_lab_tasks.json").write_text(json.dumps({"tasks": [{"token": VQA}]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FlorenceLabWarning)
+        load(folder, device="cpu")
+    assert TASKS[VQA].description == "questions about documents"
+
+
+def test_an_adapter_with_a_larger_table_is_loaded_with_its_tokenizer(checkpoint, tmp_path):
+    """Other tools train the whole table: `modules_to_save` of PEFT."""
+    model, processor = load_checkpoint(checkpoint)
+    add_tokens(model, processor.tokenizer, [VQA])
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["shared"])
+    adapted = get_peft_model(model, config)
+    adapted.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    edit_json(tmp_path / "adapter_config.json", base_model_name_or_path=str(checkpoint))
+    predictor = load(tmp_path, device="cpu")
+    assert predictor.processor.tokenizer.tokenize(f"{VQA}a") == [VQA, "a"]
+    assert predictor.predict(Image.new("RGB", (64, 64)), VQA, "a").task == VQA
+    for path in tmp_path.glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="shape"):
+        load(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(
