@@ -346,8 +346,8 @@ def _find_near_miss(token: str) -> str | None:
     """The registered token that a token is likely meant to be; None if it is one of its own.
 
     Case, blanks and punctuation do not distinguish tokens. Digits do (`<CAPTION2>`), and so do further words
-    (`<CAPTION_VQA>`): a slip adds neither. Of abbreviations (`<OD>`, `<OCR>`) only doubled or swapped letters are slips, as most
-    others (`<ROD>`) are abbreviations, too.
+    (`<CAPTION_VQA>`): a slip adds neither. Of abbreviations (`<OD>`, `<OCR>`) only those without other letters are slips (`<ODD>`,
+    `<ORC>`, `<OO>`), as most others (`<ROD>`) are abbreviations, too.
     """
     words, letters = _split_words(token), _squash(token)
     candidates = {}
@@ -360,7 +360,7 @@ def _find_near_miss(token: str) -> str | None:
             continue
         if len(spelled) > _ABBREVIATION_LENGTH:
             candidates[spelled] = known
-        elif set(spelled) == set(letters) and len(letters) <= len(spelled) + 1:
+        elif letters and set(letters) <= set(spelled) and abs(len(letters) - len(spelled)) <= 1:
             return known
     closest = difflib.get_close_matches(letters, candidates, n=1, cutoff=_NEAR_MISS_RATIO)
     return candidates[closest[0]] if closest else None

@@ -49,6 +49,7 @@ OWN_TOKENS = (  # of published fine-tunes, and others like them
         "<ACTION>",
         "<OCR_REGION>",
         "<tags>",
+        "<MASK>",
         "<my task>",
         "<Doc-VQA>",
         "<\u63cf\u8ff0>",
@@ -59,7 +60,7 @@ OWN_TOKENS = (  # of published fine-tunes, and others like them
 MISSPELLED = {
     **dict.fromkeys(("<CAPTOIN>", "<CAPTIONS>", "<CAPTON>", "<captoin>", "<CAPTI0N>", "<CAPTION_>"), "<CAPTION>"),
     **dict.fromkeys(("<DETAILED CAPTION>", "<detailed-caption>", "<DETALED_CAPTION>"), "<DETAILED_CAPTION>"),
-    **dict.fromkeys(("<ODD>", "<0D>", "<DO>"), "<OD>"),
+    **dict.fromkeys(("<ODD>", "<0D>", "<DO>", "<OO>"), "<OD>"),
     **dict.fromkeys(("<ORC>", "<OCRR>"), "<OCR>"),
     **dict.fromkeys(("<OCR_WITH_REGIONS>", "<OCRWITHREGION>", "<OCR_WIHT_REGION>"), "<OCR_WITH_REGION>"),
     "<MORE_DETAILED_CAPTIONS>": "<MORE_DETAILED_CAPTION>",
