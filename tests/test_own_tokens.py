@@ -92,6 +92,7 @@ def test_infer_answers_it(model, capsys, tmp_path):
     assert (answer["query"], list(answer["result"])) == (QUERY, ["<DocVQA>"])
 
 
+@pytest.mark.slow
 def test_infer_writes_it_into_caption_files(model, tmp_path):
     image = shutil.copy(PHOTO, tmp_path / "cat.jpg")
     query = ["--query", "<GENERATE_TAGS>", "--images", str(image)]
@@ -118,7 +119,8 @@ def test_infer_answers_a_dataset_of_it(model, rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "measured"), [([], {"<DocVQA>": 2, "<GENERATE_TAGS>": 1}), (["<DocVQA>"], {"<DocVQA>": 2})]
+    ("tasks", "measured"),
+    [([], {"<DocVQA>": 2, "<GENERATE_TAGS>": 1}), pytest.param(["<DocVQA>"], {"<DocVQA>": 2}, marks=pytest.mark.slow)],
 )
 def test_eval_measures_it_by_its_token(model, rows, tmp_path, capsys, tasks, measured):
     options = ["--tasks", *tasks] if tasks else []
