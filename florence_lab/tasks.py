@@ -294,8 +294,8 @@ def get_task(name: str) -> Task:
     _check_token(token)
     if (nearest := _find_near_miss(token)) is not None:
         raise ArgumentError(
-            f"unknown task {shorten(token)}; did you mean {nearest!r}? To use {shorten(token)} as a token of your own, call "
-            f"florence_lab.register_task(florence_lab.Task({shorten(token)})). Known: {', '.join(TASKS)}"
+            f"unknown task {shorten(token)}; did you mean {nearest!r}? register_task(Task({shorten(token)})) makes it a token of "
+            f"your own. Known: {', '.join(TASKS)}"
         )
     return _free_text_task(token)
 

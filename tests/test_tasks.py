@@ -185,7 +185,7 @@ def test_an_own_token_is_a_free_text_task(token):
 
 @pytest.mark.parametrize(("token", "nearest"), MISSPELLED.items())
 def test_a_misspelled_token_is_answered_with_the_nearest_and_how_to_use_it(token, nearest):
-    hint = f"To use '{token}' as a token of your own, call florence_lab.register_task(florence_lab.Task('{token}'))"
+    hint = f"register_task(Task('{token}')) makes it a token of your own"
     with pytest.raises(ValueError, match=f"^unknown task '{token}'; did you mean '{nearest}'\\?") as caught:
         get_task(token)
     assert hint in str(caught.value)
