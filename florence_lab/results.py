@@ -220,7 +220,7 @@ class Instances(Result):
     def class_names(self) -> np.ndarray:
         """N strings: the labels, with empty labels replaced by the phrase of the prompt."""
         task = TASKS.get(self.task)
-        phrase = self.phrase if task is not None and task.input == "phrase" else ""
+        phrase = self.phrase if task is not None and task.input in ("phrase", "any") else ""
         return np.array([label or phrase for label in self.labels.tolist()], dtype=str)
 
     @validate_arguments

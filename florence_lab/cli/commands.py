@@ -271,7 +271,9 @@ def _run_tasks(arguments: argparse.Namespace) -> None:
     from ..tasks import TASKS
 
     for task in TASKS.values():
-        takes = "" if task.input == "none" else f" (takes a {task.input})"
+        takes = {"none": "", "any": " (takes a phrase, a region or nothing)"}.get(
+            task.input, f" (takes a {task.input})"
+        )
         print(f"{task.token:38}{task.description}{takes}")
 
 

@@ -205,7 +205,6 @@ _COMMON: dict[str, Entry] = {
     "quant_bits": Refuse(_NO_QUANTIZATION),
     "rope_scaling": Refuse("Florence-2 has learned positions"),
     "max_model_len": Refuse("Florence-2 has learned positions"),
-    "new_special_tokens": Refuse("the checkpoint determines the tokens"),
     "num_labels": Refuse("Florence-2 generates text"),
     "problem_type": Refuse("Florence-2 generates text"),
     "init_strategy": Refuse("a checkpoint must have all weights"),
@@ -221,6 +220,10 @@ _COMMON: dict[str, Entry] = {
     "push_to_hub": _flag(_NO_PUSH),
     "hub_model_id": Refuse(_NO_PUSH),
     "hub_private_repo": _flag(_NO_PUSH),
+}
+
+_TRAINED: dict[str, Entry] = {
+    "new_special_tokens": Ignore("a checkpoint has the tokens that it was trained with"),
 }
 
 _GENERATION: dict[str, Entry] = {
@@ -347,10 +350,10 @@ _EVALUATION: dict[str, Entry] = {
 }
 
 TABLES: dict[str, dict[str, Entry]] = {
-    "infer": _COMMON | _GENERATION,
+    "infer": _COMMON | _TRAINED | _GENERATION,
     "sft": _COMMON | _TRAINING,
-    "export": _COMMON | _EXPORT,
-    "eval": _COMMON | _GENERATION | _EVALUATION,
+    "export": _COMMON | _TRAINED | _EXPORT,
+    "eval": _COMMON | _TRAINED | _GENERATION | _EVALUATION,
 }
 """Command -> option of ms-swift -> what it means here."""
 

@@ -101,9 +101,9 @@ class Answer:
             return "\n".join(
                 [*lines, f"predictor.predict_tasks({question.image.code}, {question.tokens}, num_beams=1)"]
             )
-        (token,) = question.tokens
-        text = "" if question.text is None else f", {question.text!r}"
-        predict = f"predictor.predict({question.image.code}, {token!r}{text}, num_beams=1)"
+        task, text = question.query
+        given = "" if text is None else f", {text!r}"
+        predict = f"predictor.predict({question.image.code}, {task!r}{given}, num_beams=1)"
         if not self.num_hidden(threshold):
             return "\n".join([*lines, predict])
         return "\n".join([*lines, f"result = {predict}", f"result[result.scores >= {threshold!r}]"])

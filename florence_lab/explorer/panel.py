@@ -11,7 +11,7 @@ from ipywidgets import HTML, Box, Button, Checkbox, Dropdown, GridBox, HBox, Lay
 from ..argument_validation import validate_value
 from ..loading.registry import available_models
 from ..predictor import Predictor
-from ..tasks import get_task
+from ..tasks import TASKS, get_task
 from . import markup
 from .answer import Answer
 from .answer_view import AnswerView
@@ -28,7 +28,12 @@ HISTORY_SIZE = 8
 
 _SIDE_WIDTH = 330  # pixels of the left column
 _MAX_DRAWN = 20  # instances: drawing more of them one by one takes longer than the model
-_INPUT_HEADINGS = {"none": "the image alone", "phrase": "with a phrase", "region": "with a region"}
+_INPUT_HEADINGS = {
+    "none": "the image alone",
+    "phrase": "with a phrase",
+    "region": "with a region",
+    "any": "of your own",
+}
 _HEADING = "heading "  # the value of a heading in the task menu is this and the value below it
 _PHRASE_EXAMPLE = "a sheep"
 _BUSY_MESSAGE = "Another run is in progress. Press Stop to end it."
@@ -134,7 +139,10 @@ class Explorer(VBox):
             self.image_chooser.select_object(image, "the given image")
         try:
             validate_value("model_type", model_name, str | Path)
-            self.task.value = get_task(task).token
+            token = get_task(task).token
+            if token and token not in TASKS:  # is not in the menu
+                self.phrase.value, token = token, ""
+            self.task.value = token
         except ValueError as error:
             self._show_error(error)
 
@@ -158,7 +166,7 @@ class Explorer(VBox):
             return
         selection = self.selection
         self.task_description.value = markup.hint(selection.description)
-        self.phrase.layout.display = None if selection.input == "phrase" else "none"
+        self.phrase.layout.display = None if selection.input in ("phrase", "any") else "none"
         self.phrase.placeholder = selection.tasks[0].example or _PHRASE_EXAMPLE
         self.image_chooser.show_region_picker(selection.input == "region")
         self._show_notes()
@@ -223,7 +231,8 @@ class Explorer(VBox):
         if "" in self._model_names():
             raise ValueError(_NO_MODEL_MESSAGE)
         selection = self.selection
-        inputs = {"none": None, "phrase": self.phrase.value.strip(), "region": self.image_chooser.region_picker.region}
+        phrase, region = self.phrase.value.strip(), self.image_chooser.region_picker.region
+        inputs = {"none": None, "phrase": phrase, "region": region, "any": phrase or None}
         text = inputs[selection.input]
         if selection.input == "phrase" and not text:
             raise ValueError(f"{selection.label} needs a phrase, such as {self.phrase.placeholder!r}.")
@@ -303,8 +312,8 @@ class Explorer(VBox):
         question = answers[0].question
         self.image_chooser.select(question.image)
         self.task.value = question.selection.value
-        if question.selection.input == "phrase":
-            self.phrase.value = question.text
+        if question.selection.input in ("phrase", "any"):
+            self.phrase.value = question.text or ""
         self.image_chooser.region_picker.region = None if isinstance(question.text, str) else question.text
         self.model.model_name = question.model_names[0]
         self.compiled.value = question.is_compiled
@@ -322,6 +331,7 @@ def _menu_options() -> list[tuple[str, str]]:
     options = []
     for kind, heading in _INPUT_HEADINGS.items():
         selections = [selection for selection in task_menu() if selection.input == kind]
-        options.append((f"── {heading}", f"{_HEADING}{selections[0].value}"))
+        if selections:
+            options.append((f"── {heading}", f"{_HEADING}{selections[0].value}"))
         options += [(f"\u2003{selection.label}", selection.value) for selection in selections]
     return options

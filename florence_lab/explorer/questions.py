@@ -72,7 +72,7 @@ class Question:
     Attributes:
         image: the image.
         selection: the task or tasks.
-        text: the phrase or the region in pixels; None if the task takes neither.
+        text: the phrase or the region in pixels; None if there is none.
         model_names: the models, as `florence_lab.load` takes them.
         is_compiled: whether the models are compiled.
     """
@@ -88,6 +88,17 @@ class Question:
         """The tokens of the tasks."""
         return [task.token for task in self.selection.tasks]
 
+    @property
+    def query(self) -> tuple[str, str | Region | None]:
+        """The arguments `task` and `text` of `Predictor.predict`, for one task.
+
+        A free-form question that begins with a task token, such as `<DocVQA>What is the date?`, is a question of that token.
+        """
+        (token,) = self.tokens
+        if not token and isinstance(self.text, str) and self.text.startswith("<"):
+            return self.text, None
+        return token, self.text
+
     def validate(self) -> str:
         """Check the input before a model is loaded, and return warnings about it, "" if there are none.
 
@@ -95,6 +106,7 @@ class Question:
             PromptError: for a missing input, or one that the task does not accept.
         """
         with capture_warnings() as messages:
-            for token in self.tokens:
-                build_prompt(token, self.text, self.image.image.size)
+            queries = [(token, None) for token in self.tokens] if self.selection.is_combined else [self.query]
+            for task, text in queries:
+                build_prompt(task, text, self.image.image.size)
         return "; ".join(messages)

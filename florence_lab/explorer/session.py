@@ -55,9 +55,8 @@ def _encode_once(image: SourceImage, predictor: Predictor) -> float | None:
 def _answer_stream(
     question: Question, model_name: str, predictor: Predictor, image_seconds: float | None
 ) -> Iterator[Answer]:
-    (token,) = question.tokens
     with capture_warnings():  # the panel shows those of `Question.validate`
-        stream = predictor.stream(question.image.encoded[predictor], token, question.text)
+        stream = predictor.stream(question.image.encoded[predictor], *question.query)
     seconds = 0.0
     results: list[Result] = []
     is_complete = False

@@ -70,6 +70,9 @@ class SftArguments:
     )
     use_dora: bool = _option(False, "train the magnitude of the weights beside LoRA (DoRA, Liu et al., 2024)")
     use_rslora: bool = _option(False, "multiply by lora_alpha / sqrt(lora_rank) (rsLoRA, Kalajdzievski, 2023)")
+    new_special_tokens: tuple[str, ...] = _option(
+        (), "tokens to add to the vocabulary, such as <DocVQA>, or .txt files of them; their embeddings are trained"
+    )
     cache_image_features: bool = _option(False, "cache image features on disk (requires a frozen image encoder)")
     feature_dir: str = _option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
     output_dir: str = _option("output", "runs are written to output_dir/model_type/v<N>-<time>")
@@ -147,6 +150,11 @@ class SftArguments:
             for name in _LORA_OPTIONS:
                 if getattr(self, name):
                     raise ArgumentError(f"--{name} requires --sft_type lora, but --sft_type is full")
+            if self.freeze_llm and self.new_special_tokens:
+                raise ArgumentError(
+                    "--new_special_tokens are part of the language model, which --freeze_llm true leaves as it is; use "
+                    "--sft_type lora, which trains them all the same"
+                )
         if self.is_vision_frozen and self.freeze_llm and not self.modules_to_save:
             raise ArgumentError(
                 "nothing is left to train: image encoder, projector and language model are frozen (--freeze_llm true); "

@@ -146,11 +146,14 @@ def _last_parts(names: Collection[str]) -> list[str]:
     return [part for part in parts if not part.isdigit()]
 
 
-def add_lora(model: Florence2ForConditionalGeneration, arguments: SftArguments) -> PeftModel:
+def add_lora(
+    model: Florence2ForConditionalGeneration, arguments: SftArguments, token_ids: Sequence[int] = ()
+) -> PeftModel:
     """Add LoRA (Hu et al., 2021) to a model in place, and freeze all other weights except those of `modules_to_save`.
 
     Args:
         model: with frozen weights where no layer gets LoRA, see `freeze_parts`.
+        token_ids: tokens whose embeddings are trained, in the table that encoder, decoder and output layer share.
         arguments: `lora_target_modules` or `target_regex`, `lora_rank`, `lora_alpha`, `lora_dropout`, `modules_to_save`,
             `use_dora` and `use_rslora`.
 
@@ -178,9 +181,15 @@ def add_lora(model: Florence2ForConditionalGeneration, arguments: SftArguments) 
         modules_to_save=saved or None,
         use_dora=arguments.use_dora,
         use_rslora=arguments.use_rslora,
+        trainable_token_indices={_embeddings_name(model): sorted(token_ids)} if token_ids else None,
     )
     with suppress_library_output():
         return get_peft_model(model, config)
+
+
+def _embeddings_name(model: nn.Module) -> str:
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]  # of transformers
+    return next(name for name, module in model.named_modules() if module is embeddings)
 
 
 def _is_within(name: str, module: str) -> bool:

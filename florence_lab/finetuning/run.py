@@ -31,7 +31,9 @@ from ..exceptions import ArgumentError, TrainingError, shorten, unknown_name, wa
 from ..inference.device import resolve_dtype
 from ..inference.generation import prepare_model
 from ..loading.adapters import ADAPTER_CONFIG
+from ..loading.added_tokens import add_tokens
 from ..loading.checkpoint import load_checkpoint
+from ..loading.checkpoint_tasks import add_model_tasks
 from ..loading.files import cache_dir
 from ..loading.hub import resolve
 from ..output_files import prepare_output_folder, write_text
@@ -40,6 +42,7 @@ from .checkpoint_files import step_of
 from .collator import Florence2DataCollator, TrainingRow
 from .feature_cache import FeatureCache
 from .lora import add_lora, freeze_parts
+from .new_tokens import read_new_tokens
 from .run_directory import BAD_ROWS_FILE, RunDirectory, is_resumed, runs_folder
 from .trainer import Florence2Trainer, RunLogger, describe_resumption
 
@@ -68,6 +71,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     if run is not None and (finished := run.finished_checkpoint()):
         return finished
     check_data_arguments(arguments)
+    new_tokens = read_new_tokens(arguments)
     prepare_folders(arguments, run)
     source = arguments.model_id_or_path or arguments.model_type
     folder = resolve(source, arguments.hub or None)
@@ -75,8 +79,10 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
         raise ArgumentError(f"{folder} is an adapter; merge it first: florence-lab export --ckpt_dir {folder}")
     set_seed(arguments.seed)  # LoRA initializes matrices at random
     model, processor = load_checkpoint(folder)
+    token_ids = add_tokens(model, processor.tokenizer, new_tokens)
     prepare_model(model)
     train, val, errors = load_training_data(arguments, model, processor)
+    add_model_tasks(model, [example.prompt.task for example in (*train, *val)])
     check_metric(arguments, val)
 
     run = run or RunDirectory.open(arguments, state)
@@ -88,7 +94,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
             model.config.trained_on = None  # florence-2-nano's note that it knows scenes only
         rows, val_rows = (build_rows(examples, arguments, model, processor, state) for examples in (train, val))
         trainer = Florence2Trainer(
-            model=_trainable_model(model, arguments),
+            model=model if arguments.sft_type == "full" else add_lora(model, arguments, token_ids),
             args=to_training_arguments(arguments, run.path),
             data_collator=Florence2DataCollator(processor),
             train_dataset=rows,
@@ -303,11 +309,6 @@ def to_training_arguments(arguments: SftArguments, output_dir: Path) -> Seq2SeqT
         seed=arguments.seed,
         **options,
     )
-
-
-def _trainable_model(model: Florence2ForConditionalGeneration, arguments: SftArguments) -> torch.nn.Module:
-    """The model itself, or the model with LoRA."""
-    return model if arguments.sft_type == "full" else add_lora(model, arguments)
 
 
 def _early_stopping(arguments: SftArguments) -> list[TrainerCallback]:

@@ -20,6 +20,7 @@ from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError, summarize_error
 from ..loading.adapters import ADAPTER_CONFIG
+from ..loading.checkpoint_tasks import model_tasks, write_tasks
 from ..loading.library import LIBRARY_LOCK
 from ..predictor import Predictor
 from ..visualization.curves import plot_run
@@ -229,6 +230,7 @@ class Florence2Trainer(Seq2SeqTrainer):
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 write_base_model_name(checkpoint, self.base_model_name)
+                write_tasks(checkpoint, model_tasks(self.accelerator.unwrap_model(self.model)))
                 (checkpoint / COMPLETE_MARKER).touch()
         except Exception as error:  # a full disk makes torch, safetensors and Python raise different types
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -14,7 +14,9 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import ArgumentError, CheckpointError, HubError, shorten, summarize_error
 from .adapter_names import PREFIX, AdapterKey, Naming, find_naming
+from .added_tokens import adopt_tokenizer, has_added_tokens, write_token_rows
 from .checkpoint import load_checkpoint
+from .checkpoint_tasks import add_model_tasks, register_tasks
 from .checks import check_adapter_config
 from .files import read_json
 from .hub import resolve
@@ -92,7 +94,11 @@ def load_adapter(
     base: str | Path | None = None,
     processor: str | Path | None = None,
 ) -> tuple[PeftModel, Florence2Processor]:
-    """Load an adapter with its base model, in eval mode, and the processor. Arguments and errors as `load_model`."""
+    """Load an adapter with its base model, in eval mode, and the processor. Arguments and errors as `load_model`.
+
+    Tokens that were added in training come from the tokenizer of the adapter. Their embeddings are part of the base model then, as
+    all others are.
+    """
     config = read_adapter_config(folder)
     base_folder = _find_base(folder, config, base, hub)
     weights = next(folder / name for name in _ADAPTER_FILES if (folder / name).is_file())
@@ -101,6 +107,8 @@ def load_adapter(
     check_stored_types(folder, {name: TensorInfo.of(tensor) for name, tensor in tensors.items()})
     check_finite(folder, tensors.items())
     model, loaded_processor = load_checkpoint(base_folder, dtype, processor, hub)
+    if processor is None and has_added_tokens(model, config, tensors):
+        loaded_processor = adopt_tokenizer(folder, model, loaded_processor)
     with LIBRARY_LOCK:
         try:
             adapted = _apply(model, folder, config, tensors)
@@ -108,6 +116,7 @@ def load_adapter(
             raise
         except Exception as error:  # a setting that PEFT refuses, or tensors of another shape
             raise CheckpointError(f"cannot read {folder} as {described}: {summarize_error(error)}") from error
+    add_model_tasks(adapted.get_base_model(), register_tasks(folder))
     return adapted.to(dtype).eval(), loaded_processor
 
 
@@ -158,6 +167,7 @@ def _apply(
     if naming.unknown or not tensors:
         check_names(folder, _NO_PLACE, naming.unknown)
         raise CheckpointError(f"{folder} contains no weights")
+    write_token_rows(model, folder, stored.get("trainable_token_indices") or (), naming, tensors)
     config = _translate_config(model, folder, stored, naming, tensors)
     state = {key.name: _fit(model, folder, key, tensors[name], naming) for name, key in naming.keys.items()}
     if naming.is_published:
@@ -189,12 +199,13 @@ def _translate_config(
 
     config: Any = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
+    config.trainable_token_indices = None  # the rows are part of the model, see `write_token_rows`
     if config.is_prompt_learning or not hasattr(config, "target_modules"):
         raise CheckpointError(
             f"{folder}/{ADAPTER_CONFIG} has peft_type {stored.get('peft_type')!r}, which does not change the layers of a model; "
             "use LoRA"
         )
-    adapted = {key.module for key in naming.keys.values() if key.part and not key.part.startswith("token_adapter.")}
+    adapted = {key.module for key in naming.keys.values() if key.part}
     names = {new: old for old, new in naming.modules.items()}
     saved = config.modules_to_save or []
     config.modules_to_save = [

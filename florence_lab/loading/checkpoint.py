@@ -10,6 +10,7 @@ import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
 from ..exceptions import CheckpointError, summarize_error
+from .checkpoint_tasks import add_model_tasks, register_tasks
 from .checks import IGNORED_CONFIG_FIELDS, check_config, check_image_tokens, check_tokenizer_settings
 from .conversion import (
     build_generation_config,
@@ -45,6 +46,8 @@ def load_checkpoint(
     The published layout gives what the published code gives: the same pixel values, logits and tokens. Weights are read from
     `model.safetensors`, or from `pytorch_model.bin` with `torch.load(weights_only=True)`, sharded or not. Safe in threads.
 
+    The tasks in `florence_lab_tasks.json` are registered, see `register_tasks`.
+
     Args:
         folder: the checkpoint. See `load_model` for adapters.
         dtype: of the weights.
@@ -64,11 +67,13 @@ def load_checkpoint(
     source = None if processor is None else resolve(processor, hub)
     with suppress_library_output():  # holds the lock
         try:
-            return _load(folder, dtype, source)
+            model, loaded_processor = _load(folder, dtype, source)
         except (CheckpointError, MemoryError):
             raise
         except Exception as error:  # invalid files make the libraries raise nearly anything
             raise CheckpointError(f"cannot read {folder} as Florence-2: {summarize_error(error)}") from error
+    add_model_tasks(model, register_tasks(folder))
+    return model, loaded_processor
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -108,6 +108,7 @@ _ADAPTER_FIELDS: Fields = {
     "modules_to_save": list[str] | None,
     "layers_to_transform": Annotated[int, Range(0)] | list[Annotated[int, Range(0)]] | None,
     "target_parameters": list | None,
+    "trainable_token_indices": list[int] | dict[str, list[int]] | None,
     "rank_pattern": dict | None,
     "alpha_pattern": dict | None,
 }

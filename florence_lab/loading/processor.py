@@ -99,7 +99,7 @@ def load_processor(folder: Path, config: Mapping[str, Any], source: Path | None 
         if source is None:
             yield from _related_folders(config)
 
-    tokenizer_folder = next(filter(_has_tokenizer, candidates()), None)
+    tokenizer_folder = next(filter(has_tokenizer, candidates()), None)
     if tokenizer_folder is None:
         raise CheckpointError(
             f"{own} has no tokenizer: neither tokenizer.json, nor vocab.json and merges.txt{'' if source else _HINT}"
@@ -117,7 +117,7 @@ def load_processor(folder: Path, config: Mapping[str, Any], source: Path | None 
     processor = Florence2Processor(
         # Pillow resizes as the published code does; transformers' default backend differs slightly
         image_processor=CLIPImageProcessorPil(**settings),
-        tokenizer=_load_tokenizer(tokenizer_folder),
+        tokenizer=load_tokenizer(tokenizer_folder),
         post_processor_config=POST_PROCESSOR_CONFIG,
     )
     return LoadedProcessor(processor, settings, image_path, tokenizer_folder)
@@ -189,7 +189,12 @@ def _check_splitting(folder: Path, tokenizer: Any) -> None:
         )
 
 
-def _load_tokenizer(folder: Path) -> BartTokenizer:
+def load_tokenizer(folder: Path) -> BartTokenizer:
+    """Return the tokenizer of a folder with the tokens of Florence-2.
+
+    Raises:
+        CheckpointError: if its files are invalid.
+    """
     try:
         tokenizer = BartTokenizer.from_pretrained(folder, local_files_only=True)
         add_florence_tokens(tokenizer)
@@ -200,7 +205,8 @@ def _load_tokenizer(folder: Path) -> BartTokenizer:
     return tokenizer
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has the files of a tokenizer."""
     has_vocabulary = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
     return has_vocabulary or (folder / "tokenizer.json").is_file()
 

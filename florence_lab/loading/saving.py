@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..exceptions import CheckpointError, summarize_error
+from .checkpoint_tasks import TASKS_FILE, model_tasks, write_tasks
 from .library import LIBRARY_LOCK
 from .published import VOCABULARY_MODULES
 
@@ -21,7 +22,7 @@ def save_model(model: Any, processor: Any, folder: str | Path) -> None:
     """Save a model or an adapter with its processor in transformers' layout, whole or not at all.
 
     The files are written into a temporary folder inside `folder` first. Other files of an existing folder stay; those of the same
-    names, and weights in other shards, are replaced.
+    names, weights in other shards, and the tasks of another model are replaced.
 
     Args:
         model: a model of transformers, with or without the layers of an adapter, which are merged into it; or a model of PEFT, whose
@@ -44,6 +45,7 @@ def save_model(model: Any, processor: Any, folder: str | Path) -> None:
             model.save_pretrained(temporary)
             if processor is not None:
                 processor.save_pretrained(temporary)
+        write_tasks(temporary, model_tasks(model))
         _move_files(temporary, folder)
     except BaseException as error:
         if temporary is not None:
@@ -106,6 +108,7 @@ def _move_files(source: Path, target: Path) -> None:
         for path in target.glob("model*.safetensors*"):
             if path.name not in new:
                 path.unlink()
+    (target / TASKS_FILE).unlink(missing_ok=True)
     for name in sorted(new):
         (source / name).replace(target / name)
     source.rmdir()

@@ -43,7 +43,7 @@ class _Group(NamedTuple):
 def validate_target(target: str, prompt: Prompt) -> str:
     """Return a target as the model is to generate it: complete, without blanks around labels and location tokens.
 
-    Targets of free-form questions are any text. "" is valid for all tasks: it teaches that there is nothing to find.
+    Targets of free-form questions, and of task tokens that are not registered, are any text. "" is valid for all tasks: it teaches that there is nothing to find.
 
     Args:
         target: for example `"cat<loc_52><loc_333><loc_932><loc_774>"`.
@@ -56,7 +56,7 @@ def validate_target(target: str, prompt: Prompt) -> str:
         return ""
     check_tokens(target)
     task = prompt.task
-    if not task.token:
+    if task.is_free_text:
         return target
     if task.result == "text":
         return _validate_text(target, prompt)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -68,6 +67,9 @@ def build_prompt(
 ) -> Prompt:
     """Return the prompt of a query.
 
+    The prompt of a token that is not registered is the token with the text behind it, as both stand:
+    `"<DocVQA>What is the date?"`. Fine-tunes were trained on such prompts, with or without a blank between the two.
+
     Args:
         query: a task token, alone or followed by its phrase (`"<OPEN_VOCABULARY_DETECTION>a sheep"`), or a free-form
             question.
@@ -79,7 +81,7 @@ def build_prompt(
             `BOX_TOLERANCE` pixels; it is clipped.
 
     Raises:
-        PromptError: for an unknown task, and for a missing input or one that the task does not accept.
+        PromptError: for a misspelled task, and for a missing input or one that the task does not accept.
     """
     if not isinstance(query, str):
         raise PromptError(f"expected a task token such as '<OD>', or a question, but got {shorten(query)}")
@@ -95,15 +97,15 @@ def build_prompt(
     value = "" if text is None else text
     if isinstance(value, str):
         _check_characters(value)
-    if phrase and not (isinstance(value, str) and not value.strip()):
+    if phrase.strip() and not (isinstance(value, str) and not value.strip()):
         raise PromptError(
             f"{task.name}: the input was given twice, {phrase!r} in the query and {shorten(value)} as text"
         )
-    if task.input == "region" and not isinstance(phrase or value, str):
-        box = region_to_pixels(task, cast(Region, value), image_size, region_format)
-        phrase = format_location_tokens(box, image_size or (1, 1))
+    if task.input in ("region", "any") and not isinstance(value, str):
+        box = region_to_pixels(task, value, image_size, region_format)
+        phrase += format_location_tokens(box, image_size or (1, 1))
     else:
-        phrase = _INPUT_VALIDATORS[task.input](task, phrase or value, image_size)
+        phrase = _INPUT_VALIDATORS[task.input](task, phrase + value if isinstance(value, str) else value, image_size)
     if warn_of_language and _CJK_RE.search(phrase):
         warn(f"Florence-2 was not trained on Chinese; its answer to {phrase!r} may be meaningless")
     return Prompt.from_task(task, phrase)
@@ -123,6 +125,10 @@ def _validate_no_input(task: Task, value: str | Region, image_size: tuple[int, i
     if not isinstance(value, str) or value.strip():
         raise PromptError(f"{task.name} takes no input, but got {shorten(value)}")
     return ""
+
+
+def _validate_any(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
+    return str(value)  # blanks, too: the prompt is what the user wrote
 
 
 def _validate_phrase(task: Task, value: str | Region, image_size: tuple[int, int] | None) -> str:
@@ -167,7 +173,8 @@ def region_to_pixels(
     except (TypeError, ValueError, OverflowError, RuntimeError):
         region = np.empty(0)
     if region.shape != (4,):
-        raise PromptError(f"{task.name} takes {_REGION_FORMS}; got {shorten(value)}")
+        others = "a text, or " if task.input == "any" else ""
+        raise PromptError(f"{task.name} takes {others}{_REGION_FORMS}; got {shorten(value)}")
     size = image_size or (1, 1)
     box = to_pixels(region, region_format, size)
     _check_box(region, box, region_format, image_size)
@@ -211,6 +218,7 @@ _INPUT_VALIDATORS: dict[str, Callable[[Task, str | Region, tuple[int, int] | Non
     "none": _validate_no_input,
     "phrase": _validate_phrase,
     "region": _validate_region_tokens,
+    "any": _validate_any,
 }
 
 _ORDER = dict.fromkeys(REGION_FORMATS, "x0 < x1 and y0 < y1") | {"xywh": "width > 0 and height > 0"}

@@ -70,6 +70,8 @@ def translate(line):
         ("sft --packing false", ""),
         ("sft --dataset a b --learning_rate 1e-4", "--dataset a b --learning_rate 1e-4"),
         ("sft --device_map cpu", "--device cpu"),
+        ("sft --new_special_tokens <DocVQA> tokens.txt", "--new_special_tokens <DocVQA> tokens.txt"),
+        ("infer --adapters c --new_special_tokens <DocVQA>", "--ckpt_dir c"),
         # inference
         ("infer --model florence-2-base", "--model_id_or_path florence-2-base"),
         ("infer --adapters out/checkpoint-2", "--ckpt_dir out/checkpoint-2"),

@@ -133,7 +133,7 @@ def test_a_complete_last_line_needs_no_end(tmp_path):
         b"\xff",
         b'{"task": 5}',
         b'{"query": ["<OD>"]}',
-        b'{"query": "<NO_SUCH_TASK>"}',
+        b'{"query": "<CAPTOIN>"}',
         b'{"task": "<OD>", "result": 5}',
         b'{"task": "<OD>", "score": "high"}',
         b'{"task": "<OD>", "source": 5}',

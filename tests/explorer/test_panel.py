@@ -95,6 +95,37 @@ def test_a_registered_task_is_in_the_menu_with_its_example(monkeypatch, cache, r
     assert run_panel(panel, "<COUNT>", "sheep").is_complete
 
 
+def test_a_free_form_question_may_begin_with_an_own_token(panel, run_panel):
+    query = "<DocVQA>What is the date?"
+    answer = run_panel(panel, "", query)
+    assert (answer.results[0].task, answer.results[0].prompt) == ("<DocVQA>", query)
+    assert f"predictor.predict(florence_lab.scenes.sample_path('sheep'), {query!r}, num_beams=1)" in answer.code()
+    run_panel(panel, "<OD>")
+    panel.history_buttons.children[1].click()
+    assert (panel.task.value, panel.phrase.value) == ("", query)
+
+
+def test_a_misspelled_token_in_a_free_form_question_is_an_error(panel):
+    panel.task.value, panel.phrase.value = "", "<CAPTOIN>"
+    panel.run.click()
+    assert "did you mean '<CAPTION>'" in error_of(panel)
+
+
+def test_the_explorer_is_opened_with_an_own_token(cache):
+    panel = Explorer("florence-2-nano", None, "<DocVQA>", cache)
+    assert (panel.task.value, panel.phrase.value, panel.status.value) == ("", "<DocVQA>", "")
+
+
+def test_the_phrase_of_a_registered_own_token_is_optional(monkeypatch, cache, run_panel):
+    monkeypatch.setitem(TASKS, "<DocVQA>", Task("<DocVQA>"))
+    panel = Explorer("florence-2-nano", None, "<DocVQA>", cache)
+    assert is_visible(panel.phrase)
+    prompts = [run_panel(panel, "<DocVQA>", text).results[0].prompt for text in ("", "How many?")]
+    assert prompts == ["<DocVQA>", "<DocVQA>How many?"]
+    panel.history_buttons.children[1].click()
+    assert (panel.task.value, panel.phrase.value) == ("<DocVQA>", "")
+
+
 def test_the_pages_of_an_answer_are_filled(panel, run_panel):
     run_panel(panel, "<OD>")
     view = panel.views[0]

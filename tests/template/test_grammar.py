@@ -258,3 +258,19 @@ def test_a_very_long_label_is_checked_in_no_time(piece, token):
     with contextlib.suppress(ArgumentError):
         validate_target(f"{label}x", prompt_of(token))
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("target", ["three", "this <loc_1><loc_2><loc_3><loc_4> ", "<and>", "a<sep>b"])
+def test_the_target_of_an_own_token_is_any_text(target):
+    prompt = Prompt.from_task("<DocVQA>", "How many?")
+    assert validate_target(target, prompt) == target
+    result = FlorenceTemplate().parse_text(target, prompt, (100, 100))
+    assert (result.raw, result.task) == (target, "<DocVQA>")
+    assert "loc" not in result.text
+
+
+def test_the_target_of_a_registered_token_has_the_grammar_of_its_result():
+    prompt = Prompt.from_task(Task("<MyOD>", result="boxes"))
+    with pytest.raises(ArgumentError, match="<MyOD> has 4 for each box"):
+        validate_target("sheep<loc_1>", prompt)
+    assert validate_target("sheep <loc_1><loc_2><loc_3><loc_4>", prompt) == "sheep<loc_1><loc_2><loc_3><loc_4>"

@@ -270,3 +270,43 @@ def test_other_alphabets_do_not_warn():
 def test_a_prompt_of_a_task_is_not_validated():
     assert Prompt.from_task(OPEN) == Prompt(TASKS[OPEN], "", "Locate  in the image.")
     assert Prompt.from_task(TASKS["<OD>"], "x").prompt == TASKS["<OD>"].prompt
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "prompt"),
+    [
+        ("<DocVQA>What is the date?", None, "<DocVQA>What is the date?"),
+        ("<DocVQA> What is the date? ", None, "<DocVQA> What is the date? "),
+        ("<DocVQA>", "What is the date?", "<DocVQA>What is the date?"),
+        ("<DocVQA>", " What is the date?", "<DocVQA> What is the date?"),
+        ("<DocVQA> ", "What?", "<DocVQA> What?"),
+        ("<DocVQA>What?", "", "<DocVQA>What?"),
+        ("  <GENERATE_TAGS>", None, "<GENERATE_TAGS>"),
+        ("<docvqa>a", None, "<docvqa>a"),
+        ("<VQA>is {input} > <OD>?", None, "<VQA>is {input} > <OD>?"),
+        ("<VQA><loc_1><loc_2>", None, "<VQA><loc_1><loc_2>"),
+        ("<VQA>", (100, 50, 400, 100.0), "<VQA><loc_250><loc_500><loc_999><loc_999>"),
+        ("<my task>", "what?", "<my task>what?"),
+    ],
+)
+def test_the_prompt_of_an_own_token_is_what_the_user_wrote(query, text, prompt):
+    built = build_prompt(query, text, SIZE)
+    assert (built.prompt, built.query, built.task.result) == (prompt, prompt, "text")
+    assert build_prompt(built.query) == build_prompt(built.task.token, built.text) == built
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "message"),
+    [
+        ("<CAPTOIN>", None, "unknown task '<CAPTOIN>'; did you mean '<CAPTION>'?"),
+        ("<VQA>what", "how", "<VQA>: the input was given twice, 'what' in the query and 'how' as text"),
+        ("<VQA>", 12, "<VQA> takes a text, or a region: (x0, y0, x1, y1) in pixels"),
+        ("<VQA>", (10, 10, 5, 5), "is empty or inverted"),
+        ("<VQA>a</s>", None, "contains the special token </s>"),
+        ("<image>a", None, "contains the special token <image>"),
+        ("<and>a", None, "task token '<and>' is a token of Florence-2"),
+    ],
+)
+def test_a_wrong_query_of_an_own_token_is_refused(query, text, message):
+    with pytest.raises(PromptError, match=re.escape(message)):
+        build_prompt(query, text, SIZE)

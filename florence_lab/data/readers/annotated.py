@@ -161,7 +161,7 @@ def _plan_rows(image: AnnotatedImage, task: Task) -> Iterator[_PlannedRow]:
         yield from (_PlannedRow(image, task, _Group(()), caption) for caption in image.captions)
     elif image.objects:
         yield from (_PlannedRow(image, task, group) for group in ROW_GROUPINGS[task.input, task.result](image.objects))
-    elif image.is_empty and not image.errors and task.input == "none":
+    elif image.is_empty and not image.errors and not task.needs_input:
         yield _PlannedRow(image, task, _Group(()))
 
 
@@ -224,6 +224,8 @@ def _group_by(
 ROW_GROUPINGS: dict[tuple[str, str], Callable[[Sequence[AnnotatedObject]], Iterator[_Group]]] = {
     ("none", "boxes"): _one_row,
     ("none", "polygons"): _one_row,
+    ("any", "boxes"): _one_row,
+    ("any", "polygons"): _one_row,
     ("region", "text"): _row_per_object,
     ("region", "polygons"): _row_per_object,
     ("phrase", "boxes_or_polygons"): _row_per_category,
@@ -247,8 +249,8 @@ def label_kind(task: Task) -> CocoLabel | None:
 
 
 def _is_caption_task(task: Task) -> bool:
-    is_text = (task.input, task.result) == ("none", "text")
-    return is_text and (task.metric == "caption" or task.coco_label == "caption")
+    is_text = task.token and not task.needs_input and task.result == "text"
+    return bool(is_text) and (task.is_free_text or task.metric == "caption" or task.coco_label == "caption")
 
 
 def _label(item: AnnotatedObject, task: Task) -> str:

@@ -152,7 +152,7 @@ class RecordParser:
             return None
         query = record.get("query", "<OD>")
         task = TASKS.get(query) if isinstance(query, str) else None
-        if task is None or (task.input, task.result) != ("none", "boxes"):
+        if task is None or task.needs_input or task.result != "boxes":
             return None
         if objects == []:  # nothing in the image, unless a row just has no objects
             is_for_all = "query" not in record or self._has_constant_query

@@ -88,7 +88,7 @@ class CaptionFolderReader:
             task = get_task(name)
         except ValueError as error:
             raise DatasetError(f"{self.spec.name}: {error}") from None
-        if not task.token or (task.input, task.result) != ("none", "text"):
+        if not task.token or task.needs_input or task.result != "text":
             raise DatasetError(f"{self.spec.name}: task {shorten(name)} must be one that answers with text, as CAPTION")
         return task
 
