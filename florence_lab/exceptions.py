@@ -23,7 +23,7 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 class PromptError(FlorenceLabError, ValueError):
-    """An unknown task, a missing input, or an input that the task does not accept."""
+    """A misspelled task token, a missing input, or an input that the task does not accept."""
 
 
 class ImageError(FlorenceLabError, ValueError):

@@ -194,7 +194,7 @@ class Predictor(DetectionMixin, ScoringMixin):
             issued, if `max_new_tokens` ended the answer.
 
         Raises:
-            PromptError: for an unknown task, or an input that it does not accept; before the model runs.
+            PromptError: for a misspelled task token, or an input that the task does not accept; before the model runs.
             ImageError: if the image cannot be read.
             ArgumentError: for an unknown or invalid argument in `generate_kwargs`, or an `EncodedImage` of another model.
         """
@@ -319,7 +319,7 @@ class Predictor(DetectionMixin, ScoringMixin):
             region_format, generate_kwargs: as in `predict`.
 
         Raises:
-            PromptError: for an unknown task, or an input that it does not accept for any image.
+            PromptError: for a misspelled task token, or an input that the task does not accept for any image.
             ImageError: for a folder without images, and for a single path that does not exist.
             ArgumentError: for an invalid argument, or another number of texts than of images; before any image is read if
                 the number of images is known.

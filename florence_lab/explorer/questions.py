@@ -52,7 +52,7 @@ def select_task(value: str) -> TaskSelection:
     """Return the choice of a value of the menu.
 
     Raises:
-        ValueError: for an unknown task; the message lists the known ones.
+        ValueError: for a misspelled task; the message names the nearest one.
     """
     if value != ALL_TASKS:
         return TaskSelection.from_task(get_task(value))

@@ -49,7 +49,7 @@ class FlorenceTemplate:
             region_format: the units of the four numbers, see `locations.REGION_FORMATS`.
 
         Raises:
-            PromptError: for an unknown task, and for a missing input or one that the task does not accept.
+            PromptError: for a misspelled task token, and for a missing input or one that the task does not accept.
         """
         if image_size is None and not isinstance(text, (str, type(None))):
             raise PromptError(f"the region {shorten(text)} in pixels needs the size of the image")
