@@ -30,8 +30,8 @@ from .metrics import area_under_roc
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORINGS = ("plain", "verified", "calibrated")
-"""The scores that are compared: of the answers, of `verify`, and of the calibration."""
+SCORINGS = ("own", "verified", "calibrated")
+"""The scores that are compared: the own score of each box, that of `verify`, and that of the calibration."""
 
 NUM_FOLDS = 5
 """Folds of the cross-validation."""
@@ -220,7 +220,7 @@ def _report(images: Sequence[_LabelledCandidates], threshold: float, nms_iou: fl
     image_of = np.repeat(np.arange(len(images)), [len(image.candidates) for image in images])
     calibration = Calibration.fit(features, is_right, model)
     scores = {
-        "plain": features[:, FEATURES.index("own")],
+        "own": features[:, FEATURES.index("own")],
         "verified": np.concatenate([image.evidence.scores for image in images]),
     }
     calibrated = _cross_validate(features, is_right, image_of)

@@ -30,11 +30,11 @@ def report(nano, pairs):
 
 def test_a_report_compares_plain_verified_and_calibrated_scores(report):
     frame = report.to_dataframe()
-    assert list(frame.index) == ["plain", "verified", "calibrated"]
+    assert list(frame.index) == ["own", "verified", "calibrated"]
     assert list(frame.columns) == ["precision", "recall", "AUROC"]
     assert report.num_images == len(SEEDS)
     assert "verified" in repr(report)
-    assert frame.loc["verified", "AUROC"] >= frame.loc["plain", "AUROC"]
+    assert frame.loc["verified", "AUROC"] >= frame.loc["own", "AUROC"]
     assert all(len(scores) == len(report.is_right) for scores in report.scores.values())
 
 
