@@ -228,6 +228,7 @@ def test_an_image_that_does_not_exist(small):
         small.detect("no such file.png", ["cat"])
 
 
+@pytest.mark.slow
 def test_hundreds_of_classes(small):
     classes = [f"thing {i}" for i in range(300)]
     found = small.detect(PHOTO, classes, strategy=["grounding", "od"], verify=False, max_new_tokens=2, num_beams=1)

@@ -74,6 +74,7 @@ def test_pixels_are_normalized_as_the_processor_does_it(short_run, tokenizer, mo
     torch.testing.assert_close(seen[0][0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tokenizer, short_run):
     model = build_nano(tokenizer, 48)
     image_processor = build_processor(tokenizer, 48).image_processor

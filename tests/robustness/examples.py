@@ -267,6 +267,7 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "Predictor.build_prompt.text": lambda s: None,
     "Predictor.predict_batch.text": lambda s: None,
     "Predictor.predict_iter.text": lambda s: None,
+    "Predictor.predict_prompts.prompts": lambda s: [build_prompt("<CAPTION>")],
     "Predictor.stream.text": lambda s: None,
     "trace.text": lambda s: None,
     "Scene.answer.text": lambda s: None,
