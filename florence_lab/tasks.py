@@ -266,6 +266,7 @@ def available_tasks() -> list[str]:
     return list(TASKS)
 
 
+@validate_arguments
 def is_published(task: Task) -> bool:
     """Return whether a task is one of the 15 published ones, or a free-form question."""
     return task == FREE_QUESTION or task in _PUBLISHED
