@@ -254,6 +254,7 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "Task.text": lambda s: "x",
     "register_task.task": lambda s: _new_task(),
     "Prompt.task": lambda s: florence_lab.get_task("<OD>"),
+    "is_published.task": lambda s: florence_lab.get_task("<OD>"),
     "Prompt.text": lambda s: "",
     "EncodedImage.image": lambda s: s.image,
     "EncodedImage.tokens": lambda s: s.encoded.tokens,
