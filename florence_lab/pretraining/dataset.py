@@ -136,7 +136,7 @@ _ABSENT_INPUTS: dict[str, tuple[Callable[[Scene, random.Random], str], ...]] = {
         sample_name_list,
         sample_name_list,
     ),
-    "<REFERRING_EXPRESSION_SEGMENTATION>": (sample_absent_expression, sample_absent_phrase),
+    "<REFERRING_EXPRESSION_SEGMENTATION>": (sample_absent_expression,),
 }
 
 
