@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..exceptions import ArgumentError, shorten
-from ..results import Result
+from ..results import Boxes, Result
 from ..visualization.figures import NotebookFigure
 from ..visualization.gallery import gallery
 from ..visualization.overlay import draw_figure

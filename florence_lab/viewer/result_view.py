@@ -14,11 +14,10 @@ from PIL import Image
 
 from ..argument_validation import Range, validate_arguments
 from ..exceptions import ArgumentError, shorten
-from ..images import load_image
 from ..results import Instances, Result
 from ..tasks import get_task
 from .files import DownloadFile, draw_results, file_choices, make_file
-from .picture import make_picture
+from .picture import make_picture, read_once
 from .records import Styles, answer_record
 from .widget import Viewer
 
@@ -163,7 +162,9 @@ class ResultView:
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the widget, and a picture for sites without widgets."""
-        data, metadata = self.viewer._repr_mimebundle_()
+        bundle = self.viewer._repr_mimebundle_()
+        assert bundle is not None  # it is for widgets without a view
+        data, metadata = bundle
         data["text/plain"] = repr(self)
         if _shows_images():
             data[_PNG] = base64.b64encode(self.to_png()).decode()
@@ -185,7 +186,7 @@ def _find_image(results: Sequence[Result], image: Any) -> Image.Image:
         image = next((result.image for result in results if result.image is not None), None)
     if image is None:
         raise ArgumentError("the result has no image; pass it as view(result, image=…)")
-    loaded = load_image(image)
+    loaded = read_once(image)
     (width, height), (own_width, own_height) = sizes[0], loaded.size
     scale = max(own_width / width, own_height / height)
     if max(abs(own_width - width * scale), abs(own_height - height * scale)) > 1:
