@@ -887,12 +887,14 @@ const createFiles = (context) => {
 const STATUS = ".fl-status .widget-html-content, .fl-status .widget-htmlmath-content";
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
-/** Return the text that stands beside a control: its own label, or that of the box that it is in. */
+/** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
 const findLabel = (control) => {
   const widget = control.closest(".jupyter-widgets") ?? control;
-  const texts = [widget.querySelector(".widget-label"), widget.previousElementSibling, widget.parentElement?.querySelector(".widget-label")];
-  const found = texts.find((element) => element && !element.contains(control) && element.textContent.trim());
-  return found?.textContent.trim() || control.placeholder || control.title;
+  const box = widget.parentElement;
+  const isAlone = box?.querySelectorAll(CONTROLS).length === 1;
+  const texts = [widget.querySelector(".widget-label"), widget.previousElementSibling, isAlone ? box.querySelector(".widget-label") : null];
+  const found = texts.find((element) => element?.textContent.trim() && !element.querySelector(CONTROLS) && !element.contains(control));
+  return found?.textContent.trim() || control.placeholder || "";
 };
 
 const hasName = (control) =>
