@@ -1,0 +1,173 @@
+"""A user of the panel: finds controls by what they are called, as a person or a screen reader does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from explorer.browser.harness import TIMEOUT, playwright
+
+SIZES = {"phone": (360, 740), "laptop": (1366, 768), "large": (2560, 1440)}
+"""Widths and heights of the windows in which screenshots are taken."""
+
+_WATCH_STATUS = """(panel) => {
+  const status = panel.querySelector('.fl-status'), log = [];
+  const note = () => {
+    const text = status.textContent.trim();
+    if (text && text !== log.at(-1)?.text) log.push({ text, time: performance.now() });
+  };
+  new MutationObserver(note).observe(status, { childList: true, characterData: true, subtree: true });
+  panel.flLog = log;
+}"""
+_CLICK_AND_TIME = """async ([panel, button, pattern, seconds]) => {
+  panel.flLog.length = 0;
+  const start = performance.now(), end = new RegExp(pattern);
+  button.click();
+  for (;;) {
+    const entry = panel.flLog.find(({ text, time }) => time >= start && end.test(text));
+    if (entry) return { seconds: (entry.time - start) / 1000, text: entry.text };
+    if (performance.now() - start > seconds * 1000) throw Error(`after ${seconds} s: ${panel.flLog.map((e) => e.text)}`);
+    await new Promise((resolve) => setTimeout(resolve, 4));
+  }
+}"""
+FINISHED = r"^(Done|Stopped)"
+
+
+class User:
+    """Uses one panel of a page.
+
+    Attributes:
+        page: the page.
+        panel: locates the panel.
+        viewer: locates its viewer.
+    """
+
+    def __init__(self, page: Any, number: int = 0) -> None:
+        """Take the panel of a number, from 0, on a page, and wait until it stands there."""
+        self.page = page
+        self.panel = page.locator(".fl-panel").nth(number)
+        self.viewer = self.panel.locator(".fl-viewer")
+        self.panel.wait_for()
+        self.viewer.locator("svg").first.wait_for()
+        self.panel.evaluate(_WATCH_STATUS)
+
+    # ------------------------------------------------------------------ controls
+
+    def control(self, name: str) -> Any:
+        """Locate a control of the bar by its accessible name."""
+        return self.panel.get_by_label(name, exact=True)
+
+    @property
+    def run(self) -> Any:
+        """The button Run, or Stop."""
+        return self.panel.get_by_role("button", name=re.compile("^(Run|Stop)$"))
+
+    @property
+    def status(self) -> Any:
+        """The status line."""
+        return self.panel.locator(".fl-status")
+
+    def choose(self, name: str, option: str) -> None:
+        """Choose the option of a menu whose text contains `option`."""
+        menu = self.control(name)
+        texts = menu.locator("option").all_text_contents()
+        label = next(filter(lambda text: option in text, texts), None)
+        assert label is not None, f"{option!r} is not in {texts}"
+        menu.select_option(label=label)
+
+    def choose_image(self, name: str) -> None:
+        """Choose a sample, and wait until it is on the stage."""
+        self.choose("Image", name)
+        playwright.expect(self.viewer).to_contain_text(name, timeout=TIMEOUT * 1000)
+
+    def choose_task(self, task: str) -> None:
+        """Choose a task by its name or token."""
+        self.choose("Task", task)
+
+    def type_phrase(self, text: str) -> None:
+        """Fill in the text that the task takes, and leave the field."""
+        self.control("Phrase").fill(text)
+        self.control("Phrase").blur()
+
+    def press(self, name: str) -> None:
+        """Press a button by its name."""
+        self.panel.get_by_role("button", name=name, exact=True).first.click()
+
+    def wait_for_status(self, pattern: str, seconds: float = TIMEOUT) -> str:
+        """Wait until the status line matches a pattern, and return it."""
+        playwright.expect(self.status).to_contain_text(re.compile(pattern), timeout=seconds * 1000)
+        return self.status.inner_text().strip()
+
+    def ask(self, ends_with: str = FINISHED) -> float:
+        """Press Run, wait until the status line says the end, and return the seconds between, by a clock in the page."""
+        arguments = [self.panel.element_handle(), self.run.element_handle(), ends_with, TIMEOUT]
+        return self.page.evaluate(_CLICK_AND_TIME, arguments)["seconds"]
+
+    def upload(self, path: Path) -> None:
+        """Choose a file of the disk."""
+        with self.page.expect_file_chooser() as chooser:
+            self.panel.get_by_role("button", name=re.compile("upload", re.IGNORECASE)).first.click()
+        chooser.value.set_files(path)
+
+    # ------------------------------------------------------------------ viewer
+
+    @property
+    def phase(self) -> str:
+        """What the viewer is at: empty, loading, answering, done, stopped or error."""
+        return self.viewer.get_attribute("data-phase")
+
+    def list_items(self) -> Any:
+        """Locate the entries of the list of instances."""
+        return self.viewer.locator(".fl-list [data-instance]")
+
+    def read_list(self) -> list[str]:
+        """Return the entries of the list of instances."""
+        return [" ".join(text.split()) for text in self.list_items().all_inner_texts()]
+
+    def drawn(self, number: int | None = None) -> Any:
+        """Locate the drawing of an instance, or of all of them."""
+        attribute = "[data-instance]" if number is None else f'[data-instance="{number}"]'
+        return self.viewer.locator(f"svg {attribute}")
+
+    def hover_instance(self, number: int) -> None:
+        """Move the pointer over an entry of the list."""
+        self.list_items().nth(number).hover()
+
+    def drag_region(self, x0: int, y0: int, x1: int, y1: int) -> None:
+        """Drag a region, given in pixels of the full image."""
+        view = self.viewer.locator(".fl-view").first
+        place = view.bounding_box()
+        width = float(view.locator("svg").get_attribute("viewBox").split()[2])
+        scale = place["width"] / width
+        points = [(place["x"] + x * scale, place["y"] + y * scale) for x, y in ((x0, y0), (x1, y1))]
+        self.page.mouse.move(*points[0])
+        self.page.mouse.down()
+        self.page.mouse.move(*points[1], steps=8)
+        self.page.mouse.up()
+
+    # ------------------------------------------------------------------ the page
+
+    def is_in_view(self, locator: Any) -> bool:
+        """Whether all of an element can be seen: it is in the window, and nothing lies over its middle and corners."""
+        return locator.evaluate(
+            """(element) => {
+              const { left, top, right, bottom } = element.getBoundingClientRect();
+              if (left < 0 || top < 0 || right > innerWidth || bottom > innerHeight || right - left < 1) return false;
+              const points = [[left + 2, top + 2], [right - 2, bottom - 2], [(left + right) / 2, (top + bottom) / 2]];
+              return points.every(([x, y]) => {
+                const found = document.elementFromPoint(x, y);
+                return found && (element.contains(found) || found.contains(element));
+              });
+            }"""
+        )
+
+    def take_screenshots(self, folder: Path, name: str) -> None:
+        """Take a screenshot in each of the `SIZES`, and return to the size from before."""
+        before = self.page.viewport_size
+        for size, (width, height) in SIZES.items():
+            self.page.set_viewport_size({"width": width, "height": height})
+            self.page.wait_for_timeout(400)  # until the layout has settled, for which there is no event
+            self.panel.scroll_into_view_if_needed()
+            self.page.screenshot(path=folder / f"{name}-{size}.png")
+        self.page.set_viewport_size(before)
