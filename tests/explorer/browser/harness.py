@@ -202,11 +202,16 @@ class Notebook:
         """Wait until the kernel runs no cell."""
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for()
 
-    def run_cell(self, number: int) -> Any:
-        """Run the cell of a number, from 0, wait for its end, and return its locator."""
+    def start_cell(self, number: int) -> Any:
+        """Run the cell of a number, from 0, and return its locator."""
         cell = self.page.locator(".jp-Notebook .jp-Cell").nth(number)
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
+        return cell
+
+    def run_cell(self, number: int) -> Any:
+        """Run the cell of a number, from 0, wait for its end, and return its locator."""
+        cell = self.start_cell(number)
         prompt = cell.locator(".jp-InputArea-prompt")
         playwright.expect(prompt).to_have_text(re.compile(r"\[\d+\]"), timeout=TIMEOUT * 1000)
         self.wait_until_idle()
@@ -222,14 +227,23 @@ class Notebook:
             self.page.wait_for_timeout(100)
         return json.loads(self.path.read_text())
 
-    def restart_kernel(self) -> None:
-        """Restart the kernel by its keys, 0 0, and confirm."""
+    def restart_kernel(self) -> float:
+        """Restart the kernel by its keys, 0 0, confirm, and return `monotonic` of that moment."""
         self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
         self.page.keyboard.press("Escape")
         self.page.keyboard.press("0")
         self.page.keyboard.press("0")
         self.page.locator(".jp-Dialog button.jp-mod-warn, .jp-Dialog button.jp-mod-accept").last.click()
+        start = monotonic()
         self._disconnect()
+        return start
+
+    def wait_for(self, expression: str, value: Any) -> None:
+        """Wait until an expression in the kernel has a value."""
+        deadline = monotonic() + TIMEOUT
+        while (found := self.evaluate(expression)) != value:
+            assert monotonic() < deadline, f"{expression} is {found}, not {value}"
+            self.page.wait_for_timeout(50)
 
     def evaluate(self, expression: str, setup: str = "") -> Any:
         """Return the value of an expression in the kernel, which must have a JSON form; `setup` are statements before it.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from explorer.browser.harness import TIMEOUT, playwright
@@ -31,7 +33,94 @@ _CLICK_AND_TIME = """async ([panel, button, pattern, seconds]) => {
     await new Promise((resolve) => setTimeout(resolve, 4));
   }
 }"""
+_WATCH_COUNTS = """(viewer) => {
+  const counts = [];
+  const note = () => {
+    const count = viewer.querySelectorAll('.fl-list [data-instance]').length;
+    if (count !== counts.at(-1)) counts.push(count);
+  };
+  new MutationObserver(note).observe(viewer, { childList: true, subtree: true });
+  viewer.flCounts = counts;
+}"""
 FINISHED = r"^(Done|Stopped)"
+
+
+class Viewer:
+    """Uses one viewer: the stage with its list.
+
+    Attributes:
+        page: the page.
+        root: locates the viewer.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self.page, self.root = root.page, root
+        root.locator("svg").first.wait_for()
+
+    @property
+    def phase(self) -> str:
+        """What it is at: empty, loading, answering, done, stopped or error."""
+        return self.root.get_attribute("data-phase")
+
+    @property
+    def header(self) -> Any:
+        """The line that says what is answered."""
+        return self.root.locator(".fl-header").first
+
+    @property
+    def answer(self) -> Any:
+        """The answer of a task whose result is text."""
+        return self.root.locator(".fl-answer").first
+
+    def list_items(self) -> Any:
+        """Locate the entries of the list of instances."""
+        return self.root.locator(".fl-list [data-instance]")
+
+    def read_list(self) -> list[str]:
+        """Return the entries of the list of instances."""
+        return [" ".join(text.split()) for text in self.list_items().all_inner_texts()]
+
+    def drawn(self, number: int) -> Any:
+        """Locate the drawing of an instance."""
+        return self.root.locator(f'svg [data-instance="{number}"]').first
+
+    def shown(self) -> Any:
+        """Locate the drawings of all instances that are not hidden."""
+        return self.root.locator("svg [data-instance]:visible")
+
+    def open_tab(self, name: str) -> None:
+        """Open a tab by its name."""
+        self.root.get_by_role("tab", name=name).first.click()
+
+    def hover_instance(self, number: int) -> None:
+        """Move the pointer over an entry of the list."""
+        self.list_items().nth(number).hover()
+
+    def set_threshold(self, value: float) -> None:
+        """Move the slider of the scores."""
+        self.root.get_by_role("slider").first.fill(f"{value:.2f}")
+
+    def drag_region(self, x0: int, y0: int, x1: int, y1: int) -> None:
+        """Drag a region, given in pixels of the full image."""
+        view = self.root.locator(".fl-view").first
+        view.scroll_into_view_if_needed()
+        place = view.bounding_box()
+        width = float(view.locator("svg").first.get_attribute("viewBox").split()[2])
+        scale = place["width"] / width
+        points = [(place["x"] + x * scale, place["y"] + y * scale) for x, y in ((x0, y0), (x1, y1))]
+        self.page.mouse.move(*points[0])
+        self.page.mouse.down()
+        self.page.mouse.move(*points[1], steps=8)
+        self.page.mouse.up()
+
+    def read_region(self) -> list[int]:
+        """Return the four numbers of the region."""
+        return [int(field.input_value()) for field in self.root.locator(".fl-region input").all()]
+
+    def watch_counts(self) -> Callable[[], list[int]]:
+        """Watch the number of entries of the list; the function returned gives the numbers that it has had, without 0."""
+        self.root.evaluate(_WATCH_COUNTS)
+        return lambda: [count for count in self.root.evaluate("viewer => viewer.flCounts") if count]
 
 
 class User:
@@ -40,16 +129,15 @@ class User:
     Attributes:
         page: the page.
         panel: locates the panel.
-        viewer: locates its viewer.
+        viewer: its viewer.
     """
 
     def __init__(self, page: Any, number: int = 0) -> None:
         """Take the panel of a number, from 0, on a page, and wait until it stands there."""
         self.page = page
         self.panel = page.locator(".fl-panel").nth(number)
-        self.viewer = self.panel.locator(".fl-viewer")
         self.panel.wait_for()
-        self.viewer.locator("svg").first.wait_for()
+        self.viewer = Viewer(self.panel.locator(".fl-viewer"))
         self.panel.evaluate(_WATCH_STATUS)
 
     # ------------------------------------------------------------------ controls
@@ -79,7 +167,7 @@ class User:
     def choose_image(self, name: str) -> None:
         """Choose a sample, and wait until it is on the stage."""
         self.choose("Image", name)
-        playwright.expect(self.viewer).to_contain_text(name, timeout=TIMEOUT * 1000)
+        playwright.expect(self.viewer.root).to_contain_text(name, timeout=TIMEOUT * 1000)
 
     def choose_task(self, task: str) -> None:
         """Choose a task by its name or token."""
@@ -109,42 +197,6 @@ class User:
         with self.page.expect_file_chooser() as chooser:
             self.panel.get_by_role("button", name=re.compile("upload", re.IGNORECASE)).first.click()
         chooser.value.set_files(path)
-
-    # ------------------------------------------------------------------ viewer
-
-    @property
-    def phase(self) -> str:
-        """What the viewer is at: empty, loading, answering, done, stopped or error."""
-        return self.viewer.get_attribute("data-phase")
-
-    def list_items(self) -> Any:
-        """Locate the entries of the list of instances."""
-        return self.viewer.locator(".fl-list [data-instance]")
-
-    def read_list(self) -> list[str]:
-        """Return the entries of the list of instances."""
-        return [" ".join(text.split()) for text in self.list_items().all_inner_texts()]
-
-    def drawn(self, number: int | None = None) -> Any:
-        """Locate the drawing of an instance, or of all of them."""
-        attribute = "[data-instance]" if number is None else f'[data-instance="{number}"]'
-        return self.viewer.locator(f"svg {attribute}")
-
-    def hover_instance(self, number: int) -> None:
-        """Move the pointer over an entry of the list."""
-        self.list_items().nth(number).hover()
-
-    def drag_region(self, x0: int, y0: int, x1: int, y1: int) -> None:
-        """Drag a region, given in pixels of the full image."""
-        view = self.viewer.locator(".fl-view").first
-        place = view.bounding_box()
-        width = float(view.locator("svg").get_attribute("viewBox").split()[2])
-        scale = place["width"] / width
-        points = [(place["x"] + x * scale, place["y"] + y * scale) for x, y in ((x0, y0), (x1, y1))]
-        self.page.mouse.move(*points[0])
-        self.page.mouse.down()
-        self.page.mouse.move(*points[1], steps=8)
-        self.page.mouse.up()
 
     # ------------------------------------------------------------------ the page
 
