@@ -42,6 +42,15 @@ _WATCH_COUNTS = """(viewer) => {
   new MutationObserver(note).observe(viewer, { childList: true, subtree: true });
   viewer.flCounts = counts;
 }"""
+_OVERFLOWING = """(panel) => {
+  const right = Math.min(panel.getBoundingClientRect().right, innerWidth) + 1;
+  const scrolls = (element) => element && element !== panel
+    && (['auto', 'scroll', 'hidden'].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+  return [...panel.querySelectorAll('*')]
+    .filter((element) => element.checkVisibility({ visibilityProperty: true }) && !scrolls(element.parentElement))
+    .filter((element) => element.getBoundingClientRect().right > right)
+    .map((element) => `${element.tagName} ${element.getAttribute('class')}`);
+}"""
 FINISHED = r"^(Done|Stopped)"
 
 
@@ -175,8 +184,20 @@ class User:
 
     def type_phrase(self, text: str) -> None:
         """Fill in the text that the task takes, and leave the field."""
-        self.control("Phrase").fill(text)
-        self.control("Phrase").blur()
+        field = self.panel.locator(".fl-phrase input")
+        field.fill(text)
+        field.blur()
+
+    def open_path(self, source: str) -> None:
+        """Give a path or URL, and press Open."""
+        self.choose("Image", "Path or URL")
+        self.control("Path").fill(source)
+        self.press("Open")
+
+    def compare_with(self, model: str) -> None:
+        """Let a second model answer."""
+        self.control("Compare").check()
+        self.choose("Other model", model)
 
     def press(self, name: str) -> None:
         """Press a button by its name."""
@@ -198,7 +219,18 @@ class User:
             self.panel.get_by_role("button", name=re.compile("upload", re.IGNORECASE)).first.click()
         chooser.value.set_files(path)
 
+    def upload_and_time(self, path: Path, expected: str) -> float:
+        """Upload a file, wait until the viewer names it, and return the seconds."""
+        start = monotonic()
+        self.upload(path)
+        playwright.expect(self.viewer.root).to_contain_text(expected, timeout=TIMEOUT * 1000)
+        return monotonic() - start
+
     # ------------------------------------------------------------------ the page
+
+    def overflowing(self) -> list[str]:
+        """Return the elements of the panel that reach over its right side, or cut off what is in them."""
+        return self.panel.evaluate(_OVERFLOWING)
 
     def is_in_view(self, locator: Any) -> bool:
         """Whether all of an element can be seen: it is in the window, and nothing lies over its middle and corners."""
