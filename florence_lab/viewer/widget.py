@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 import anywidget
 import traitlets
+from PIL import Image
 
 from ..exceptions import shorten, summarize_error
+from .picture import Picture
+from .uploads import UploadReceiver
 
 ARRANGEMENTS = ("single", "compare", "tasks")
 """One answer; two answers of two models about one image; several answers about one image, one of them shown at a time."""
@@ -18,6 +21,9 @@ PHASES = ("empty", "loading", "answering", "done", "stopped", "error")
 
 MAX_UPLOAD_BYTES = 64 * 2**20
 """Largest file that can be uploaded, as the largest that `load_image` reads from a URL."""
+
+
+_PICTURE_FIELDS = ("id", "name", "width", "height")
 
 
 class DownloadFile(NamedTuple):
@@ -90,15 +96,16 @@ class Viewer(anywidget.AnyWidget):
     def __init__(
         self,
         *,
-        on_upload: Callable[[str, bytes], None] | None = None,
-        on_open: Callable[[int], None] | None = None,
+        on_upload: Callable[[str, Image.Image], object] | None = None,
+        on_open: Callable[[int], object] | None = None,
         make_file: Callable[[str], DownloadFile] | None = None,
         **traits: Any,
     ) -> None:
         """Create a viewer.
 
         Args:
-            on_upload: called with the name, as the browser gave it, and the bytes of an uploaded file.
+            on_upload: called with the name of an uploaded file, without folders, and the image in it. A `FlorenceLabError` that
+                it raises is shown beside the upload.
             on_open: called with the id of a history entry that was clicked.
             make_file: called with the id of an entry of `files`; returns the file.
             traits: initial values.
@@ -107,12 +114,31 @@ class Viewer(anywidget.AnyWidget):
         self.on_upload = on_upload
         self.on_open = on_open
         self.make_file = make_file
+        self._receiver = UploadReceiver(
+            0, lambda name, image: self.on_upload and self.on_upload(name, image), self.send
+        )
         self._handlers: dict[str, Callable[[dict[str, Any], list], None]] = {
-            "ping": self._pong,
+            "upload": self._receive,
+            "cancel": lambda content, buffers: self._receiver.cancel(content.get("id")),
+            "ping": lambda content, buffers: self.send({"kind": "pong", "id": content.get("id")}),
             "open": self._open,
             "file": self._send_file,
         }
         self.on_msg(self._handle)
+
+    def show_picture(self, picture: Picture | None) -> None:
+        """Show another image, or none. Region, threshold and selection belong to the last one and are reset."""
+        with self.hold_sync():
+            self.region = []
+            self.threshold = 0.0
+            self.selected = []
+            self.picture = {name: getattr(picture, name) for name in _PICTURE_FIELDS} if picture else {}
+            self.pixels = picture.pixels if picture else b""
+
+    def close(self) -> None:
+        """Close the widget, and free what was received of a file."""
+        self._receiver.cancel()
+        super().close()
 
     def _handle(self, _widget: Any, content: Any, buffers: Any) -> None:
         """Handle a message of the front end. Malformed ones are ignored, as nobody could read an error."""
@@ -121,8 +147,9 @@ class Viewer(anywidget.AnyWidget):
         if handler is not None:
             handler(content, list(buffers or ()))
 
-    def _pong(self, content: dict[str, Any], buffers: list) -> None:
-        self.send({"kind": "pong", "id": content.get("id")})
+    def _receive(self, content: dict[str, Any], buffers: list) -> None:
+        self._receiver.limit = self.upload_limit if self.on_upload is not None else 0
+        self._receiver.receive(content, buffers)
 
     def _open(self, content: dict[str, Any], buffers: list) -> None:
         entry = content.get("id")
