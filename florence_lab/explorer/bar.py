@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from ipywidgets import HTML, Box, Button, Checkbox, Dropdown, Text, Widget
 
@@ -41,6 +41,7 @@ class Bar(Box):
         on_submit: Callable[[], None],
         on_select: Callable[[SourceImage], None],
         on_open: Callable[[str], None],
+        on_set: Callable[[Any], None],
     ) -> None:
         """Create a bar.
 
@@ -48,9 +49,9 @@ class Bar(Box):
             model_name: the model that it is set to.
             on_change: called after a control of the question has changed.
             on_submit: called if Enter is pressed in the text.
-            on_select, on_open: as for `ImageMenu`.
+            on_select, on_open, on_set: as for `ImageMenu`.
         """
-        self.image = ImageMenu(on_select, on_open)
+        self.image = ImageMenu(on_select, on_open, on_set)
         self.task = Dropdown(options=_menu_options(), value="<OD>", description="Task")
         self.phrase = Text(description="Phrase")
         self.model = ModelMenu("Model", model_name, on_change)

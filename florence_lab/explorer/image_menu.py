@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from ipywidgets import BoundedIntText, Button, Dropdown, HBox, Text
 
@@ -29,14 +30,20 @@ class ImageMenu(HBox):
         seed, random_button: the number of a scene, and a button for another one.
     """
 
-    def __init__(self, on_select: Callable[[SourceImage], None], on_open: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        on_select: Callable[[SourceImage], None],
+        on_open: Callable[[str], None],
+        on_set: Callable[[Any], None],
+    ) -> None:
         """Create a menu that is set to the first sample.
 
         Args:
             on_select: called with an image of the menu that the user selected, or with a scene.
             on_open: called with a path or URL that the user wants to open, which may take a while.
+            on_set: called with a source that a cell sets as the value, if it is no entry of the menu.
         """
-        self._on_select, self._on_open = on_select, on_open
+        self._on_select, self._on_open, self._on_set = on_select, on_open, on_set
         self._is_writing = False
         self._opened: dict[str, SourceImage] = {}  # the oldest first
         self.menu = Dropdown(description="Image", tooltip="the image that is asked about")
@@ -54,6 +61,18 @@ class ImageMenu(HBox):
         self.random_button.on_click(lambda _: setattr(self.seed, "value", random.choice(HELD_OUT_SEEDS)))
 
     @property
+    def value(self) -> str:
+        """The selected entry. An entry, or any source that `florence_lab.load_image` reads, can be set."""
+        return self.menu.value
+
+    @value.setter
+    def value(self, source: Any) -> None:
+        if isinstance(source, str) and source in self.menu.options:
+            self.menu.value = source
+        else:
+            self._on_set(source)
+
+    @property
     def opened(self) -> list[SourceImage]:
         """The images that were opened and are still in the menu."""
         return list(self._opened.values())
@@ -65,9 +84,11 @@ class ImageMenu(HBox):
             label = image.name
         else:
             label = SCENE if seed is not None else self._add(image)
+        options = (*SAMPLES, *reversed(self._opened), PATH, SCENE)
         self._is_writing = True  # the image is selected already
         try:
-            self.menu.options = [*SAMPLES, *reversed(self._opened), PATH, SCENE]
+            if self.menu.options != options:
+                self.menu.options = options
             self.menu.value = label
             if seed is not None:
                 self.seed.value = seed

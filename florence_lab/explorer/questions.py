@@ -36,13 +36,15 @@ class Question:
     @property
     def shown_text(self) -> str:
         """The phrase or region as a reader sees it; "" if there is none."""
-        return self.text or "" if self.text is None or isinstance(self.text, str) else f"region {tuple(self.text)}"
+        if self.text is None or isinstance(self.text, str):
+            return self.text or ""
+        return f"region {tuple(self.text)}"
 
     @property
     def title(self) -> str:
         """The question in a line: the task, the text and the image."""
-        text = f" “{self.text}”" if isinstance(self.text, str) else f" {self.shown_text}".rstrip()
-        return f"{self.selection.title}{text} · {self.image.name}"
+        text = f"“{self.text}”" if isinstance(self.text, str) else self.shown_text
+        return " · ".join(filter(None, [self.selection.title, text, self.image.name]))
 
     def validate(self) -> str:
         """Check the input before a model is loaded, and return warnings about it, "" if there are none.

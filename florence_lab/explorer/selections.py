@@ -230,9 +230,9 @@ def select(value: str) -> Selection:
 
 def task_menu() -> list[Selection]:
     """Return the choices, in the order of what they take: the image alone, a phrase, a region, a text of the user's own."""
-    tasks = [OneTask.from_task(task) for task in (*TASKS.values(), FREE_QUESTION)]
+    choices = [*map(OneTask.from_task, TASKS.values()), *_special_selections(), OneTask.from_task(FREE_QUESTION)]
     order: dict[InputKind, int] = {"none": 0, "phrase": 1, "region": 2, "any": 3}
-    return sorted([*tasks, *_special_selections()], key=lambda choice: order[choice.input])
+    return sorted(choices, key=lambda choice: order[choice.input] if choice.value else len(order))
 
 
 def _special_selections() -> list[Selection]:

@@ -16,12 +16,10 @@ class Request:
     Attributes:
         title: what it is, in words.
         run: does it, in a thread of its own.
-        on_drop: called if it was queued and is not run, because of a newer request or because of Stop.
     """
 
     title: str
     run: Callable[[Job], None]
-    on_drop: Callable[[], None] = lambda: None
 
 
 class Worker:
@@ -58,7 +56,6 @@ class Worker:
             if self._job is None:
                 self._start(request)
                 return True
-            self._drop_queued()
             self.queued = request
             self._on_change()
             return False
@@ -69,8 +66,7 @@ class Worker:
             if self._job is None:
                 return False
             self._job.stop.set()
-            self._drop_queued()
-            self._job = None
+            self._job = self.queued = None
             self._on_change()
             return True
 
@@ -84,11 +80,6 @@ class Worker:
         job = self._job = Job(self)
         self._on_change()
         threading.Thread(target=self._run, args=(request.run, job), daemon=True).start()
-
-    def _drop_queued(self) -> None:
-        dropped, self.queued = self.queued, None
-        if dropped is not None:
-            dropped.on_drop()
 
     def _run(self, run: Callable[[Job], None], job: Job) -> None:
         try:
