@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..exceptions import ArgumentError, shorten
 from ..results import Boxes, Result
-from ..visualization.figures import NotebookFigure
-from ..visualization.gallery import gallery
-from ..visualization.overlay import draw_figure
 from .records import Styles, number_styles
+
+if TYPE_CHECKING:
+    from ..visualization.figures import NotebookFigure
 
 _GALLERY_COLUMNS = 4  # the eight tasks without input fill two rows
 
-_DRAWINGS: dict[str, tuple[str, str, Callable[[NotebookFigure], bytes]]] = {
-    "png": ("PNG", "image/png", NotebookFigure.to_png),
-    "svg": ("SVG", "image/svg+xml", NotebookFigure.to_svg),
-    "pdf": ("PDF", "application/pdf", NotebookFigure.to_pdf),
+_DRAWINGS = {
+    "png": ("PNG", "image/png"),
+    "svg": ("SVG", "image/svg+xml"),
+    "pdf": ("PDF", "application/pdf"),
 }
-"""Extension -> label, MIME type, and the method that writes it."""
+"""Extension -> label and MIME type. `NotebookFigure.to_png` and so on write them."""
 
 _JSON = "application/json"
 
@@ -49,14 +49,14 @@ def file_choices(results: Sequence[Result], names: Sequence[str] = ()) -> list[d
 
     Args:
         results: the results about one image; none have no files.
-        names: the names of two results that are compared.
+        names: two different names tell that two results are compared.
     """
     if not results:
         return []
-    choices = {key: label for key, (label, _, _) in _DRAWINGS.items()} | {"json": "JSON"}
+    choices = {key: label for key, (label, _) in _DRAWINGS.items()} | {"json": "JSON"}
     if len(results) == 1:
         choices["coco"] = "COCO"
-    elif len(names) == len(results) == 2:
+    elif _are_compared(results, names):
         choices |= {f"coco-{i}": f"COCO ({name})" for i, name in enumerate(names)}
     return [{"id": key, "label": label} for key, label in choices.items()]
 
@@ -77,8 +77,9 @@ def make_file(
         ArgumentError: for another id.
     """
     if file_id in _DRAWINGS and results:
-        _, mime_type, write = _DRAWINGS[file_id]
-        return DownloadFile(f"{stem}.{file_id}", mime_type, write(draw_results(results, models)))
+        figure = draw_results(results, models)
+        content = getattr(figure, f"to_{file_id}")()
+        return DownloadFile(f"{stem}.{file_id}", _DRAWINGS[file_id][1], content)
     if file_id == "json" and results:
         return DownloadFile(f"{stem}.json", _JSON, _to_json(_as_json(results, image_name, models)))
     kind, _, index = file_id.partition("-")
@@ -93,14 +94,24 @@ def draw_results(results: Sequence[Result], names: Sequence[str] = ()) -> Notebo
 
     Args:
         results: at least one, with its image.
-        names: two names are the titles of two results that are compared; others are titled with their task.
+        names: two different names are the titles of two results that are compared; others are titled with their task.
     """
+    from ..visualization.gallery import (
+        gallery,  # matplotlib takes a while to import, and a viewer needs it for files only
+    )
+    from ..visualization.overlay import draw_figure
+
     if len(results) == 1:
         return draw_figure(results[0].image, results[0])
     titles = None
-    if len(names) == len(results) == 2:
+    if _are_compared(results, names):
         results, titles = _with_common_styles(results), list(names)
     return gallery([(result.image, result) for result in results], _GALLERY_COLUMNS, titles)
+
+
+def _are_compared(results: Sequence[Result], names: Sequence[str]) -> bool:
+    """Whether results are two answers to be compared, and not answers to several tasks of one model."""
+    return len(results) == len(names) == len(set(names)) == 2
 
 
 def _with_common_styles(results: Sequence[Result]) -> list[Result]:
