@@ -70,7 +70,7 @@ const CLICK_DISTANCE = 4; // CSS pixels that a click may move
 const LABEL_HEIGHT = 16; // CSS pixels, as in viewer.css
 const LABEL_PADDING = 8; // CSS pixels, left and right together
 const MAX_LABEL_WIDTH = 220; // CSS pixels, as in viewer.css
-const CROWDED = 0.4; // a label that covers others by more than this fraction shrinks to its number
+const CROWDED = 0.12; // a label that covers others by more than this fraction shrinks to its number
 const MATCH_IOU = 0.5;
 const FLICKER_PERIOD = 700; // milliseconds; slower than the 3 flashes a second of WCAG 2.3.1
 
@@ -439,12 +439,10 @@ const createPane = (context, shared, slot) => {
   const task = make("span", "fl-task", { role: "heading", "aria-level": "3" });
   const token = make("code", "fl-token");
   const text = make("span", "fl-query");
-  const image = make("span", "fl-fact fl-fact-image");
-  const model = make("span", "fl-fact");
-  const times = make("span", "fl-fact fl-fact-times");
+  const facts = make("span", "fl-facts");
   const progress = make("span", "fl-chip");
   const stale = make("span", "fl-stale-note", { text: "The controls have changed since this answer." });
-  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, image, model, times, progress, stale);
+  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, facts, progress, stale);
 
   pane.image = make("img", "fl-image", { draggable: "false", alt: "" });
   pane.shapes = draw("g", "fl-shapes");
@@ -460,7 +458,7 @@ const createPane = (context, shared, slot) => {
   const counts = make("span", "fl-counts");
   const showAll = makeButton("Show all", null, "fl-show-all");
   const caption = make("div", "fl-list-head", {}, make("span", "fl-badge", { text: "AB"[slot] }), counts, showAll);
-  const words = make("div", "fl-text");
+  const words = make("div", "fl-words");
   const list = make("ul", "fl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true" });
   const remark = make("div", "fl-remark");
   const cut = make("div", "fl-warning", {
@@ -480,17 +478,13 @@ const createPane = (context, shared, slot) => {
     const { answer } = pane;
     pane.header.classList.toggle("fl-off", !answer);
     pane.header.classList.toggle("fl-stale", info.isStale);
-    pane.block.classList.toggle("fl-stale", info.isStale);
     if (!answer) return;
     badge.classList.toggle("fl-off", !info.isCompared);
     setText(task, answer.task_name || answer.task);
     setText(token, answer.task_name === answer.task ? "" : answer.task);
     setText(text, answer.text ? `“${answer.text}”` : "");
-    setText(image, answer.image);
-    setText(model, answer.model);
-    setText(times, answer.times);
-    const isRunning = !answer.complete && info.phase === "answering";
-    setText(progress, answer.complete ? "" : isRunning ? "Answering …" : "Incomplete");
+    setText(facts, [answer.image, answer.model, answer.times].filter(Boolean).join(" · "));
+    setText(progress, progressOf(answer, info.phase));
     stale.classList.toggle("fl-off", !info.isStale);
   };
 
@@ -778,9 +772,15 @@ const createPane = (context, shared, slot) => {
   return pane;
 };
 
+/** Return what the header says about an answer that is not whole. */
+const progressOf = ({ complete, truncated }, phase) => {
+  if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
+  return truncated ? "Truncated" : "";
+};
+
 /** Return what stands in place of the list while there is nothing to list. */
 const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
-  if (isMissing) return "This model gave no answer. The message above says why.";
+  if (isMissing) return "The other model gave no answer. The message above says why.";
   if (!answer) {
     return {
       empty: hint || "There is no answer yet.",
@@ -1231,15 +1231,16 @@ const createDisplay = (context) => {
   context.onDraw(() => {
     readPicture();
     const phase = model.get("phase") ?? "empty";
-    const isCompared = isComparing();
     const answers = readAnswers();
-    const isOver = !["empty", "loading", "answering"].includes(phase);
+    const count = answers.filter(Boolean).length;
+    // where one of two models fails, its half is missing
+    const isCompared = isComparing() && (count === 2 || ["loading", "answering"].includes(phase));
     arrange(isCompared);
-    answers.forEach((answer, slot) => panes[slot].update(answer, {
+    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, {
       phase, isCompared,
       hint: model.get("hint") ?? "",
       isStale: Boolean(model.get("is_stale")),
-      isMissing: isCompared && isOver && !answer && answers.some(Boolean),
+      isMissing: isComparing() && !isCompared && count === 1,
     }));
     if (drawnAnswers !== model.get("answers")) forget();
     drawnAnswers = model.get("answers");
@@ -1252,7 +1253,7 @@ const createDisplay = (context) => {
     strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
 
     const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
-    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no" });
+    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
     setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
     for (const pane of panes) pane.image.alt = state.picture.name ?? "";
     showPicture(panes);
