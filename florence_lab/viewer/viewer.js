@@ -70,7 +70,7 @@ const CLICK_DISTANCE = 4; // CSS pixels that a click may move
 const LABEL_HEIGHT = 16; // CSS pixels, as in viewer.css
 const LABEL_PADDING = 8; // CSS pixels, left and right together
 const MAX_LABEL_WIDTH = 220; // CSS pixels, as in viewer.css
-const CROWDED = 0.4; // a label that covers others by more than this fraction shrinks to its number
+const CROWDED = 0.12; // a label that covers others by more than this fraction shrinks to its number
 const MATCH_IOU = 0.5;
 const FLICKER_PERIOD = 700; // milliseconds; slower than the 3 flashes a second of WCAG 2.3.1
 
@@ -163,7 +163,7 @@ const createContext = (model, el) => {
       const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
       return [point.x, point.y];
     },
-    scale: () => parts.regionLayer.getScreenCTM()?.a || 1,
+    scale: () => 1,
     announce: (text) => { parts.status.textContent = text; },
     listen: (target, type, handler, options = {}) => target.addEventListener(type, handler, { ...options, signal }),
     on: (name, handler) => subscribe(`change:${name}`, () => handler()),
@@ -332,9 +332,35 @@ const createMeasure = (context) => {
   };
 };
 
-const overlap = (a, b) =>
-  Math.max(0, Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x)) *
-  Math.max(0, Math.min(a.y, b.y) + LABEL_HEIGHT - Math.max(a.y, b.y));
+/** Return the area that two labels share. */
+const overlap = (a, b) => {
+  const width = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
+  const height = LABEL_HEIGHT - Math.abs(a.y - b.y);
+  return width > 0 && height > 0 ? width * height : 0;
+};
+
+/** Create a store of placed labels, by rows of the height of a label: only three rows can share pixels with a label. */
+const createPlaces = () => {
+  const rows = new Map();
+  const rowOf = (y) => Math.floor(y / LABEL_HEIGHT);
+  return {
+    add: (place) => {
+      const row = rowOf(place.y);
+      if (rows.has(row)) rows.get(row).push(place);
+      else rows.set(row, [place]);
+    },
+    /** Return the area of other labels that a label covers, or any larger number than `limit`. */
+    covered: (place, limit) => {
+      const row = rowOf(place.y);
+      let sum = 0;
+      for (let i = row - 1; i <= row + 1; i += 1) {
+        for (const other of rows.get(i) ?? []) sum += overlap(place, other);
+        if (sum > limit) break;
+      }
+      return sum;
+    },
+  };
+};
 
 /**
  * Return the place of a label of a width where it covers the least of the labels that have a place.
@@ -352,7 +378,7 @@ const placeLabel = ([x0, y0, x1, y1], width, placed, stageWidth, stageHeight) =>
       y: clamp(y, 0, Math.max(0, stageHeight - LABEL_HEIGHT)),
       width,
     };
-    place.covered = placed.reduce((sum, other) => sum + overlap(place, other), 0);
+    place.covered = placed.covered(place, best?.covered ?? Infinity);
     if (!best || place.covered < best.covered) best = place;
     if (!best.covered) break;
   }
@@ -439,12 +465,10 @@ const createPane = (context, shared, slot) => {
   const task = make("span", "fl-task", { role: "heading", "aria-level": "3" });
   const token = make("code", "fl-token");
   const text = make("span", "fl-query");
-  const image = make("span", "fl-fact fl-fact-image");
-  const model = make("span", "fl-fact");
-  const times = make("span", "fl-fact fl-fact-times");
+  const facts = make("span", "fl-facts");
   const progress = make("span", "fl-chip");
   const stale = make("span", "fl-stale-note", { text: "The controls have changed since this answer." });
-  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, image, model, times, progress, stale);
+  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, facts, progress, stale);
 
   pane.image = make("img", "fl-image", { draggable: "false", alt: "" });
   pane.shapes = draw("g", "fl-shapes");
@@ -460,7 +484,7 @@ const createPane = (context, shared, slot) => {
   const counts = make("span", "fl-counts");
   const showAll = makeButton("Show all", null, "fl-show-all");
   const caption = make("div", "fl-list-head", {}, make("span", "fl-badge", { text: "AB"[slot] }), counts, showAll);
-  const words = make("div", "fl-text");
+  const words = make("div", "fl-words");
   const list = make("ul", "fl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true" });
   const remark = make("div", "fl-remark");
   const cut = make("div", "fl-warning", {
@@ -480,17 +504,13 @@ const createPane = (context, shared, slot) => {
     const { answer } = pane;
     pane.header.classList.toggle("fl-off", !answer);
     pane.header.classList.toggle("fl-stale", info.isStale);
-    pane.block.classList.toggle("fl-stale", info.isStale);
     if (!answer) return;
     badge.classList.toggle("fl-off", !info.isCompared);
     setText(task, answer.task_name || answer.task);
     setText(token, answer.task_name === answer.task ? "" : answer.task);
     setText(text, answer.text ? `“${answer.text}”` : "");
-    setText(image, answer.image);
-    setText(model, answer.model);
-    setText(times, answer.times);
-    const isRunning = !answer.complete && info.phase === "answering";
-    setText(progress, answer.complete ? "" : isRunning ? "Answering …" : "Incomplete");
+    setText(facts, [answer.image, answer.model, answer.times].filter(Boolean).join(" · "));
+    setText(progress, progressOf(answer, info.phase));
     stale.classList.toggle("fl-off", !info.isStale);
   };
 
@@ -507,17 +527,22 @@ const createPane = (context, shared, slot) => {
       pane.items.push(item);
       added.push(item);
     });
-    for (const { shape, label, row } of pane.items.splice(instances.length)) [shape, label, row].forEach((element) => element.remove());
+    const gone = pane.items.splice(instances.length);
+    if (!instances.length) for (const parent of [pane.shapes, pane.labels, list]) parent.replaceChildren();
+    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
     list.append(...added.map((item) => item.row));
     pane.labels.append(...added.map((item) => item.label));
-    added.forEach(insertShape);
+    if (added.length) orderShapes();
     if (pane.current >= pane.items.length) pane.current = -1;
   };
 
-  /** Insert a shape below those that are smaller, so that an instance inside another one stays visible. */
-  const insertShape = (item) => {
-    const smaller = [...pane.shapes.children].find((shape) => pane.items[shape.dataset.index].area < item.area);
-    pane.shapes.insertBefore(item.shape, smaller ?? null);
+  /** Put large shapes below smaller ones, so that an instance inside another one stays visible. Moves only what has to move. */
+  const orderShapes = () => {
+    let next = pane.shapes.firstChild;
+    for (const { shape } of [...pane.items].sort((a, b) => b.area - a.area)) {
+      if (shape === next) next = next.nextSibling;
+      else pane.shapes.insertBefore(shape, next);
+    }
   };
 
   const updateRegions = () => {
@@ -537,15 +562,20 @@ const createPane = (context, shared, slot) => {
     setText(prompt, answer?.prompt ?? "");
     pane.raw.classList.toggle("fl-off", !answer);
     for (const item of pane.items) item.tokens = [];
+    if (!segments.length) generated.replaceChildren();
     while (generated.childElementCount > segments.length) generated.lastChild.remove();
+    const known = [...generated.children];
+    const added = segments.slice(known.length).map((_, i) => make("span", "", { "data-segment": known.length + i }));
+    const spans = [...known, ...added];
     segments.forEach(([content, kind, owners], i) => {
-      const span = generated.children[i] ?? generated.appendChild(make("span", "", { "data-segment": i }));
+      const span = spans[i];
       setText(span, content);
       const name = `fl-segment fl-${kind}${owners.length ? " fl-owned" : ""}`;
       const isLit = span.classList.contains("fl-lit");
       if (span.className !== name) span.className = isLit && owners.length ? `${name} fl-lit` : name;
       for (const owner of owners) pane.items[owner]?.tokens.push(span);
     });
+    generated.append(...added);
   };
 
   const updateWords = (info) => {
@@ -646,7 +676,6 @@ const createPane = (context, shared, slot) => {
     pane.scene.setAttribute("transform", `translate(${zoom.x * width} ${zoom.y * height}) scale(${zoom.factor})`);
     pane.image.style.transform = zoom.factor === 1 ? "" : `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.factor})`;
     pane.view.classList.toggle("fl-zoomed", zoom.factor > 1);
-    pane.size = [pane.view.clientWidth, pane.view.clientHeight];
     placeLabels();
   };
 
@@ -655,7 +684,7 @@ const createPane = (context, shared, slot) => {
     const [stageWidth, stageHeight] = pane.size;
     if (!stageWidth) return;
     const [toX, toY] = [shared.mapping(stageWidth, state.picture.width, zoom.x), shared.mapping(stageHeight, state.picture.height, zoom.y)];
-    const placed = [];
+    const placed = createPlaces();
     for (const item of pane.items) {
       if (!item.isVisible) continue;
       const [x0, y0, x1, y1] = item.instance.box;
@@ -672,7 +701,7 @@ const createPane = (context, shared, slot) => {
       let place = placeLabel(visible, width, placed, stageWidth, stageHeight);
       const isShort = place.covered > CROWDED * width * LABEL_HEIGHT;
       if (isShort) place = placeLabel(visible, shared.measure(String(item.index + 1)), placed, stageWidth, stageHeight);
-      placed.push(place);
+      placed.add(place);
       item.place = { ...place, isShort, fullX: clamp(place.x, 0, Math.max(0, stageWidth - width)) };
       item.label.classList.remove("fl-off");
       moveLabel(item);
@@ -775,12 +804,26 @@ const createPane = (context, shared, slot) => {
     });
   }
   listenToPointer(context, shared, pane);
+
+  // the size is observed, since asking for it would force a layout in each redraw
+  const observer = new ResizeObserver(([{ contentRect }]) => {
+    pane.size = [contentRect.width, contentRect.height];
+    context.redraw();
+  });
+  observer.observe(pane.view);
+  context.onCleanup(() => observer.disconnect());
   return pane;
+};
+
+/** Return what the header says about an answer that is not whole. */
+const progressOf = ({ complete, truncated }, phase) => {
+  if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
+  return truncated ? "Truncated" : "";
 };
 
 /** Return what stands in place of the list while there is nothing to list. */
 const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
-  if (isMissing) return "This model gave no answer. The message above says why.";
+  if (isMissing) return "The other model gave no answer. The message above says why.";
   if (!answer) {
     return {
       empty: hint || "There is no answer yet.",
@@ -1147,6 +1190,7 @@ const createDisplay = (context) => {
   const [first] = panes;
   Object.assign(parts, { stage: first.stage, view: first.view, regionLayer: first.regionLayer });
   context.pick = first.pick;
+  context.scale = () => (first.size[0] / state.picture.width) * zoom.factor || 1;
   parts.main.append(first.header, first.stage, parts.side);
   parts.answer.append(first.block);
   parts.raw.append(first.raw);
@@ -1231,15 +1275,16 @@ const createDisplay = (context) => {
   context.onDraw(() => {
     readPicture();
     const phase = model.get("phase") ?? "empty";
-    const isCompared = isComparing();
     const answers = readAnswers();
-    const isOver = !["empty", "loading", "answering"].includes(phase);
+    const count = answers.filter(Boolean).length;
+    // where one of two models fails, its half is missing
+    const isCompared = isComparing() && (count === 2 || ["loading", "answering"].includes(phase));
     arrange(isCompared);
-    answers.forEach((answer, slot) => panes[slot].update(answer, {
+    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, {
       phase, isCompared,
       hint: model.get("hint") ?? "",
       isStale: Boolean(model.get("is_stale")),
-      isMissing: isCompared && isOver && !answer && answers.some(Boolean),
+      isMissing: isComparing() && !isCompared && count === 1,
     }));
     if (drawnAnswers !== model.get("answers")) forget();
     drawnAnswers = model.get("answers");
@@ -1252,7 +1297,7 @@ const createDisplay = (context) => {
     strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
 
     const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
-    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no" });
+    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
     setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
     for (const pane of panes) pane.image.alt = state.picture.name ?? "";
     showPicture(panes);
@@ -1262,9 +1307,6 @@ const createDisplay = (context) => {
   });
 
   for (const name of ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"]) context.on(name, context.redraw);
-  const observer = new ResizeObserver(context.redraw);
-  observer.observe(first.view);
-  context.onCleanup(() => observer.disconnect());
 
   context.listen(root, "keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
