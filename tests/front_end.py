@@ -140,6 +140,13 @@ class FrontEnd:
         )
         return [message for message in sent if message["kind"] == kind]
 
+    def waits_for_sent(self, kind, count=1):
+        """Wait until at least `count` messages of a kind were sent, and return them."""
+        self.page.wait_for_function(
+            "([kind, count]) => model.sent.filter(m => m.content.kind === kind).length >= count", arg=[kind, count]
+        )
+        return self.sent(kind)
+
     def receive(self, content, *buffers):
         """Send a custom message as Python does."""
         encoded = [base64.b64encode(buffer).decode() for buffer in buffers]

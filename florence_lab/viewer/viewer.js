@@ -2,10 +2,12 @@
  * The viewer of florence_lab: an image, what was found on it, and the answer in words.
  *
  * One ES module without a build step. anywidget calls `render` once for each view of the model; a cell's output that is
- * cloned has several views. The traits of the model are listed in widget.py.
+ * cloned has several views. The traits of the model are listed in widget.py. Zoom, hover, hidden instances, the open tab and
+ * the way of comparing belong to a view and are never sent.
  *
  * @typedef {object} Context What the parts of one view share.
  * @property {object} model The anywidget model: get, set, save_changes, on, off, send.
+ * @property {string} id A prefix for ids of elements: a page may have several views of a model.
  * @property {HTMLElement} el The element that Jupyter gave to this view.
  * @property {HTMLElement} root The root of everything that the viewer adds, inside `el`.
  * @property {Parts} parts The elements of the layout.
@@ -16,7 +18,7 @@
  *     has a side of `10 / scale()` in the region layer. The region layer is drawn again when it changes, see `onDraw`.
  * @property {(text: string) => void} announce Let screen readers say a text (role=status, polite).
  * @property {(target: EventTarget, type: string, handler: Function, options?: object) => void} listen Add an event
- *     listener that is removed with the view.
+ *     listener that is removed with the view. For elements that live as long as the view; use delegation for others.
  * @property {(name: string, handler: () => void) => void} on Call `handler` when a trait changes, until the view is removed.
  * @property {(handler: (content: object, buffers: DataView[]) => void) => void} onMessage Receive the custom messages of
  *     Python, until the view is removed.
@@ -41,18 +43,46 @@
  * @property {SVGGElement} regionLayer Empty group over the instances, in image pixels, moved by zoom and pan.
  * @property {HTMLElement} code The panel of the tab "Code". Empty.
  * @property {HTMLElement} history Empty strip below everything.
+ *
+ * @typedef {object} Instance One entry of `answer.instances`.
+ * @property {string} label
+ * @property {?number} score The confidence in 0..1; null if it is unknown.
+ * @property {number[]} box x0, y0, x1, y1 in image pixels.
+ * @property {number[][]} contours Outlines as x, y, x, y, …; empty for a box.
+ * @property {number} [style] Index of the color and line style; by default the index of the label.
+ * @property {boolean} [filled] Whether the inside is colored; by default for contours of more than four points.
+ *
+ * @typedef {{slot: number, indices: number[]}} Target Instances of the answer in a pane.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
+
+/** As `PALETTE` in visualization/style.py. */
+const PALETTE = ["#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#F0E442", "#CC79A7"];
+/** As `LINE_STYLES` in visualization/style.py, for a line of 2 CSS pixels. */
+const DASHES = [null, "8 3.2", "2.4 3.2", "12 3 2.4 3"];
+const DARK = "#1a1a1a";
+const LIGHT = "#ffffff";
+
+const MAX_ZOOM = 16;
+const ZOOM_STEP = 1.25;
+const CLICK_DISTANCE = 4; // CSS pixels that a click may move
+const LABEL_HEIGHT = 16; // CSS pixels, as in viewer.css
+const LABEL_PADDING = 8; // CSS pixels, left and right together
+const MAX_LABEL_WIDTH = 220; // CSS pixels, as in viewer.css
+const CROWDED = 0.12; // a label that covers others by more than this fraction shrinks to its number
+const MATCH_IOU = 0.5;
+const FLICKER_PERIOD = 700; // milliseconds; slower than the 3 flashes a second of WCAG 2.3.1
 
 /**
  * Create an element.
  * @param {string} tag
  * @param {string} className
- * @param {object} attributes `text` sets the text, null leaves an attribute out, functions are not accepted: use `listen`.
+ * @param {object} attributes `text` sets the text; null leaves an attribute out.
  * @param {...(Node|string)} children
  */
-const make = (tag, className = "", attributes = {}, ...children) => fill(document.createElement(tag), className, attributes, children);
+const make = (tag, className = "", attributes = {}, ...children) =>
+  fill(document.createElement(tag), className, attributes, children);
 
 /** Create an SVG element, like `make`. */
 const draw = (tag, className = "", attributes = {}, ...children) =>
@@ -68,6 +98,21 @@ const fill = (element, className, attributes, children) => {
   return element;
 };
 
+/** Create a push button. `title` also names it for screen readers. */
+const makeButton = (text, title = null, className = "") =>
+  make("button", `fl-button ${className}`.trim(), { type: "button", text, title, "aria-label": title });
+
+/** Set a text only if it differs, which keeps selections and saves layout. */
+const setText = (element, text) => {
+  if (element.textContent !== text) element.textContent = text;
+};
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+const isTyping = (target) => target.closest?.("input, textarea, select, [contenteditable]") != null;
+
 // --- Layout
 
 const createLayout = () => {
@@ -76,18 +121,18 @@ const createLayout = () => {
     upload: make("div", "fl-slot fl-upload"),
     region: make("div", "fl-slot fl-region"),
     download: make("div", "fl-slot fl-download"),
-    stage: make("div", "fl-stage"),
-    view: make("div", "fl-view", { tabindex: "0" }),
-    regionLayer: draw("g", "fl-region-layer"),
-    code: make("div", "fl-panel-code"),
+    strip: make("div", "fl-strip", { role: "tablist", "aria-label": "Tasks" }),
+    main: make("div", "fl-main"),
+    side: make("div", "fl-side"),
+    tabs: make("div", "fl-tabs", { role: "tablist", "aria-label": "Answer" }),
+    answer: make("div", "fl-panel fl-panel-answer"),
+    raw: make("div", "fl-panel fl-panel-raw"),
+    code: make("div", "fl-panel fl-panel-code"),
     history: make("div", "fl-history"),
-    status: make("div", "fl-hidden-text", { role: "status" }),
+    status: make("div", "fl-unseen", { role: "status" }),
   };
   parts.toolbar = make("div", "fl-toolbar", {}, parts.upload, parts.region, parts.download);
-  parts.svg = draw("svg", "fl-svg", {}, parts.regionLayer);
-  parts.image = make("img", "fl-image", { draggable: "false" });
-  parts.view.append(parts.image, parts.svg);
-  parts.stage.append(parts.view);
+  parts.side.append(parts.tabs, parts.answer, parts.raw, parts.code);
   return parts;
 };
 
@@ -99,7 +144,7 @@ const createContext = (model, el) => {
   const { signal } = controller;
   const parts = createLayout();
   const root = make("div", "fl-viewer", { "data-lm-suppress-shortcuts": "true" });
-  root.append(parts.notice, parts.toolbar, parts.stage, parts.code, parts.history, parts.status);
+  root.append(parts.notice, parts.toolbar, parts.strip, parts.main, parts.history, parts.status);
   const drawers = [];
   let frame = 0;
 
@@ -109,10 +154,13 @@ const createContext = (model, el) => {
     onCleanup(() => model.off(event, handler));
   };
   const context = {
+    id: `fl-${Math.random().toString(36).slice(2, 10)}`,
     model, el, root, parts, signal, onCleanup,
     pointerTools: [],
     toImage: (event) => {
-      const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(parts.regionLayer.getScreenCTM().inverse());
+      const matrix = parts.regionLayer.getScreenCTM();
+      if (!matrix) return [0, 0]; // not in the document
+      const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
       return [point.x, point.y];
     },
     scale: () => parts.regionLayer.getScreenCTM()?.a || 1,
@@ -130,8 +178,1107 @@ const createContext = (model, el) => {
     pick: () => {},
   };
   onCleanup(() => { cancelAnimationFrame(frame); root.remove(); });
-  el.append(root);
   return [context, () => controller.abort()];
+};
+
+/** Let the arrow keys, Home and End move the focus between the buttons of a tab list, and choose. */
+const makeTabList = (context, list, choose) => {
+  context.listen(list, "click", (event) => {
+    const tab = event.target.closest("[role=tab]");
+    if (tab) choose([...list.children].indexOf(tab));
+  });
+  context.listen(list, "keydown", (event) => {
+    const tabs = [...list.children];
+    const at = tabs.indexOf(event.target.closest("[role=tab]"));
+    const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (at < 0 || next === undefined) return;
+    event.preventDefault();
+    const index = (next + tabs.length) % tabs.length;
+    choose(index);
+    tabs[index].focus();
+  });
+};
+
+/** Mark the chosen tab, which is the only one that Tab reaches. */
+const markTab = (list, chosen) => {
+  [...list.children].forEach((tab, index) => {
+    tab.setAttribute("aria-selected", String(index === chosen));
+    tab.tabIndex = index === chosen ? 0 : -1;
+  });
+};
+
+// --- Geometry
+
+/** Return the area of a box. */
+const boxArea = ([x0, y0, x1, y1]) => Math.max(0, x1 - x0) * Math.max(0, y1 - y0);
+
+/** Return the intersection over union of two boxes. */
+const boxIou = (a, b) => {
+  const common = boxArea([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
+  return common ? common / (boxArea(a) + boxArea(b) - common) : 0;
+};
+
+/** Whether a point lies inside an odd number of contours, so that a contour inside another one is a hole. */
+const isInside = (contours, x, y) => {
+  let inside = false;
+  for (const points of contours) {
+    for (let i = 0, j = points.length - 2; i < points.length; j = i, i += 2) {
+      const [xi, yi, xj, yj] = [points[i], points[i + 1], points[j], points[j + 1]];
+      if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
+    }
+  }
+  return inside;
+};
+
+/** Return the path of a box or of contours, in image pixels. */
+const outlinePath = ({ box: [x0, y0, x1, y1], contours }) =>
+  contours.length
+    ? contours.map((points) => `M${points.join(" ")}Z`).join("")
+    : `M${x0} ${y0}H${x1}V${y1}H${x0}Z`;
+
+/**
+ * Match instances of equal labels one to one, those with the largest IoU first.
+ * @returns {[Map<number, number>, Map<number, number>]} From each index to that of its partner, in both directions.
+ */
+const matchInstances = (first, second) => {
+  const name = (instance) => instance.label.trim().toLowerCase();
+  const pairs = [];
+  first.forEach((a, i) => second.forEach((b, j) => {
+    if (!a || !b || name(a) !== name(b)) return;
+    const iou = boxIou(a.box, b.box);
+    if (iou >= MATCH_IOU) pairs.push([iou, i, j]);
+  }));
+  pairs.sort((a, b) => b[0] - a[0]);
+  const [forward, backward] = [new Map(), new Map()];
+  for (const [, i, j] of pairs) {
+    if (forward.has(i) || backward.has(j)) continue;
+    forward.set(i, j);
+    backward.set(j, i);
+  }
+  return [forward, backward];
+};
+
+/** Create the zoom that all stages share. The offset is a fraction of the image, so that it survives other sizes. */
+const createZoom = (onChange) => {
+  const zoom = {
+    factor: 1, x: 0, y: 0,
+    /** Multiply the factor; the point at (u, v), fractions of the stage, stays in place. */
+    by: (ratio, u = 0.5, v = 0.5) => {
+      const factor = clamp(zoom.factor * ratio, 1, MAX_ZOOM);
+      const change = factor / zoom.factor;
+      zoom.moveTo(factor, u - (u - zoom.x) * change, v - (v - zoom.y) * change);
+    },
+    pan: (du, dv) => zoom.moveTo(zoom.factor, zoom.x + du, zoom.y + dv),
+    fit: () => zoom.moveTo(1, 0, 0),
+    moveTo: (factor, x, y) => {
+      zoom.factor = factor;
+      zoom.x = clamp(x, 1 - factor, 0);
+      zoom.y = clamp(y, 1 - factor, 0);
+      onChange();
+    },
+  };
+  return zoom;
+};
+
+// --- Style of instances
+
+/** Return `DARK` or `LIGHT`, whichever has the higher contrast to a color (WCAG 2). */
+const textColorOn = (color) => {
+  const [r, g, b] = [1, 3, 5].map((at) => {
+    const channel = parseInt(color.slice(at, at + 2), 16) / 255;
+    return channel <= 0.04045 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4;
+  });
+  return (0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05) ** 2 > 1.05 * 0.05 ? DARK : LIGHT;
+};
+
+const TEXT_COLORS = PALETTE.map(textColorOn);
+
+/** Return the style index of each instance: equal labels share one, instances without a label all differ. */
+const styleIndices = (instances) => {
+  const indices = new Map();
+  return instances.map((instance, i) => {
+    const key = instance.label || i;
+    if (!indices.has(key)) indices.set(key, indices.size);
+    return instance.style ?? indices.get(key);
+  });
+};
+
+const isFilled = ({ filled, contours }) => filled ?? contours.some((points) => points.length > 8);
+
+const isQuad = (instance) => !isFilled(instance) && instance.contours.length === 1 && instance.contours[0].length === 8;
+
+const labelText = ({ label, score }) => [label, score === null ? "" : score.toFixed(2)].filter(Boolean).join(" ");
+
+const sameNumbers = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
+
+const sameInstance = (a, b) =>
+  a === b ||
+  (a.label === b.label && a.score === b.score && a.filled === b.filled && sameNumbers(a.box, b.box) &&
+    a.contours.length === b.contours.length && a.contours.every((points, i) => sameNumbers(points, b.contours[i])));
+
+// --- Labels
+
+/** Create the function that measures a label in CSS pixels, on a canvas, which needs no layout. */
+const createMeasure = (context) => {
+  const canvas = make("canvas").getContext("2d");
+  const widths = new Map();
+  return (text) => {
+    if (!widths.size || widths.size > 2000) {
+      widths.clear();
+      canvas.font = `600 12px ${getComputedStyle(context.root).fontFamily}`;
+    }
+    if (!widths.has(text)) widths.set(text, Math.min(MAX_LABEL_WIDTH, Math.ceil(canvas.measureText(text).width) + LABEL_PADDING));
+    return widths.get(text);
+  };
+};
+
+const overlap = (a, b) =>
+  Math.max(0, Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x)) *
+  Math.max(0, Math.min(a.y, b.y) + LABEL_HEIGHT - Math.max(a.y, b.y));
+
+/**
+ * Return the place of a label of a width where it covers the least of the labels that have a place.
+ * @param {number[]} box The visible part of the instance in CSS pixels of the stage.
+ */
+const placeLabel = ([x0, y0, x1, y1], width, placed, stageWidth, stageHeight) => {
+  const places = [
+    [x0, y0 - LABEL_HEIGHT], [x0, y0], [x1 - width, y0 - LABEL_HEIGHT], [x0, y1], [x1 - width, y0],
+    [x0, y1 - LABEL_HEIGHT], [x1 - width, y1], [x1, y0], [x0 - width, y0],
+  ];
+  let best = null;
+  for (const [x, y] of places) {
+    const place = {
+      x: clamp(x, 0, Math.max(0, stageWidth - width)),
+      y: clamp(y, 0, Math.max(0, stageHeight - LABEL_HEIGHT)),
+      width,
+    };
+    place.covered = placed.reduce((sum, other) => sum + overlap(place, other), 0);
+    if (!best || place.covered < best.covered) best = place;
+    if (!best.covered) break;
+  }
+  return best;
+};
+
+// --- Items: one instance on the stage, in the list and in the raw text
+
+/** Create the elements of an instance. The caller inserts them. */
+const createItem = (index, optionId) => {
+  const item = {
+    index,
+    instance: null,
+    area: 0,
+    style: -1,
+    isListed: true, // passes the threshold and the comparison
+    isVisible: true, // and is neither hidden nor outside of a solo
+    isLit: false,
+    place: null,
+    halo: draw("path", "fl-halo"),
+    line: draw("path", "fl-line"),
+    top: draw("path", "fl-top"),
+    label: make("div", "fl-label"),
+    number: make("span", "fl-index", { text: index + 1 }),
+    name: make("span", "fl-name"),
+    meter: make("span", "fl-meter", {}, make("i")),
+    score: make("span", "fl-score"),
+    box: make("span", "fl-box"),
+    row: make("li", "fl-row", { id: optionId, role: "option", "aria-selected": "false", "data-index": index }),
+    tokens: [],
+  };
+  item.shape = draw("g", "fl-shape", { "data-index": index }, item.halo, item.line, item.top);
+  item.row.append(
+    item.number, item.name, item.meter, item.score, item.box,
+    make("span", "fl-acts", { "aria-hidden": "true" }, // for the pointer; the keys are Space and S
+      make("span", "fl-act", { text: "Hide", "data-act": "hide", title: "Hide or show (Space)" }),
+      make("span", "fl-act", { text: "Solo", "data-act": "solo", title: "Show only this one (S)" })),
+  );
+  return item;
+};
+
+/** Write an instance into the elements of its item. */
+const fillItem = (item, instance, style) => {
+  const color = PALETTE[style % PALETTE.length];
+  const dash = DASHES[Math.floor(style / PALETTE.length) % DASHES.length];
+  const outline = outlinePath(instance);
+  Object.assign(item, { instance, style, area: boxArea(instance.box) });
+  item.halo.setAttribute("d", outline);
+  item.line.setAttribute("d", outline);
+  const [corner] = instance.contours;
+  item.top.setAttribute("d", isQuad(instance) ? `M${corner.slice(0, 4).join(" ")}` : "");
+  item.shape.classList.toggle("fl-filled", isFilled(instance));
+  for (const element of [item.shape, item.label, item.row]) {
+    element.style.setProperty("--fl-color", color);
+    element.style.setProperty("--fl-ink", TEXT_COLORS[style % PALETTE.length]);
+  }
+  if (dash) item.line.setAttribute("stroke-dasharray", dash);
+  else item.line.removeAttribute("stroke-dasharray");
+  const { label, score, box } = instance;
+  const rounded = box.map(Math.round);
+  setText(item.name, label || "–");
+  item.name.title = label;
+  setText(item.score, score === null ? "" : score.toFixed(2));
+  item.meter.firstChild.style.width = `${100 * (score ?? 0)}%`;
+  item.meter.classList.toggle("fl-off", score === null);
+  setText(item.box, rounded.join(", "));
+  item.spoken = [item.index + 1, label || "no label", score === null ? "" : `score ${score.toFixed(2)}`, `box ${rounded.join(" ")}`]
+    .filter(Boolean).join(", ");
+};
+
+// --- Pane: one answer with its header, stage, list and raw text
+
+/**
+ * Create the elements of an answer. The first pane lives as long as the view, the second one appears in comparisons.
+ * @param {Context} context
+ * @param {object} shared `zoom`, `state` and the actions on instances; see `createDisplay`.
+ * @param {number} slot 0, or 1 for the second answer of a comparison.
+ */
+const createPane = (context, shared, slot) => {
+  const { state, zoom } = shared;
+  const pane = { slot, answer: null, items: [], current: -1, size: [0, 0] };
+
+  const badge = make("span", "fl-badge", { text: "AB"[slot] });
+  const task = make("span", "fl-task", { role: "heading", "aria-level": "3" });
+  const token = make("code", "fl-token");
+  const text = make("span", "fl-query");
+  const facts = make("span", "fl-facts");
+  const progress = make("span", "fl-chip");
+  const stale = make("span", "fl-stale-note", { text: "The controls have changed since this answer." });
+  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, facts, progress, stale);
+
+  pane.image = make("img", "fl-image", { draggable: "false", alt: "" });
+  pane.shapes = draw("g", "fl-shapes");
+  pane.regions = draw("g", "fl-asked");
+  pane.regionLayer = draw("g", "fl-region-layer");
+  pane.scene = draw("g", "fl-scene", {}, pane.regions, pane.shapes, pane.regionLayer);
+  pane.svg = draw("svg", "fl-svg", { preserveAspectRatio: "none" }, pane.scene);
+  pane.labels = make("div", "fl-labels", { "aria-hidden": "true" });
+  pane.view = make("div", "fl-view", { tabindex: "0", role: "group" }, pane.image, pane.svg, pane.labels);
+  pane.blank = make("div", "fl-blank");
+  pane.stage = make("div", "fl-stage", { "data-slot": slot }, pane.view, pane.blank, make("div", "fl-busy-line"));
+
+  const counts = make("span", "fl-counts");
+  const showAll = makeButton("Show all", null, "fl-show-all");
+  const caption = make("div", "fl-list-head", {}, make("span", "fl-badge", { text: "AB"[slot] }), counts, showAll);
+  const words = make("div", "fl-words");
+  const list = make("ul", "fl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true" });
+  const remark = make("div", "fl-remark");
+  const cut = make("div", "fl-warning", {
+    text: "The answer is truncated: it reached the limit of its length. What follows is missing.",
+  });
+  pane.list = list;
+  pane.block = make("section", "fl-block", { "data-slot": slot }, words, caption, list, remark, cut);
+
+  const prompt = make("div", "fl-prompt");
+  const generated = make("div", "fl-generated", { tabindex: "0", role: "group" });
+  pane.raw = make("section", "fl-block", { "data-slot": slot },
+    make("div", "fl-raw-title", { text: "Prompt" }), prompt, make("div", "fl-raw-title", { text: "Generated text" }), generated);
+
+  // .. Content
+
+  const updateHeader = (info) => {
+    const { answer } = pane;
+    pane.header.classList.toggle("fl-off", !answer);
+    pane.header.classList.toggle("fl-stale", info.isStale);
+    if (!answer) return;
+    badge.classList.toggle("fl-off", !info.isCompared);
+    setText(task, answer.task_name || answer.task);
+    setText(token, answer.task_name === answer.task ? "" : answer.task);
+    setText(text, answer.text ? `“${answer.text}”` : "");
+    setText(facts, [answer.image, answer.model, answer.times].filter(Boolean).join(" · "));
+    setText(progress, progressOf(answer, info.phase));
+    stale.classList.toggle("fl-off", !info.isStale);
+  };
+
+  const updateItems = () => {
+    const instances = pane.answer?.instances ?? [];
+    const styles = styleIndices(instances);
+    const added = [];
+    instances.forEach((instance, i) => {
+      const known = pane.items[i];
+      if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
+      const item = known ?? createItem(i, `${state.id}-${slot}-${i}`);
+      fillItem(item, instance, styles[i]);
+      if (known) return;
+      pane.items.push(item);
+      added.push(item);
+    });
+    for (const { shape, label, row } of pane.items.splice(instances.length)) [shape, label, row].forEach((element) => element.remove());
+    list.append(...added.map((item) => item.row));
+    pane.labels.append(...added.map((item) => item.label));
+    added.forEach(insertShape);
+    if (pane.current >= pane.items.length) pane.current = -1;
+  };
+
+  /** Insert a shape below those that are smaller, so that an instance inside another one stays visible. */
+  const insertShape = (item) => {
+    const smaller = [...pane.shapes.children].find((shape) => pane.items[shape.dataset.index].area < item.area);
+    pane.shapes.insertBefore(item.shape, smaller ?? null);
+  };
+
+  const updateRegions = () => {
+    const boxes = pane.answer?.regions ?? [];
+    while (pane.regions.childElementCount > boxes.length) pane.regions.lastChild.remove();
+    boxes.forEach((box, i) => {
+      const group = pane.regions.children[i] ?? pane.regions.appendChild(
+        draw("g", "", {}, draw("path", "fl-asked-border"), draw("path", "fl-asked-line")),
+      );
+      for (const path of group.children) path.setAttribute("d", outlinePath({ box, contours: [] }));
+    });
+  };
+
+  const updateRaw = () => {
+    const { answer } = pane;
+    const segments = answer?.segments ?? [];
+    setText(prompt, answer?.prompt ?? "");
+    pane.raw.classList.toggle("fl-off", !answer);
+    for (const item of pane.items) item.tokens = [];
+    while (generated.childElementCount > segments.length) generated.lastChild.remove();
+    segments.forEach(([content, kind, owners], i) => {
+      const span = generated.children[i] ?? generated.appendChild(make("span", "", { "data-segment": i }));
+      setText(span, content);
+      const name = `fl-segment fl-${kind}${owners.length ? " fl-owned" : ""}`;
+      const isLit = span.classList.contains("fl-lit");
+      if (span.className !== name) span.className = isLit && owners.length ? `${name} fl-lit` : name;
+      for (const owner of owners) pane.items[owner]?.tokens.push(span);
+    });
+  };
+
+  const updateWords = (info) => {
+    const { answer, items } = pane;
+    const hasList = items.length > 0;
+    setText(words, answer?.answer ?? "");
+    words.classList.toggle("fl-off", !answer?.answer);
+    caption.classList.toggle("fl-off", !hasList);
+    list.classList.toggle("fl-off", !hasList);
+    list.setAttribute("aria-label", `Instances, ${answer?.task_name ?? ""}, ${answer?.model ?? ""}`);
+    generated.setAttribute("aria-label", "Generated text. The arrow keys go through the instances.");
+    setText(remark, remarkOf(answer, hasList, info));
+    cut.classList.toggle("fl-off", !answer?.truncated);
+    pane.view.setAttribute("aria-label",
+      `${state.picture.name ?? "Image"}${hasList ? `, ${plural(items.length, "instance")}, named in the list` : ""}. Plus and minus zoom, 0 fits.`);
+  };
+
+  /** Show an answer, or none. Elements are updated in place: an answer that grows only adds. */
+  pane.update = (answer, info) => {
+    if (answer?.id !== pane.answer?.id || !answer) {
+      pane.current = -1;
+      list.scrollTop = 0;
+    }
+    const isSame = answer === pane.answer;
+    pane.answer = answer;
+    updateHeader(info);
+    if (!isSame) {
+      updateItems();
+      updateRegions();
+      updateRaw();
+    }
+    updateWords(info);
+    pane.block.classList.toggle("fl-compared", info.isCompared);
+    pane.raw.classList.toggle("fl-compared", info.isCompared);
+  };
+
+  // .. Visibility and light
+
+  /** Apply threshold, comparison, hidden ones and solo. `isListed(item)` and `isShown(item)` decide. */
+  pane.filter = (isListed, isShown) => {
+    let unseen = 0;
+    for (const item of pane.items) {
+      item.isListed = isListed(item);
+      const isVisible = item.isListed && isShown(item);
+      if (item.isListed && !isVisible) unseen += 1;
+      item.row.classList.toggle("fl-off", !item.isListed);
+      item.row.classList.toggle("fl-unlisted", item.isListed && !isVisible);
+      item.row.setAttribute("aria-label", isVisible ? item.spoken : `${item.spoken}, hidden`);
+      item.isVisible = isVisible;
+      item.shape.classList.toggle("fl-off", !isVisible);
+      if (!isVisible) item.place = null;
+      item.label.classList.toggle("fl-off", !isVisible);
+    }
+    const listed = pane.items.filter((item) => item.isListed).length;
+    setText(counts, plural(listed, "instance"));
+    setText(showAll, unseen ? `Show all (${unseen} hidden)` : "Show all");
+    showAll.disabled = !unseen;
+    if (pane.current >= 0 && !pane.items[pane.current].isListed) pane.current = -1;
+  };
+
+  /** Light instances on the stage, in the list and in the raw text, and dim the others. */
+  pane.light = (lit, kept) => {
+    const shown = pane.items.filter((item) => item.isListed && lit.has(item.index));
+    const isDim = shown.length > 0;
+    for (const element of [pane.view, list, generated]) element.classList.toggle("fl-dim", isDim);
+    const tokens = new Set(shown.flatMap((item) => item.tokens));
+    for (const item of pane.items) {
+      const isLit = item.isListed && lit.has(item.index);
+      if (isLit !== item.isLit) {
+        item.isLit = isLit;
+        for (const element of [item.shape, item.label, item.row]) element.classList.toggle("fl-lit", isLit);
+        if (item.place) moveLabel(item);
+      }
+      const isKept = kept.has(item.index);
+      if (item.isKept !== isKept) {
+        item.isKept = isKept;
+        item.row.setAttribute("aria-selected", String(isKept));
+        item.shape.classList.toggle("fl-kept", isKept);
+      }
+    }
+    for (const span of generated.querySelectorAll(".fl-lit")) if (!tokens.has(span)) span.classList.remove("fl-lit");
+    for (const span of tokens) span.classList.add("fl-lit");
+    const current = pane.items[pane.current];
+    if (current) list.setAttribute("aria-activedescendant", current.row.id);
+    else list.removeAttribute("aria-activedescendant");
+    if (current === pane.marked) return;
+    pane.marked?.row.classList.remove("fl-current");
+    current?.row.classList.add("fl-current");
+    pane.marked = current;
+  };
+
+  // .. Stage
+
+  /** Move image, shapes and labels to the zoom of all stages. */
+  pane.place = () => {
+    const { width = 1, height = 1 } = state.picture;
+    pane.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    pane.scene.setAttribute("transform", `translate(${zoom.x * width} ${zoom.y * height}) scale(${zoom.factor})`);
+    pane.image.style.transform = zoom.factor === 1 ? "" : `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.factor})`;
+    pane.view.classList.toggle("fl-zoomed", zoom.factor > 1);
+    pane.size = [pane.view.clientWidth, pane.view.clientHeight];
+    placeLabels();
+  };
+
+  /** Place the labels in the order of the instances, so that those on show stay where they are while an answer grows. */
+  const placeLabels = () => {
+    const [stageWidth, stageHeight] = pane.size;
+    if (!stageWidth) return;
+    const [toX, toY] = [shared.mapping(stageWidth, state.picture.width, zoom.x), shared.mapping(stageHeight, state.picture.height, zoom.y)];
+    const placed = [];
+    for (const item of pane.items) {
+      if (!item.isVisible) continue;
+      const [x0, y0, x1, y1] = item.instance.box;
+      const box = [toX(x0), toY(y0), toX(x1), toY(y1)];
+      const isInView = box[2] >= 0 && box[3] >= 0 && box[0] <= stageWidth && box[1] <= stageHeight;
+      const text = labelText(item.instance);
+      if (!isInView || !text) {
+        item.place = null;
+        item.label.classList.add("fl-off");
+        continue;
+      }
+      const visible = [Math.max(0, box[0]), Math.max(0, box[1]), Math.min(stageWidth, box[2]), Math.min(stageHeight, box[3])];
+      const width = shared.measure(text);
+      let place = placeLabel(visible, width, placed, stageWidth, stageHeight);
+      const isShort = place.covered > CROWDED * width * LABEL_HEIGHT;
+      if (isShort) place = placeLabel(visible, shared.measure(String(item.index + 1)), placed, stageWidth, stageHeight);
+      placed.push(place);
+      item.place = { ...place, isShort, fullX: clamp(place.x, 0, Math.max(0, stageWidth - width)) };
+      item.label.classList.remove("fl-off");
+      moveLabel(item);
+    }
+  };
+
+  /** A label that shrank to its number is whole while it is lit. */
+  const moveLabel = ({ label, place, instance, index, isLit }) => {
+    const isShort = place.isShort && !isLit;
+    setText(label, isShort ? String(index + 1) : labelText(instance));
+    const transform = `translate(${(isShort ? place.x : place.fullX).toFixed(1)}px, ${place.y.toFixed(1)}px)`;
+    if (label.style.transform !== transform) label.style.transform = transform;
+  };
+
+  /** Return the fractions of the stage at a pointer position. */
+  pane.fractions = ({ clientX, clientY }) => {
+    const { left, top, width, height } = pane.view.getBoundingClientRect();
+    return [(clientX - left) / width, (clientY - top) / height];
+  };
+
+  /** Return the index of the smallest instance at a pointer position, or that of a label there, or -1. */
+  pane.hit = (event) => {
+    const [u, v] = pane.fractions(event);
+    const [left, top] = [u * pane.size[0], v * pane.size[1]];
+    const labelled = pane.items.findLast(({ isVisible, place }) =>
+      isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
+    if (labelled) return labelled.index;
+    const x = ((u - zoom.x) / zoom.factor) * state.picture.width;
+    const y = ((v - zoom.y) / zoom.factor) * state.picture.height;
+    const margin = (3 * state.picture.width) / (pane.size[0] * zoom.factor); // lines can be hit, too
+    let best = null;
+    for (const item of pane.items) {
+      if (!item.isVisible || (best && item.area >= best.area)) continue;
+      const { box, contours } = item.instance;
+      const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
+      if (isNear && (!contours.length || isInside(contours, x, y))) best = item;
+    }
+    return best ? best.index : -1;
+  };
+
+  // .. Events
+
+  const at = (index) => (index < 0 ? null : { slot, indices: [index] });
+  const rowOf = (event) => {
+    const row = event.target.closest(".fl-row");
+    return row ? Number(row.dataset.index) : -1;
+  };
+  const ownersOf = (event) => {
+    const span = event.target.closest(".fl-owned");
+    const owners = span ? pane.answer.segments[span.dataset.segment][2] : [];
+    return owners.length ? { slot, indices: owners } : null;
+  };
+
+  context.listen(list, "pointerover", (event) => shared.hover(at(rowOf(event))));
+  context.listen(list, "pointerleave", () => shared.hover(null));
+  context.listen(list, "click", (event) => {
+    const index = rowOf(event);
+    if (index < 0) return;
+    pane.current = index;
+    const action = event.target.dataset.act ?? "keep";
+    shared[action](slot, index);
+  });
+  context.listen(generated, "pointerover", (event) => shared.hover(ownersOf(event)));
+  context.listen(generated, "pointerleave", () => shared.hover(null));
+  context.listen(generated, "click", (event) => {
+    const target = ownersOf(event);
+    if (target && getSelection().isCollapsed) shared.keep(slot, target.indices[0]);
+  });
+  context.listen(showAll, "click", () => shared.showAll(slot));
+
+  /** Make an instance the current one: it is lit, and the keys act on it. */
+  const goTo = (index) => {
+    pane.current = index;
+    shared.hover(at(index));
+    pane.items[index]?.row.scrollIntoView?.({ block: "nearest" });
+    pane.items[index]?.tokens[0]?.scrollIntoView?.({ block: "nearest" });
+  };
+
+  for (const area of [list, generated]) {
+    context.listen(area, "focus", () => {
+      const listed = pane.items.filter((item) => item.isListed);
+      if (area.matches(":focus-visible") && listed.length) goTo(pane.current < 0 ? listed[0].index : pane.current);
+    });
+    context.listen(area, "blur", () => shared.hover(null));
+    context.listen(area, "keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const listed = pane.items.filter((item) => item.isListed).map((item) => item.index);
+      const place = listed.indexOf(pane.current);
+      const next = {
+        ArrowDown: place + 1, ArrowRight: place + 1, ArrowUp: place < 0 ? listed.length - 1 : place - 1,
+        ArrowLeft: place - 1, PageDown: place + 10, PageUp: place - 10, Home: 0, End: listed.length - 1,
+      }[event.key];
+      const action = { Enter: "keep", " ": "hide", s: "solo", S: "solo" }[event.key];
+      if (next === undefined && !action) return;
+      event.preventDefault();
+      event.stopPropagation();
+      if (!listed.length) return;
+      if (next !== undefined) goTo(listed[clamp(next, 0, listed.length - 1)]);
+      else if (place >= 0) shared[action](slot, pane.current);
+    });
+  }
+  listenToPointer(context, shared, pane);
+  return pane;
+};
+
+/** Return what the header says about an answer that is not whole. */
+const progressOf = ({ complete, truncated }, phase) => {
+  if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
+  return truncated ? "Truncated" : "";
+};
+
+/** Return what stands in place of the list while there is nothing to list. */
+const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
+  if (isMissing) return "The other model gave no answer. The message above says why.";
+  if (!answer) {
+    return {
+      empty: hint || "There is no answer yet.",
+      loading: "Loading the model …",
+      answering: "Answering …",
+      stopped: "Stopped before the first word.",
+      error: hint || "There is no answer. The message above says why.",
+    }[phase] ?? "";
+  }
+  if (hasList || answer.answer || !answer.complete) return "";
+  return answer.kind === "text" ? "The answer is empty." : "No instances.";
+};
+
+// --- Pointer: hover, click, pan, pinch and wheel on a stage
+
+const listenToPointer = (context, shared, pane) => {
+  const { view } = pane;
+  const { zoom } = shared;
+  const fingers = new Map();
+  let press = null;
+  let isTaken = false;
+
+  const spread = () => {
+    const [a, b] = [...fingers.values()];
+    return {
+      distance: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1,
+      middle: pane.fractions({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 }),
+    };
+  };
+  const pinch = (before, after) => {
+    zoom.by(after.distance / before.distance, ...before.middle);
+    zoom.pan(after.middle[0] - before.middle[0], after.middle[1] - before.middle[1]);
+  };
+  const drag = (event) => {
+    if (zoom.factor === 1) return;
+    const { width, height } = view.getBoundingClientRect();
+    zoom.pan((event.clientX - press.x) / width, (event.clientY - press.y) / height);
+    [press.x, press.y] = [event.clientX, event.clientY];
+  };
+
+  context.listen(view, "pointerdown", (event) => {
+    if (pane.slot === 0 && event.button === 0 && fingers.size === 0) isTaken = context.pointerTools.some((tool) => tool(event));
+    if (isTaken || event.button > 1) return;
+    if (event.button === 1) event.preventDefault(); // no automatic scrolling
+    fingers.set(event.pointerId, event);
+    press = { x: event.clientX, y: event.clientY, button: event.button, hasMoved: fingers.size > 1 };
+  });
+  context.listen(view, "pointermove", (event) => {
+    if (isTaken) return;
+    if (fingers.size === 2 && fingers.has(event.pointerId)) {
+      const before = spread();
+      fingers.set(event.pointerId, event);
+      pinch(before, spread());
+      return;
+    }
+    if (!press || !fingers.has(event.pointerId)) {
+      const index = pane.hit(event);
+      shared.hover(index < 0 ? null : { slot: pane.slot, indices: [index] });
+      return;
+    }
+    const hasLeft = Math.hypot(event.clientX - press.x, event.clientY - press.y) > CLICK_DISTANCE;
+    if (hasLeft && !press.hasMoved) {
+      press.hasMoved = true;
+      if (zoom.factor > 1) view.setPointerCapture?.(event.pointerId);
+    }
+    if (press.hasMoved) drag(event);
+  });
+  const release = (event) => {
+    const isClick = press && !press.hasMoved && press.button === 0 && !isTaken && event.type === "pointerup";
+    fingers.delete(event.pointerId);
+    if (!fingers.size) press = null;
+    isTaken = false;
+    if (isClick) pane.pick(event);
+  };
+  context.listen(view, "pointerup", release);
+  context.listen(view, "pointercancel", release);
+  context.listen(view, "pointerleave", (event) => {
+    if (!view.hasPointerCapture?.(event.pointerId)) {
+      fingers.delete(event.pointerId);
+      press = null;
+    }
+    shared.hover(null);
+  });
+  context.listen(view, "wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return; // the page scrolls
+    event.preventDefault();
+    zoom.by(clamp(Math.exp(-event.deltaY / 200), 0.5, 2), ...pane.fractions(event));
+  }, { passive: false });
+  context.listen(view, "keydown", (event) => {
+    const step = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
+    if (!step || zoom.factor === 1 || event.target !== view || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    zoom.pan(...step);
+  });
+  pane.pick = (event) => {
+    const index = pane.hit(event);
+    if (index < 0) return;
+    pane.current = index;
+    shared.keep(pane.slot, index);
+  };
+};
+
+// --- Controls of the toolbar
+
+/** Create the slider of the threshold. It acts at once; Python hears of it when the slider is released. */
+const createThreshold = (context, shared) => {
+  const { state } = shared;
+  const slider = make("input", "", { type: "range", min: "0", max: "1", step: "0.01" });
+  const value = make("output", "fl-value");
+  const hidden = make("span", "fl-hidden-count");
+  const element = make("div", "fl-group fl-threshold fl-off", {}, make("label", "", {}, "Score ≥ ", slider), value, hidden);
+  const read = () => {
+    state.threshold = context.model.get("threshold") ?? 0;
+    slider.value = state.threshold;
+    context.redraw();
+  };
+  context.listen(slider, "input", () => {
+    state.threshold = Number(slider.value);
+    context.redraw();
+  });
+  context.listen(slider, "change", () => context.set({ threshold: state.threshold }));
+  context.on("threshold", read);
+  read();
+  return {
+    element,
+    update: (instances) => {
+      const scores = instances.filter(({ score }) => score !== null);
+      const low = scores.filter(({ score }) => score < state.threshold).length;
+      element.classList.toggle("fl-off", !scores.length);
+      setText(value, state.threshold.toFixed(2));
+      setText(hidden, low ? `${low} of ${instances.length} hidden` : "");
+    },
+  };
+};
+
+const createZoomButtons = (context, { zoom }) => {
+  const [out, into, fit] = [makeButton("−", "Zoom out (−)"), makeButton("+", "Zoom in (+)"), makeButton("Fit", "Fit the image (0)")];
+  const percent = make("span", "fl-value fl-zoom-value");
+  context.listen(out, "click", () => zoom.by(1 / ZOOM_STEP));
+  context.listen(into, "click", () => zoom.by(ZOOM_STEP));
+  context.listen(fit, "click", zoom.fit);
+  return {
+    element: make("div", "fl-group fl-zoom", { role: "group", "aria-label": "Zoom" }, out, percent, into, fit),
+    update: (hasImage) => {
+      setText(percent, `${Math.round(100 * zoom.factor)}%`);
+      for (const button of [out, into, fit]) button.disabled = !hasImage;
+    },
+  };
+};
+
+const MODES = { side: "Side by side", flicker: "Flicker", a: "A only", b: "B only", both: "Both" };
+
+/** Create the buttons that say how two answers are compared. */
+const createModes = (context, shared) => {
+  const { state } = shared;
+  const buttons = Object.entries(MODES).map(([mode, text]) => {
+    const button = makeButton(text, mode === "flicker" ? "Flicker: show A and B in turn (B)" : null);
+    button.dataset.mode = mode;
+    return button;
+  });
+  const element = make("div", "fl-group fl-modes fl-off", { role: "group", "aria-label": "Comparison" }, ...buttons);
+  let timer = 0;
+  const stop = () => { clearInterval(timer); timer = 0; };
+  const turn = () => {
+    state.shownSlot = 1 - state.shownSlot;
+    context.redraw();
+  };
+  const choose = (mode) => {
+    stop();
+    state.mode = mode;
+    state.shownSlot = mode === "b" ? 1 : 0;
+    context.redraw();
+  };
+  context.listen(element, "click", (event) => {
+    const mode = event.target.dataset.mode;
+    if (!mode) return;
+    choose(mode);
+    const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (mode === "flicker" && !isCalm) timer = setInterval(turn, FLICKER_PERIOD);
+  });
+  context.onCleanup(stop);
+  return {
+    element,
+    /** Key B: show the other answer, and stop what moves by itself. */
+    turn: () => {
+      if (state.mode !== "flicker") choose("flicker");
+      stop();
+      turn();
+    },
+    update: (isCompared, counts) => {
+      element.classList.toggle("fl-off", !isCompared);
+      if (!isCompared && (timer || state.mode !== "side")) choose("side");
+      for (const button of buttons) {
+        const { mode } = button.dataset;
+        setText(button, mode in counts ? `${MODES[mode]} ${counts[mode]}` : MODES[mode]);
+        button.setAttribute("aria-pressed", String(mode === state.mode));
+      }
+    },
+  };
+};
+
+/** Create the strip of the arrangement "tasks": a tab for each answer. */
+const createStrip = (context, shared) => {
+  const { strip } = context.parts;
+  makeTabList(context, strip, (index) => shared.activate(index));
+  return {
+    update: (answers, active, isShown) => {
+      strip.classList.toggle("fl-off", !isShown);
+      const count = isShown ? answers.length : 0;
+      while (strip.childElementCount > count) strip.lastChild.remove();
+      for (let i = 0; i < count; i += 1) {
+        const tab = strip.children[i] ?? strip.appendChild(
+          make("button", "fl-strip-tab", { type: "button", role: "tab" }, make("b"), make("span")),
+        );
+        setText(tab.children[0], answers[i].task_name || answers[i].task);
+        setText(tab.children[1], summaryOf(answers[i]));
+      }
+      markTab(strip, active);
+    },
+  };
+};
+
+const summaryOf = ({ instances, answer, complete, kind }) => {
+  if (kind === "instances" && (instances.length || complete)) return plural(instances.length, "instance");
+  if (answer) return answer.slice(0, 80);
+  return complete ? "–" : "…";
+};
+
+/** Create the tabs of the side. */
+const createTabs = (context) => {
+  const { tabs, answer, raw, code } = context.parts;
+  const panels = [answer, raw, code];
+  const id = (index, kind) => `${context.id}-${kind}-${index}`;
+  ["Answer", "Raw text", "Code"].forEach((text, i) => {
+    tabs.append(make("button", "fl-tab", { type: "button", role: "tab", id: id(i, "tab"), "aria-controls": id(i, "panel"), text }));
+    fill(panels[i], "", { role: "tabpanel", id: id(i, "panel"), "aria-labelledby": id(i, "tab") }, []);
+  });
+  const open = (chosen) => {
+    markTab(tabs, chosen);
+    panels.forEach((panel, i) => panel.classList.toggle("fl-off", i !== chosen));
+  };
+  makeTabList(context, tabs, open);
+  open(0);
+};
+
+// --- Image
+
+/** Create the function that shows the pixels of the model on a stage, as an object URL that is revoked. */
+const createPicture = (context) => {
+  let pixels = null;
+  let url = "";
+  const release = () => { if (url) URL.revokeObjectURL(url); url = ""; };
+  context.onCleanup(release);
+  return (panes) => {
+    const current = context.model.get("pixels");
+    const size = current?.byteLength ?? 0;
+    if (current !== pixels) {
+      release();
+      pixels = current;
+      if (size) url = URL.createObjectURL(new Blob([current]));
+    }
+    for (const { image } of panes) {
+      if ((image.dataset.url ?? "") === url) continue;
+      image.dataset.url = url;
+      if (url) image.src = url;
+      else image.removeAttribute("src");
+    }
+  };
+};
+
+// --- Display: everything that shows answers
+
+const createDisplay = (context) => {
+  const { model, parts, root } = context;
+  const state = {
+    id: context.id,
+    picture: {},
+    threshold: 0,
+    hovered: null, // Target
+    solo: null, // {slot, index}
+    hidden: new Map(), // id of an answer -> indices of its hidden instances
+    mode: "side", // a key of MODES
+    shownSlot: 0, // the answer on show when there is room for one
+    matches: [new Map(), new Map()],
+  };
+  const zoom = createZoom(context.redraw);
+  const shared = { state, zoom, measure: createMeasure(context) };
+  /** Return the function from image pixels to CSS pixels along one axis. */
+  shared.mapping = (stageSize, imageSize, offset) => (value) => ((value / imageSize) * zoom.factor + offset) * stageSize;
+
+  const panes = [createPane(context, shared, 0)];
+  /** The second pane is made once, by the first comparison. */
+  const secondPane = () => (panes[1] ??= createPane(context, shared, 1));
+  const answerAt = (slot) => panes[slot]?.answer;
+  const partnerOf = (slot, index) => state.matches[slot].get(index);
+  const isComparing = () => model.get("arrangement") === "compare";
+
+  // .. Actions on instances
+
+  const sameTarget = (a, b) => a === b || (a && b && a.slot === b.slot && sameNumbers(a.indices, b.indices));
+  shared.hover = (target) => {
+    if (sameTarget(state.hovered, target)) return;
+    state.hovered = target;
+    light();
+  };
+  shared.keep = (slot, index) => {
+    const kept = keptOf(slot);
+    if (!kept.delete(index)) kept.add(index);
+    context.set({ ...(isComparing() ? { active: slot } : {}), selected: [...kept].sort((a, b) => a - b) });
+    context.announce(`${nameOf(slot, index)} ${kept.has(index) ? "kept" : "no longer kept"}`);
+    context.redraw();
+  };
+  shared.hide = (slot, index) => {
+    const { id } = answerAt(slot);
+    if (!state.hidden.has(id)) state.hidden.set(id, new Set());
+    const hidden = state.hidden.get(id);
+    if (!hidden.delete(index)) hidden.add(index);
+    context.announce(`${nameOf(slot, index)} ${hidden.has(index) ? "hidden" : "shown"}`);
+    context.redraw();
+  };
+  shared.solo = (slot, index) => {
+    const isSolo = state.solo?.slot === slot && state.solo.index === index;
+    state.solo = isSolo ? null : { slot, index };
+    context.announce(isSolo ? "All shown" : `Only ${nameOf(slot, index)} shown`);
+    context.redraw();
+  };
+  shared.showAll = (slot) => {
+    state.hidden.delete(answerAt(slot)?.id);
+    state.solo = null;
+    panes[slot].list.focus({ preventScroll: true });
+    context.announce("All shown");
+    context.redraw();
+  };
+  shared.activate = (index) => {
+    if (index === model.get("active")) return;
+    state.solo = null;
+    context.set({ active: index, selected: [] });
+    context.redraw();
+  };
+  /** Escape: nothing is kept, lit or alone. Hidden instances stay hidden. */
+  const clear = () => {
+    const hadAny = state.solo || state.hovered || model.get("selected")?.length;
+    state.solo = null;
+    state.hovered = null;
+    for (const pane of panes) pane.current = -1;
+    if (model.get("selected")?.length) context.set({ selected: [] });
+    context.redraw();
+    return Boolean(hadAny);
+  };
+  const nameOf = (slot, index) => `${index + 1} ${answerAt(slot)?.instances[index]?.label ?? ""}`.trim();
+  const keptOf = (slot) => {
+    const isChosen = !isComparing() || (model.get("active") ?? 0) === slot;
+    return new Set(isChosen ? model.get("selected") ?? [] : []);
+  };
+
+  const threshold = createThreshold(context, shared);
+  const zoomButtons = createZoomButtons(context, shared);
+  const modes = createModes(context, shared);
+  const strip = createStrip(context, shared);
+  const showPicture = createPicture(context);
+  createTabs(context);
+  parts.toolbar.replaceChildren(parts.upload, parts.region, threshold.element, modes.element, zoomButtons.element, parts.download);
+
+  const [first] = panes;
+  Object.assign(parts, { stage: first.stage, view: first.view, regionLayer: first.regionLayer });
+  context.pick = first.pick;
+  parts.main.append(first.header, first.stage, parts.side);
+  parts.answer.append(first.block);
+  parts.raw.append(first.raw);
+
+  // .. Drawing
+
+  const passes = ({ score }) => score === null || score >= state.threshold;
+
+  /** Return the answers of the panes: one, or two in a comparison of which one may still be missing. */
+  const readAnswers = () => {
+    const answers = model.get("answers") ?? [];
+    if (isComparing()) return [answers[0] ?? null, answers[1] ?? null];
+    return [answers[model.get("active") ?? 0] ?? answers[0] ?? null];
+  };
+
+  const readPicture = () => {
+    const picture = model.get("picture") ?? {};
+    if (picture.id !== state.picture.id) {
+      zoom.fit();
+      state.hidden.clear();
+      state.solo = null;
+      state.hovered = null;
+    }
+    state.picture = picture;
+    root.style.setProperty("--fl-aspect", picture.width ? picture.width / picture.height : 4 / 3);
+  };
+
+  /** Add and remove what the second answer needs. */
+  const arrange = (isCompared) => {
+    const second = isCompared ? secondPane() : panes[1];
+    if (!second) return;
+    if (isCompared && !second.stage.isConnected) {
+      first.stage.after(second.header, second.stage);
+      parts.answer.append(second.block);
+      parts.raw.append(second.raw);
+    } else if (!isCompared && second.stage.parentNode) {
+      for (const element of [second.header, second.stage, second.block, second.raw]) element.remove();
+      second.update(null, { phase: "done", isStale: false, isCompared: false });
+    }
+  };
+
+  /** Forget what belongs to answers that are gone, and what a new answer must not inherit. */
+  const forget = () => {
+    const ids = new Set((model.get("answers") ?? []).map(({ id }) => id));
+    for (const id of state.hidden.keys()) if (!ids.has(id)) state.hidden.delete(id);
+    if (state.solo && !answerAt(state.solo.slot)?.instances[state.solo.index]) state.solo = null;
+    if (state.hovered?.indices.some((index) => !answerAt(state.hovered.slot)?.instances[index])) state.hovered = null;
+  };
+
+  const match = () => {
+    const [a, b] = [0, 1].map((slot) => (answerAt(slot)?.instances ?? []).map((instance) => (passes(instance) ? instance : null)));
+    state.matches = matchInstances(a, b);
+    const [total, other] = [a, b].map((instances) => instances.filter(Boolean).length);
+    const both = state.matches[0].size;
+    return { a: total - both, b: other - both, both };
+  };
+
+  const filter = () => {
+    for (const { slot, filter: apply } of panes) {
+      const isInMode = (index) =>
+        state.mode === "both" ? partnerOf(slot, index) !== undefined : !"ab".includes(state.mode) || partnerOf(slot, index) === undefined;
+      const hidden = state.hidden.get(answerAt(slot)?.id);
+      const { solo } = state;
+      const isAlone = (index) => !solo || (solo.slot === slot ? solo.index === index : partnerOf(solo.slot, solo.index) === index);
+      apply(({ index, instance }) => passes(instance) && isInMode(index), ({ index }) => !hidden?.has(index) && isAlone(index));
+    }
+  };
+
+  const light = () => {
+    const { hovered } = state;
+    for (const pane of panes) {
+      const { slot } = pane;
+      const kept = keptOf(slot);
+      const lit = new Set(kept);
+      if (hovered?.slot === slot) hovered.indices.forEach((index) => lit.add(index));
+      else hovered?.indices.forEach((index) => lit.add(partnerOf(hovered.slot, index)));
+      pane.light(lit, kept);
+    }
+  };
+
+  let drawnAnswers = null;
+  context.onDraw(() => {
+    readPicture();
+    const phase = model.get("phase") ?? "empty";
+    const answers = readAnswers();
+    const count = answers.filter(Boolean).length;
+    // where one of two models fails, its half is missing
+    const isCompared = isComparing() && (count === 2 || ["loading", "answering"].includes(phase));
+    arrange(isCompared);
+    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, {
+      phase, isCompared,
+      hint: model.get("hint") ?? "",
+      isStale: Boolean(model.get("is_stale")),
+      isMissing: isComparing() && !isCompared && count === 1,
+    }));
+    if (drawnAnswers !== model.get("answers")) forget();
+    drawnAnswers = model.get("answers");
+
+    const hasPicture = Boolean(state.picture.width);
+    modes.update(isCompared, isCompared ? match() : {});
+    if (!isCompared) state.matches = [new Map(), new Map()];
+    threshold.update(answers.flatMap((answer) => answer?.instances ?? []));
+    zoomButtons.update(hasPicture);
+    strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
+
+    const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
+    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
+    setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
+    for (const pane of panes) pane.image.alt = state.picture.name ?? "";
+    showPicture(panes);
+    filter();
+    for (const pane of panes) pane.place();
+    light();
+  });
+
+  for (const name of ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"]) context.on(name, context.redraw);
+  const observer = new ResizeObserver(context.redraw);
+  observer.observe(first.view);
+  context.onCleanup(() => observer.disconnect());
+
+  context.listen(root, "keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+    const keys = {
+      "+": () => zoom.by(ZOOM_STEP), "=": () => zoom.by(ZOOM_STEP), "-": () => zoom.by(1 / ZOOM_STEP), 0: zoom.fit,
+      Escape: clear,
+      ...(isComparing() ? { b: modes.turn, B: modes.turn } : {}),
+    };
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    keys[event.key]();
+  });
 };
 
 // --- Region (tools)
@@ -887,12 +2034,14 @@ const createFiles = (context) => {
 const STATUS = ".fl-status .widget-html-content, .fl-status .widget-htmlmath-content";
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
-/** Return the text that stands beside a control: its own label, or that of the box that it is in. */
+/** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
 const findLabel = (control) => {
   const widget = control.closest(".jupyter-widgets") ?? control;
-  const texts = [widget.querySelector(".widget-label"), widget.previousElementSibling, widget.parentElement?.querySelector(".widget-label")];
-  const found = texts.find((element) => element && !element.contains(control) && element.textContent.trim());
-  return found?.textContent.trim() || control.placeholder || control.title;
+  const box = widget.parentElement;
+  const isAlone = box?.querySelectorAll(CONTROLS).length === 1;
+  const texts = [widget.querySelector(".widget-label"), widget.previousElementSibling, isAlone ? box.querySelector(".widget-label") : null];
+  const found = texts.find((element) => element?.textContent.trim() && !element.querySelector(CONTROLS) && !element.contains(control));
+  return found?.textContent.trim() || control.placeholder || "";
 };
 
 const hasName = (control) =>
@@ -958,11 +2107,12 @@ const dressSiblings = (context) => {
 
 // --- Module
 
-const PARTS = [createRegion, createUploads, createHeartbeat, createHistory, createFiles, dressSiblings];
+const PARTS = [createDisplay, createRegion, createUploads, createHeartbeat, createHistory, createFiles, dressSiblings];
 
 const render = ({ model, el }) => {
   const [context, close] = createContext(model, el);
   PARTS.forEach((create) => create(context));
+  el.append(context.root);
   context.redraw();
   return close;
 };
