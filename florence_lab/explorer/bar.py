@@ -59,7 +59,10 @@ class Bar(Box):
         other_name = next(name for name in available_models() if name != model_name)
         self.other_model = ModelMenu("Other model", other_name, on_change)
         self.compiled = Checkbox(
-            False, description="Compile", indent=False, tooltip="compile the image encoder: slower to load, faster to run"
+            False,
+            description="Compile",
+            indent=False,
+            tooltip="compile the image encoder: slower to load, faster to run",
         )
         self.run = Button(description="Run", icon="play", button_style="primary")
         self.status, self.note = HTML(), HTML()

@@ -42,7 +42,9 @@ class HistoryEntry:
     def record(self) -> dict[str, Any]:
         """Return an entry of `Viewer.history`."""
         names = " and ".join(Path(answer.model_name).name for answer in self.answers)
-        marks = [mark for mark, is_set in (("compiled", self.question.is_compiled), ("stopped", self.is_stopped)) if is_set]
+        marks = [
+            mark for mark, is_set in (("compiled", self.question.is_compiled), ("stopped", self.is_stopped)) if is_set
+        ]
         title = " · ".join([self.question.title, names, *marks])
         return {"id": self.id, "title": title, "time": self.time, "thumbnail": self.question.image.thumbnail}
 

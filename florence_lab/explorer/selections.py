@@ -248,7 +248,11 @@ def _special_selections() -> list[Selection]:
     ]
     together = AllTasks(ALL_TASKS, "All tasks without input", "captions, boxes and text, decoded together", "none")
     detect = DetectClasses(
-        DETECT_CLASSES, "Detect classes", "boxes for your own classes, verified by the model", "phrase", _CLASSES_EXAMPLE
+        DETECT_CLASSES,
+        "Detect classes",
+        "boxes for your own classes, verified by the model",
+        "phrase",
+        _CLASSES_EXAMPLE,
     )
     return [*grounded, together, detect]
 
@@ -261,5 +265,7 @@ def _predict_code(image: str, task: str, text: str | None = None) -> str:
 def _split_classes(text: Text) -> list[str]:
     names = [name.strip() for name in str(text or "").split(",")]
     if not all(names):
-        raise PromptError(f"expected names of classes with commas between them, such as {_CLASSES_EXAMPLE}, got {shorten(text)}")
+        raise PromptError(
+            f"expected names of classes with commas between them, such as {_CLASSES_EXAMPLE}, got {shorten(text)}"
+        )
     return names

@@ -49,10 +49,14 @@ def make_picture(image: Any, name: str = "") -> Picture:
     Raises:
         ImageError: for an image that cannot be read.
     """
-    # an upright RGB image needs none of the copies that reading makes
-    is_ready = isinstance(image, Image.Image) and image.mode == "RGB" and not image.getexif()
-    loaded = image if is_ready else load_image(image)
+    loaded = read_once(image)
     return Picture(name, loaded.width, loaded.height, _encode(_reduce(loaded)))
+
+
+def read_once(image: Any) -> Image.Image:
+    """Return an upright RGB image; one that is so already is not copied, as `load_image` does."""
+    is_ready = isinstance(image, Image.Image) and image.mode == "RGB" and not image.getexif()
+    return image if is_ready and 0 not in image.size else load_image(image)
 
 
 def _reduce(image: Image.Image) -> Image.Image:

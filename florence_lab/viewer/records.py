@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, MutableMapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,8 @@ def answer_record(
         "prompt": result.prompt,
         "regions": phrase_regions(result).round(1).tolist() if regions is None else [list(r) for r in regions],
     }
-    is_list = isinstance(result, Instances)
-    instances = instance_records(result, {} if styles is None else styles) if is_list else []
+    styles = {} if styles is None else styles
+    instances = instance_records(result, styles) if isinstance(result, Instances) else []
     return record | {"instances": instances, "segments": segments(result)}
 
 
@@ -92,9 +92,6 @@ def instance_records(result: Instances, styles: Styles) -> list[dict[str, Any]]:
     decimals = 1 if min(result.image_size) >= _SMALL_SIDE else 2
     labels = result.class_names.tolist()
     scores = [None] * len(labels) if result.scores is None else result.scores.round(4).tolist()
-    numbers = [styles.setdefault(label or i, len(styles)) for i, label in enumerate(labels)]
-    if isinstance(result, Boxes) and result.class_ids is not None:
-        numbers = result.class_ids.tolist()  # the same class has the same style in all images
     boxes = result.xyxy.round(decimals).tolist()
     is_quad = isinstance(result, Quads)
     return [
@@ -106,8 +103,23 @@ def instance_records(result: Instances, styles: Styles) -> list[dict[str, Any]]:
             "filled": bool(contours) and not is_quad,
             "style": number,
         }
-        for label, score, box, contours, number in zip(labels, scores, boxes, result.contours, numbers, strict=True)
+        for label, score, box, contours, number in zip(
+            labels, scores, boxes, result.contours, number_styles(result, styles), strict=True
+        )
     ]
+
+
+def number_styles(result: Instances, styles: Styles) -> list[int]:
+    """Return the style of each instance, and add new labels to the numbering. Unlabelled instances all differ.
+
+    Classes that were asked for have the number of the class, which is the same in all images.
+    """
+    class_ids = result.class_ids if isinstance(result, Boxes) else None
+    numbers = []
+    for i, label in enumerate(result.class_names.tolist()):
+        free = max(styles.values(), default=-1) + 1
+        numbers.append(styles.setdefault(label or i, free if class_ids is None else int(class_ids[i])))
+    return numbers
 
 
 def phrase_regions(result: Result) -> np.ndarray:
@@ -123,8 +135,8 @@ def phrase_in_words(result: Result) -> str:
 
 
 def _task_title(result: Result) -> str:
-    task = TASKS.get(result.task)
-    return (get_task("") if not result.task else task).title if task or not result.task else result.task
+    is_known = not result.task or result.task in TASKS
+    return get_task(result.task).title if is_known else result.task
 
 
 # ------------------------------------------------------------------------------------------------- the generated text
@@ -245,7 +257,7 @@ def _result_keys(result: Instances) -> list[_Key]:
         return [(box,) for box in boxes]
     flat = pixels_to_bins(np.concatenate(all_contours), result.image_size).ravel().tolist()
     ends = [0, *accumulate(2 * len(contour) for contour in all_contours)]
-    bins = iter([tuple(flat[start:end]) for start, end in zip(ends, ends[1:], strict=False)])
+    bins = iter([tuple(flat[start:end]) for start, end in pairwise(ends)])
     return [
         tuple(next(bins) for _ in contours) if contours else (box,)
         for box, contours in zip(boxes, result.contours, strict=True)

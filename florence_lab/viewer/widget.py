@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anywidget
 import traitlets
 from PIL import Image
 
 from ..exceptions import shorten, summarize_error
+from .files import DownloadFile
 from .picture import Picture
 from .uploads import UploadReceiver
 
@@ -24,20 +26,6 @@ MAX_UPLOAD_BYTES = 64 * 2**20
 
 
 _PICTURE_FIELDS = ("id", "name", "width", "height")
-
-
-class DownloadFile(NamedTuple):
-    """A file that the browser saves.
-
-    Attributes:
-        name: its file name.
-        mime_type: its MIME type.
-        content: its bytes.
-    """
-
-    name: str
-    mime_type: str
-    content: bytes
 
 
 def _trait(trait: traitlets.TraitType) -> Any:
@@ -88,10 +76,10 @@ class Viewer(anywidget.AnyWidget):
     upload_limit = _trait(traitlets.Int(0))
     takes_region = _trait(traitlets.Bool(False))
     has_tools = _trait(traitlets.Bool(False))
-    region = _trait(traitlets.List(traitlets.Int()))
-    threshold = _trait(traitlets.Float(0.0))
-    active = _trait(traitlets.Int(0))
-    selected = _trait(traitlets.List(traitlets.Int()))
+    region = _trait(traitlets.List(traitlets.CInt()))
+    threshold = _trait(traitlets.Float(0.0, min=0.0, max=1.0))
+    active = _trait(traitlets.Int(0, min=0))
+    selected = _trait(traitlets.List(traitlets.CInt()))
 
     def __init__(
         self,
@@ -119,10 +107,10 @@ class Viewer(anywidget.AnyWidget):
         )
         self._handlers: dict[str, Callable[[dict[str, Any], list], None]] = {
             "upload": self._receive,
-            "cancel": lambda content, buffers: self._receiver.cancel(content.get("id")),
+            "cancel": self._cancel,
             "ping": lambda content, buffers: self.send({"kind": "pong", "id": content.get("id")}),
             "open": self._open,
-            "file": self._send_file,
+            "file": self._start_file,
         }
         self.on_msg(self._handle)
 
@@ -147,18 +135,29 @@ class Viewer(anywidget.AnyWidget):
         if handler is not None:
             handler(content, list(buffers or ()))
 
+    def _open_upload(self, name: str, image: Image.Image) -> None:
+        if self.on_upload is not None:
+            self.on_upload(name, image)
+
     def _receive(self, content: dict[str, Any], buffers: list) -> None:
         self._receiver.limit = self.upload_limit if self.on_upload is not None else 0
         self._receiver.receive(content, buffers)
 
+    def _cancel(self, content: dict[str, Any], buffers: list) -> None:
+        if content.get("id") is not None:
+            self._receiver.cancel(content["id"])
+
     def _open(self, content: dict[str, Any], buffers: list) -> None:
         entry = content.get("id")
-        if self.on_open is not None and isinstance(entry, int):
+        if self.on_open is not None and isinstance(entry, int) and entry in [known.get("id") for known in self.history]:
             self.on_open(entry)
 
-    def _send_file(self, content: dict[str, Any], buffers: list) -> None:
-        file_id = content.get("id")
-        if self.make_file is None or file_id not in [entry.get("id") for entry in self.files]:
+    def _start_file(self, content: dict[str, Any], buffers: list) -> None:
+        # drawing takes a while, in which other messages must be answered
+        threading.Thread(target=self._send_file, args=(content.get("id"),), daemon=True).start()
+
+    def _send_file(self, file_id: Any) -> None:
+        if self.make_file is None or file_id not in [known.get("id") for known in self.files]:
             self.send({"kind": "failed", "text": f"There is no file {shorten(file_id)}."})
             return
         try:
