@@ -39,6 +39,7 @@ class ParsedInstance:
 
     @property
     def location_spans(self) -> list[TokenSpan]:
+        """The location spans of all contours."""
         return [span for contour in self.contours for span in contour]
 
     def to_pixels(self, image_size: tuple[int, int]) -> tuple[np.ndarray, ...]:

@@ -163,7 +163,7 @@ const createContext = (model, el) => {
       const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
       return [point.x, point.y];
     },
-    scale: () => parts.regionLayer.getScreenCTM()?.a || 1,
+    scale: () => 1,
     announce: (text) => { parts.status.textContent = text; },
     listen: (target, type, handler, options = {}) => target.addEventListener(type, handler, { ...options, signal }),
     on: (name, handler) => subscribe(`change:${name}`, () => handler()),
@@ -332,9 +332,35 @@ const createMeasure = (context) => {
   };
 };
 
-const overlap = (a, b) =>
-  Math.max(0, Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x)) *
-  Math.max(0, Math.min(a.y, b.y) + LABEL_HEIGHT - Math.max(a.y, b.y));
+/** Return the area that two labels share. */
+const overlap = (a, b) => {
+  const width = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
+  const height = LABEL_HEIGHT - Math.abs(a.y - b.y);
+  return width > 0 && height > 0 ? width * height : 0;
+};
+
+/** Create a store of placed labels, by rows of the height of a label: only three rows can share pixels with a label. */
+const createPlaces = () => {
+  const rows = new Map();
+  const rowOf = (y) => Math.floor(y / LABEL_HEIGHT);
+  return {
+    add: (place) => {
+      const row = rowOf(place.y);
+      if (rows.has(row)) rows.get(row).push(place);
+      else rows.set(row, [place]);
+    },
+    /** Return the area of other labels that a label covers, or any larger number than `limit`. */
+    covered: (place, limit) => {
+      const row = rowOf(place.y);
+      let sum = 0;
+      for (let i = row - 1; i <= row + 1; i += 1) {
+        for (const other of rows.get(i) ?? []) sum += overlap(place, other);
+        if (sum > limit) break;
+      }
+      return sum;
+    },
+  };
+};
 
 /**
  * Return the place of a label of a width where it covers the least of the labels that have a place.
@@ -352,7 +378,7 @@ const placeLabel = ([x0, y0, x1, y1], width, placed, stageWidth, stageHeight) =>
       y: clamp(y, 0, Math.max(0, stageHeight - LABEL_HEIGHT)),
       width,
     };
-    place.covered = placed.reduce((sum, other) => sum + overlap(place, other), 0);
+    place.covered = placed.covered(place, best?.covered ?? Infinity);
     if (!best || place.covered < best.covered) best = place;
     if (!best.covered) break;
   }
@@ -501,17 +527,22 @@ const createPane = (context, shared, slot) => {
       pane.items.push(item);
       added.push(item);
     });
-    for (const { shape, label, row } of pane.items.splice(instances.length)) [shape, label, row].forEach((element) => element.remove());
+    const gone = pane.items.splice(instances.length);
+    if (!instances.length) for (const parent of [pane.shapes, pane.labels, list]) parent.replaceChildren();
+    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
     list.append(...added.map((item) => item.row));
     pane.labels.append(...added.map((item) => item.label));
-    added.forEach(insertShape);
+    if (added.length) orderShapes();
     if (pane.current >= pane.items.length) pane.current = -1;
   };
 
-  /** Insert a shape below those that are smaller, so that an instance inside another one stays visible. */
-  const insertShape = (item) => {
-    const smaller = [...pane.shapes.children].find((shape) => pane.items[shape.dataset.index].area < item.area);
-    pane.shapes.insertBefore(item.shape, smaller ?? null);
+  /** Put large shapes below smaller ones, so that an instance inside another one stays visible. Moves only what has to move. */
+  const orderShapes = () => {
+    let next = pane.shapes.firstChild;
+    for (const { shape } of [...pane.items].sort((a, b) => b.area - a.area)) {
+      if (shape === next) next = next.nextSibling;
+      else pane.shapes.insertBefore(shape, next);
+    }
   };
 
   const updateRegions = () => {
@@ -531,15 +562,20 @@ const createPane = (context, shared, slot) => {
     setText(prompt, answer?.prompt ?? "");
     pane.raw.classList.toggle("fl-off", !answer);
     for (const item of pane.items) item.tokens = [];
+    if (!segments.length) generated.replaceChildren();
     while (generated.childElementCount > segments.length) generated.lastChild.remove();
+    const known = [...generated.children];
+    const added = segments.slice(known.length).map((_, i) => make("span", "", { "data-segment": known.length + i }));
+    const spans = [...known, ...added];
     segments.forEach(([content, kind, owners], i) => {
-      const span = generated.children[i] ?? generated.appendChild(make("span", "", { "data-segment": i }));
+      const span = spans[i];
       setText(span, content);
       const name = `fl-segment fl-${kind}${owners.length ? " fl-owned" : ""}`;
       const isLit = span.classList.contains("fl-lit");
       if (span.className !== name) span.className = isLit && owners.length ? `${name} fl-lit` : name;
       for (const owner of owners) pane.items[owner]?.tokens.push(span);
     });
+    generated.append(...added);
   };
 
   const updateWords = (info) => {
@@ -640,7 +676,6 @@ const createPane = (context, shared, slot) => {
     pane.scene.setAttribute("transform", `translate(${zoom.x * width} ${zoom.y * height}) scale(${zoom.factor})`);
     pane.image.style.transform = zoom.factor === 1 ? "" : `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.factor})`;
     pane.view.classList.toggle("fl-zoomed", zoom.factor > 1);
-    pane.size = [pane.view.clientWidth, pane.view.clientHeight];
     placeLabels();
   };
 
@@ -649,7 +684,7 @@ const createPane = (context, shared, slot) => {
     const [stageWidth, stageHeight] = pane.size;
     if (!stageWidth) return;
     const [toX, toY] = [shared.mapping(stageWidth, state.picture.width, zoom.x), shared.mapping(stageHeight, state.picture.height, zoom.y)];
-    const placed = [];
+    const placed = createPlaces();
     for (const item of pane.items) {
       if (!item.isVisible) continue;
       const [x0, y0, x1, y1] = item.instance.box;
@@ -666,7 +701,7 @@ const createPane = (context, shared, slot) => {
       let place = placeLabel(visible, width, placed, stageWidth, stageHeight);
       const isShort = place.covered > CROWDED * width * LABEL_HEIGHT;
       if (isShort) place = placeLabel(visible, shared.measure(String(item.index + 1)), placed, stageWidth, stageHeight);
-      placed.push(place);
+      placed.add(place);
       item.place = { ...place, isShort, fullX: clamp(place.x, 0, Math.max(0, stageWidth - width)) };
       item.label.classList.remove("fl-off");
       moveLabel(item);
@@ -769,6 +804,14 @@ const createPane = (context, shared, slot) => {
     });
   }
   listenToPointer(context, shared, pane);
+
+  // the size is observed, since asking for it would force a layout in each redraw
+  const observer = new ResizeObserver(([{ contentRect }]) => {
+    pane.size = [contentRect.width, contentRect.height];
+    context.redraw();
+  });
+  observer.observe(pane.view);
+  context.onCleanup(() => observer.disconnect());
   return pane;
 };
 
@@ -1147,6 +1190,7 @@ const createDisplay = (context) => {
   const [first] = panes;
   Object.assign(parts, { stage: first.stage, view: first.view, regionLayer: first.regionLayer });
   context.pick = first.pick;
+  context.scale = () => (first.size[0] / state.picture.width) * zoom.factor || 1;
   parts.main.append(first.header, first.stage, parts.side);
   parts.answer.append(first.block);
   parts.raw.append(first.raw);
@@ -1263,9 +1307,6 @@ const createDisplay = (context) => {
   });
 
   for (const name of ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"]) context.on(name, context.redraw);
-  const observer = new ResizeObserver(context.redraw);
-  observer.observe(first.view);
-  context.onCleanup(() => observer.disconnect());
 
   context.listen(root, "keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anywidget
 import traitlets
+from PIL import Image
 
 from ..exceptions import shorten, summarize_error
+from .files import DownloadFile
+from .picture import Picture
+from .uploads import UploadReceiver
 
 ARRANGEMENTS = ("single", "compare", "tasks")
 """One answer; two answers of two models about one image; several answers about one image, one of them shown at a time."""
@@ -20,18 +25,7 @@ MAX_UPLOAD_BYTES = 64 * 2**20
 """Largest file that can be uploaded, as the largest that `load_image` reads from a URL."""
 
 
-class DownloadFile(NamedTuple):
-    """A file that the browser saves.
-
-    Attributes:
-        name: its file name.
-        mime_type: its MIME type.
-        content: its bytes.
-    """
-
-    name: str
-    mime_type: str
-    content: bytes
+_PICTURE_FIELDS = ("id", "name", "width", "height")
 
 
 def _trait(trait: traitlets.TraitType) -> Any:
@@ -82,23 +76,24 @@ class Viewer(anywidget.AnyWidget):
     upload_limit = _trait(traitlets.Int(0))
     takes_region = _trait(traitlets.Bool(False))
     has_tools = _trait(traitlets.Bool(False))
-    region = _trait(traitlets.List(traitlets.Int()))
-    threshold = _trait(traitlets.Float(0.0))
-    active = _trait(traitlets.Int(0))
-    selected = _trait(traitlets.List(traitlets.Int()))
+    region = _trait(traitlets.List(traitlets.CInt()))
+    threshold = _trait(traitlets.Float(0.0, min=0.0, max=1.0))
+    active = _trait(traitlets.Int(0, min=0))
+    selected = _trait(traitlets.List(traitlets.CInt()))
 
     def __init__(
         self,
         *,
-        on_upload: Callable[[str, bytes], None] | None = None,
-        on_open: Callable[[int], None] | None = None,
+        on_upload: Callable[[str, Image.Image], object] | None = None,
+        on_open: Callable[[int], object] | None = None,
         make_file: Callable[[str], DownloadFile] | None = None,
         **traits: Any,
     ) -> None:
         """Create a viewer.
 
         Args:
-            on_upload: called with the name, as the browser gave it, and the bytes of an uploaded file.
+            on_upload: called with the name of an uploaded file, without folders, and the image in it. A `FlorenceLabError` that
+                it raises is shown beside the upload.
             on_open: called with the id of a history entry that was clicked.
             make_file: called with the id of an entry of `files`; returns the file.
             traits: initial values.
@@ -107,12 +102,31 @@ class Viewer(anywidget.AnyWidget):
         self.on_upload = on_upload
         self.on_open = on_open
         self.make_file = make_file
+        self._receiver = UploadReceiver(
+            0, lambda name, image: self.on_upload and self.on_upload(name, image), self.send
+        )
         self._handlers: dict[str, Callable[[dict[str, Any], list], None]] = {
-            "ping": self._pong,
+            "upload": self._receive,
+            "cancel": self._cancel,
+            "ping": lambda content, buffers: self.send({"kind": "pong", "id": content.get("id")}),
             "open": self._open,
-            "file": self._send_file,
+            "file": self._start_file,
         }
         self.on_msg(self._handle)
+
+    def show_picture(self, picture: Picture | None) -> None:
+        """Show another image, or none. Region, threshold and selection belong to the last one and are reset."""
+        with self.hold_sync():
+            self.region = []
+            self.threshold = 0.0
+            self.selected = []
+            self.picture = {name: getattr(picture, name) for name in _PICTURE_FIELDS} if picture else {}
+            self.pixels = picture.pixels if picture else b""
+
+    def close(self) -> None:
+        """Close the widget, and free what was received of a file."""
+        self._receiver.cancel()
+        super().close()
 
     def _handle(self, _widget: Any, content: Any, buffers: Any) -> None:
         """Handle a message of the front end. Malformed ones are ignored, as nobody could read an error."""
@@ -121,17 +135,29 @@ class Viewer(anywidget.AnyWidget):
         if handler is not None:
             handler(content, list(buffers or ()))
 
-    def _pong(self, content: dict[str, Any], buffers: list) -> None:
-        self.send({"kind": "pong", "id": content.get("id")})
+    def _open_upload(self, name: str, image: Image.Image) -> None:
+        if self.on_upload is not None:
+            self.on_upload(name, image)
+
+    def _receive(self, content: dict[str, Any], buffers: list) -> None:
+        self._receiver.limit = self.upload_limit if self.on_upload is not None else 0
+        self._receiver.receive(content, buffers)
+
+    def _cancel(self, content: dict[str, Any], buffers: list) -> None:
+        if content.get("id") is not None:
+            self._receiver.cancel(content["id"])
 
     def _open(self, content: dict[str, Any], buffers: list) -> None:
         entry = content.get("id")
-        if self.on_open is not None and isinstance(entry, int):
+        if self.on_open is not None and isinstance(entry, int) and entry in [known.get("id") for known in self.history]:
             self.on_open(entry)
 
-    def _send_file(self, content: dict[str, Any], buffers: list) -> None:
-        file_id = content.get("id")
-        if self.make_file is None or file_id not in [entry.get("id") for entry in self.files]:
+    def _start_file(self, content: dict[str, Any], buffers: list) -> None:
+        # drawing takes a while, in which other messages must be answered
+        threading.Thread(target=self._send_file, args=(content.get("id"),), daemon=True).start()
+
+    def _send_file(self, file_id: Any) -> None:
+        if self.make_file is None or file_id not in [known.get("id") for known in self.files]:
             self.send({"kind": "failed", "text": f"There is no file {shorten(file_id)}."})
             return
         try:
