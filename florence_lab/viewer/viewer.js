@@ -1806,6 +1806,8 @@ const SILENCE = {
 };
 const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
+
 /** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
@@ -1861,7 +1863,9 @@ const createHeartbeat = (context) => {
   const start = () => {
     stop();
     interval = PING_MS;
-    if (model.get("has_tools") && !document.hidden) ping();
+    if (!model.get("has_tools")) return;
+    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // for good: the kernel does not know this model
+    else if (!document.hidden) ping();
   };
 
   context.onMessage((message) => {
@@ -1874,7 +1878,16 @@ const createHeartbeat = (context) => {
   });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
+  let wasDisconnected = el.classList.contains(DISCONNECTED);
+  const observer = new MutationObserver(() => {
+    const isDisconnected = el.classList.contains(DISCONNECTED);
+    if (isDisconnected === wasDisconnected) return;
+    wasDisconnected = isDisconnected;
+    start();
+  });
+  observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   context.onCleanup(() => {
+    observer.disconnect();
     stop();
     setReason("");
   });
