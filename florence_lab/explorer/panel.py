@@ -59,6 +59,7 @@ class Explorer(VBox):
         """
         self._cache = cache
         self._status: tuple[StatusKind, str] = ("done", "")
+        self._warnings: list[str] = []  # about the run that is shown
         self._folder = tempfile.TemporaryDirectory(prefix="florence_lab-")  # of uploads; deleted with the panel
         self._worker = Worker(self._show_busy, self._show_error)
         self.history = History()
@@ -163,9 +164,9 @@ class Explorer(VBox):
         shown = self._presenter.question
         self.viewer.is_stale = shown is not None and self._question().key != shown.key
 
-    def _show_notes(self, *warnings: str) -> None:
-        """Show the notice about models that were not trained for the image, and warnings about the question."""
-        self._bar.show_notes(domain_notice(self._bar.model_names, self._chosen_image), *warnings)
+    def _show_notes(self) -> None:
+        """Show the notice about models that were not trained for the image, and the warnings about the last run."""
+        self._bar.show_notes(domain_notice(self._bar.model_names, self._chosen_image), *self._warnings)
 
     def _show_status(self, kind: StatusKind, text: str) -> None:
         self._status = (kind, text)
@@ -193,6 +194,7 @@ class Explorer(VBox):
         """Show an image; the answers about another one leave."""
         if image is not self.shown_image or not self.viewer.picture:
             self.shown_image = image
+            self._warnings = []
             self._presenter.show_image(image)
         self._choose(image)
 
@@ -264,8 +266,8 @@ class Explorer(VBox):
         """Run the question that the controls are set to, or queue it."""
         question = self._question()
         self._check(question)
-        self._show_notes(question.validate())
-        self._worker.submit(Request(question.title, lambda job: self._answer(question, job)))
+        warning = question.validate()
+        self._worker.submit(Request(question.title, lambda job: self._answer(question, warning, job)))
 
     def _question(self) -> Question:
         """The question that the controls are set to; it may lack something."""
@@ -286,8 +288,8 @@ class Explorer(VBox):
         if question.text is None and selection.input == "region":
             raise ValueError(f"{selection.title} needs a region: drag one on the image.")
 
-    def _answer(self, question: Question, job: Job) -> None:
-        job.show(lambda: self._begin(question))
+    def _answer(self, question: Question, warning: str, job: Job) -> None:
+        job.show(lambda: self._begin(question, warning))
         phase = "error"
         try:
             for index, model_name in enumerate(question.model_names):
@@ -317,11 +319,17 @@ class Explorer(VBox):
         predictor = self._cache.get(model_name, is_compiled)
         job.show(self._bar.refresh_tasks)  # a checkpoint may bring tasks
         if warning := self._cache.load_warning(predictor):
-            job.show(lambda: self._show_notes(f"{model_name}: {warning}"))
+            job.show(lambda: self._warn(f"{model_name}: {warning}"))
         return predictor
 
-    def _begin(self, question: Question) -> None:
+    def _warn(self, warning: str) -> None:
+        self._warnings.append(warning)
+        self._show_notes()
+
+    def _begin(self, question: Question, warning: str) -> None:
         self._show_image(question.image)
+        self._warnings = [warning]
+        self._show_notes()
         self._presenter.begin(question)
         self._show_stale()
         self._show_status("busy", "Starting …")
@@ -352,6 +360,7 @@ class Explorer(VBox):
             return
         question = entry.question
         self._show_image(question.image)
+        self._warnings = []
         self._bar.refresh_tasks()
         self.task.value = question.selection.value
         if isinstance(question.text, str) or question.selection.input in ("phrase", "any"):

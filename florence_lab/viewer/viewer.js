@@ -1357,12 +1357,10 @@ const HANDLES = [
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-
 /** Order two coordinates and clip them to 0..side, in whole pixels and at least `MIN_REGION_PX` apart. */
 const clipSides = (a, b, side) => {
-  const first = clip(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
-  return [first, clip(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
+  const first = clamp(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
+  return [first, clamp(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
 };
 
 const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
@@ -1373,8 +1371,8 @@ const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
 
 /** Move a region by whole pixels, no further than to the border of the image: its size stays. */
 const moveRegion = ([x0, y0, x1, y1], dx, dy, { width, height }) => {
-  const x = clip(Math.round(dx), -x0, width - x1);
-  const y = clip(Math.round(dy), -y0, height - y1);
+  const x = clamp(Math.round(dx), -x0, width - x1);
+  const y = clamp(Math.round(dy), -y0, height - y1);
   return [x0 + x, y0 + y, x1 + x, y1 + y];
 };
 
@@ -1387,7 +1385,7 @@ const setRegionField = (region, index, value, picture) => {
   const side = index % 2 ? picture.height : picture.width;
   const [first, last] = [region[index % 2], region[(index % 2) + 2]];
   const isFirst = index < 2;
-  const typed = isFirst ? clip(value, 0, side - MIN_REGION_PX) : clip(value, MIN_REGION_PX, side);
+  const typed = isFirst ? clamp(value, 0, side - MIN_REGION_PX) : clamp(value, MIN_REGION_PX, side);
   const other = isFirst ? (typed < last ? last : typed + last - first) : typed > first ? first : typed - (last - first);
   const [low, high] = clipSides(typed, other, side);
   const changed = [...region];
@@ -1443,6 +1441,7 @@ const createRegion = (context) => {
   let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isClick}
   let writeTimer = 0;
   let sayTimer = 0;
+  let isSpaceDown = false;
 
   const picture = () => model.get("picture") || {};
   const isOn = () => Boolean(model.get("takes_region") && picture().width);
@@ -1536,7 +1535,11 @@ const createRegion = (context) => {
 
   const onPress = (event) => {
     if (!isOn()) return false;
-    if (gesture) undo(); // a second finger: not one region
+    if (gesture) { // a second finger: not one region
+      undo();
+      return true;
+    }
+    if (isSpaceDown) return false; // pans
     const controller = new AbortController();
     gesture = {
       controller,
@@ -1565,7 +1568,16 @@ const createRegion = (context) => {
     const [dx, dy] = arrow.map((value) => value * (event.shiftKey ? 10 : 1));
     if (!event.altKey) return change(moveRegion(region, dx, dy, picture()), false);
     const [x0, y0, x1, y1] = region;
-    change([x0, y0, clip(x1 + dx, x0 + MIN_REGION_PX, picture().width), clip(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+    change([x0, y0, clamp(x1 + dx, x0 + MIN_REGION_PX, picture().width), clamp(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+  };
+
+  /** Space and a drag pan, as the drag alone draws. Space still presses a button that has the focus. */
+  const onSpace = (event) => {
+    const focused = root.getRootNode().activeElement;
+    const isFree = [document.body, parts.view, shape, null].includes(focused);
+    if (event.key !== " " || !isFree || !isOn() || !(parts.view.matches(":hover") || root.contains(focused))) return;
+    event.preventDefault(); // no scrolling
+    isSpaceDown = true;
   };
 
   const onEscape = (event) => {
@@ -1595,6 +1607,9 @@ const createRegion = (context) => {
   context.pointerTools.push(onPress);
   listen(shape, "keydown", onKey);
   for (const place of [parts.view, bar]) listen(place, "keydown", onEscape);
+  listen(window, "keydown", onSpace);
+  listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
+  listen(window, "blur", () => { isSpaceDown = false; });
   listen(add, "click", addCentred);
   listen(clear, "click", remove);
   inputs.forEach((input, index) => {
@@ -1646,7 +1661,7 @@ const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes(
 /** Create the elements of the upload. */
 const createUploadBar = (context) => {
   const input = make("input", "", { type: "file", accept: "image/*", hidden: "", tabindex: "-1", "aria-label": "Image file" });
-  const button = make("button", "fl-button", { type: "button", text: "Upload an image" });
+  const button = makeButton("Upload an image");
   const limit = make("span", "fl-upload-limit");
   const bar = make("progress", "fl-progress", { "aria-label": "Upload" });
   const cancel = make("button", "fl-button", { type: "button", text: "Cancel", "aria-label": "Cancel the upload" });
@@ -1811,6 +1826,8 @@ const SILENCE = {
 };
 const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
+
 /** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
@@ -1866,7 +1883,9 @@ const createHeartbeat = (context) => {
   const start = () => {
     stop();
     interval = PING_MS;
-    if (model.get("has_tools") && !document.hidden) ping();
+    if (!model.get("has_tools")) return;
+    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // for good: the kernel does not know this model
+    else if (!document.hidden) ping();
   };
 
   context.onMessage((message) => {
@@ -1879,7 +1898,16 @@ const createHeartbeat = (context) => {
   });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
+  let wasDisconnected = el.classList.contains(DISCONNECTED);
+  const observer = new MutationObserver(() => {
+    const isDisconnected = el.classList.contains(DISCONNECTED);
+    if (isDisconnected === wasDisconnected) return;
+    wasDisconnected = isDisconnected;
+    start();
+  });
+  observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   context.onCleanup(() => {
+    observer.disconnect();
     stop();
     setReason("");
   });

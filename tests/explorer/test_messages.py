@@ -4,7 +4,7 @@ import pytest
 import torch
 from support import PHOTO
 
-from florence_lab.exceptions import ImageError
+from florence_lab.exceptions import HubError, ImageError
 from florence_lab.explorer.images import load_sample, open_source
 from florence_lab.explorer.messages import describe_error, domain_notice
 
@@ -16,6 +16,8 @@ from florence_lab.explorer.messages import describe_error, domain_notice
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
         (ImageError("nowhere.png does not exist"), "nowhere.png does not exist. Give another path"),
+        (HubError("cannot download a/b: 404 (x). Alternatives: hub='hf'; the files"), "Cannot download a/b: 404 (x). Give"),
+        (HubError("cannot download a/b: https://a.b is not reachable ([Errno -2])"), "https://a.b is not reachable. Give"),
         (ValueError("one\n  two"), "one two"),
         (TypeError("of a library"), "Unexpected error: TypeError: of a library"),
         (SystemExit(), "SystemExit"),
@@ -25,6 +27,7 @@ def test_an_error_is_described_in_one_line(error, message):
     described = describe_error(error)
     assert message in described
     assert "\n" not in described
+    assert "hub='hf'" not in described
 
 
 def test_nano_has_a_notice_about_images_that_are_not_scenes():
