@@ -223,8 +223,10 @@ class TestStage:
             for left, top, right, bottom, font_size in labels:
                 assert font_size == "12px"
                 assert bottom - top == pytest.approx(16, abs=0.1)
-                assert left >= stage["x"] - 1 and right <= stage["x"] + stage["width"] + 1
-                assert top >= stage["y"] - 1 and bottom <= stage["y"] + stage["height"] + 1
+                assert left >= stage["x"] - 1
+                assert right <= stage["x"] + stage["width"] + 1
+                assert top >= stage["y"] - 1
+                assert bottom <= stage["y"] + stage["height"] + 1
             front_end.root.get_by_label("Zoom in").click(click_count=4)
 
 
@@ -576,7 +578,7 @@ class TestLife:
               return drawn.sort((a, b) => a - b)[7] / 1000 }""",
             answer(1, scattered(count)),
         )
-        print(f"{count} instances: {1000 * seconds:.1f} ms, layout included")  # noqa: T201
+        print(f"{count} instances: {1000 * seconds:.1f} ms, layout included")
         assert seconds < 0.5  # on an idle machine a frame, 16 ms, for 100 instances
 
     @pytest.mark.parametrize("width", [360, 700, 1000, 1366, 2560])
