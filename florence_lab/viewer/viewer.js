@@ -125,9 +125,9 @@ const createLayout = () => {
     main: make("div", "fl-main"),
     side: make("div", "fl-side"),
     tabs: make("div", "fl-tabs", { role: "tablist", "aria-label": "Answer" }),
-    answer: make("div", "fl-panel fl-panel-answer"),
-    raw: make("div", "fl-panel fl-panel-raw"),
-    code: make("div", "fl-panel fl-panel-code"),
+    answer: make("div", "fl-tabpanel fl-tabpanel-answer"),
+    raw: make("div", "fl-tabpanel fl-tabpanel-raw"),
+    code: make("div", "fl-tabpanel fl-tabpanel-code"),
     history: make("div", "fl-history"),
     status: make("div", "fl-unseen", { role: "status" }),
   };
@@ -188,14 +188,15 @@ const makeTabList = (context, list, choose) => {
     if (tab) choose([...list.children].indexOf(tab));
   });
   context.listen(list, "keydown", (event) => {
-    const tabs = [...list.children];
+    const tabs = [...list.children].filter((tab) => !tab.hidden);
     const at = tabs.indexOf(event.target.closest("[role=tab]"));
     const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
     if (at < 0 || next === undefined) return;
     event.preventDefault();
-    const index = (next + tabs.length) % tabs.length;
-    choose(index);
-    tabs[index].focus();
+    event.stopPropagation();
+    const tab = tabs[(next + tabs.length) % tabs.length];
+    choose([...list.children].indexOf(tab));
+    tab.focus();
   });
 };
 
@@ -1061,12 +1062,20 @@ const createTabs = (context) => {
     tabs.append(make("button", "fl-tab", { type: "button", role: "tab", id: id(i, "tab"), "aria-controls": id(i, "panel"), text }));
     fill(panels[i], "", { role: "tabpanel", id: id(i, "panel"), "aria-labelledby": id(i, "tab") }, []);
   });
+  let opened = 0;
   const open = (chosen) => {
+    opened = chosen;
     markTab(tabs, chosen);
     panels.forEach((panel, i) => panel.classList.toggle("fl-off", i !== chosen));
   };
+  const showCode = () => {
+    tabs.lastChild.hidden = !context.model.get("code");
+    if (tabs.lastChild.hidden && opened === 2) open(0);
+  };
   makeTabList(context, tabs, open);
+  context.on("code", showCode);
   open(0);
+  showCode();
 };
 
 // --- Image
@@ -1271,6 +1280,15 @@ const createDisplay = (context) => {
     }
   };
 
+  /** Where the focused stage or list gives way to that of the other answer, the focus goes there, too. */
+  const keepFocus = (focused) => {
+    const from = panes.find(({ view, list, raw }) => view === focused || list === focused || (focused && raw.contains(focused)));
+    if (!from || root.dataset.shown === "all" || root.dataset.shown === String(from.slot)) return;
+    const to = panes[1 - from.slot];
+    const areas = [[from.view, to.view], [from.list, to.list]];
+    (areas.find(([area]) => area === focused) ?? [null, to.view])[1].focus({ preventScroll: true });
+  };
+
   let drawnAnswers = null;
   context.onDraw(() => {
     readPicture();
@@ -1297,7 +1315,9 @@ const createDisplay = (context) => {
     strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
 
     const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
+    const focused = root.getRootNode().activeElement;
     Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
+    keepFocus(focused);
     setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
     for (const pane of panes) pane.image.alt = state.picture.name ?? "";
     showPicture(panes);
@@ -1337,12 +1357,10 @@ const HANDLES = [
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-
 /** Order two coordinates and clip them to 0..side, in whole pixels and at least `MIN_REGION_PX` apart. */
 const clipSides = (a, b, side) => {
-  const first = clip(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
-  return [first, clip(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
+  const first = clamp(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
+  return [first, clamp(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
 };
 
 const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
@@ -1353,8 +1371,8 @@ const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
 
 /** Move a region by whole pixels, no further than to the border of the image: its size stays. */
 const moveRegion = ([x0, y0, x1, y1], dx, dy, { width, height }) => {
-  const x = clip(Math.round(dx), -x0, width - x1);
-  const y = clip(Math.round(dy), -y0, height - y1);
+  const x = clamp(Math.round(dx), -x0, width - x1);
+  const y = clamp(Math.round(dy), -y0, height - y1);
   return [x0 + x, y0 + y, x1 + x, y1 + y];
 };
 
@@ -1367,7 +1385,7 @@ const setRegionField = (region, index, value, picture) => {
   const side = index % 2 ? picture.height : picture.width;
   const [first, last] = [region[index % 2], region[(index % 2) + 2]];
   const isFirst = index < 2;
-  const typed = isFirst ? clip(value, 0, side - MIN_REGION_PX) : clip(value, MIN_REGION_PX, side);
+  const typed = isFirst ? clamp(value, 0, side - MIN_REGION_PX) : clamp(value, MIN_REGION_PX, side);
   const other = isFirst ? (typed < last ? last : typed + last - first) : typed > first ? first : typed - (last - first);
   const [low, high] = clipSides(typed, other, side);
   const changed = [...region];
@@ -1423,6 +1441,7 @@ const createRegion = (context) => {
   let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isClick}
   let writeTimer = 0;
   let sayTimer = 0;
+  let isSpaceDown = false;
 
   const picture = () => model.get("picture") || {};
   const isOn = () => Boolean(model.get("takes_region") && picture().width);
@@ -1516,7 +1535,11 @@ const createRegion = (context) => {
 
   const onPress = (event) => {
     if (!isOn()) return false;
-    if (gesture) undo(); // a second finger: not one region
+    if (gesture) { // a second finger: not one region
+      undo();
+      return true;
+    }
+    if (isSpaceDown) return false; // pans
     const controller = new AbortController();
     gesture = {
       controller,
@@ -1545,7 +1568,16 @@ const createRegion = (context) => {
     const [dx, dy] = arrow.map((value) => value * (event.shiftKey ? 10 : 1));
     if (!event.altKey) return change(moveRegion(region, dx, dy, picture()), false);
     const [x0, y0, x1, y1] = region;
-    change([x0, y0, clip(x1 + dx, x0 + MIN_REGION_PX, picture().width), clip(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+    change([x0, y0, clamp(x1 + dx, x0 + MIN_REGION_PX, picture().width), clamp(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+  };
+
+  /** Space and a drag pan, as the drag alone draws. Space still presses a button that has the focus. */
+  const onSpace = (event) => {
+    const focused = root.getRootNode().activeElement;
+    const isFree = [document.body, parts.view, shape, null].includes(focused);
+    if (event.key !== " " || !isFree || !isOn() || !(parts.view.matches(":hover") || root.contains(focused))) return;
+    event.preventDefault(); // no scrolling
+    isSpaceDown = true;
   };
 
   const onEscape = (event) => {
@@ -1575,6 +1607,9 @@ const createRegion = (context) => {
   context.pointerTools.push(onPress);
   listen(shape, "keydown", onKey);
   for (const place of [parts.view, bar]) listen(place, "keydown", onEscape);
+  listen(window, "keydown", onSpace);
+  listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
+  listen(window, "blur", () => { isSpaceDown = false; });
   listen(add, "click", addCentred);
   listen(clear, "click", remove);
   inputs.forEach((input, index) => {
@@ -1626,7 +1661,7 @@ const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes(
 /** Create the elements of the upload. */
 const createUploadBar = (context) => {
   const input = make("input", "", { type: "file", accept: "image/*", hidden: "", tabindex: "-1", "aria-label": "Image file" });
-  const button = make("button", "fl-button", { type: "button", text: "Upload an image" });
+  const button = makeButton("Upload an image");
   const limit = make("span", "fl-upload-limit");
   const bar = make("progress", "fl-progress", { "aria-label": "Upload" });
   const cancel = make("button", "fl-button", { type: "button", text: "Cancel", "aria-label": "Cancel the upload" });
@@ -1791,6 +1826,8 @@ const SILENCE = {
 };
 const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
+
 /** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
@@ -1846,7 +1883,9 @@ const createHeartbeat = (context) => {
   const start = () => {
     stop();
     interval = PING_MS;
-    if (model.get("has_tools") && !document.hidden) ping();
+    if (!model.get("has_tools")) return;
+    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // for good: the kernel does not know this model
+    else if (!document.hidden) ping();
   };
 
   context.onMessage((message) => {
@@ -1859,7 +1898,16 @@ const createHeartbeat = (context) => {
   });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
+  let wasDisconnected = el.classList.contains(DISCONNECTED);
+  const observer = new MutationObserver(() => {
+    const isDisconnected = el.classList.contains(DISCONNECTED);
+    if (isDisconnected === wasDisconnected) return;
+    wasDisconnected = isDisconnected;
+    start();
+  });
+  observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   context.onCleanup(() => {
+    observer.disconnect();
     stop();
     setReason("");
   });
