@@ -82,9 +82,9 @@ def make_file(
         return DownloadFile(f"{stem}.{file_id}", _DRAWINGS[file_id][1], content)
     if file_id == "json" and results:
         return DownloadFile(f"{stem}.json", _JSON, _to_json(_as_json(results, image_name, models)))
-    kind, _, index = file_id.partition("-")
-    if kind == "coco" and (index or "0") in map(str, range(len(results))):
-        coco = results[int(index or 0)].to_coco(file_name=image_name)
+    numbers = {"coco": 0} | {f"coco-{i}": i for i in range(len(results))}
+    if file_id in numbers and results:
+        coco = results[numbers[file_id]].to_coco(file_name=image_name)
         return DownloadFile(f"{stem}-{file_id}.json", _JSON, _to_json(coco))
     raise ArgumentError(f"no file {shorten(file_id)} of {len(results)} results")
 

@@ -1337,12 +1337,10 @@ const HANDLES = [
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-
 /** Order two coordinates and clip them to 0..side, in whole pixels and at least `MIN_REGION_PX` apart. */
 const clipSides = (a, b, side) => {
-  const first = clip(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
-  return [first, clip(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
+  const first = clamp(Math.round(Math.min(a, b)), 0, Math.max(side - MIN_REGION_PX, 0));
+  return [first, clamp(Math.round(Math.max(a, b)), first + MIN_REGION_PX, side)];
 };
 
 const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
@@ -1353,8 +1351,8 @@ const clipRegion = ([x0, y0, x1, y1], { width, height }) => {
 
 /** Move a region by whole pixels, no further than to the border of the image: its size stays. */
 const moveRegion = ([x0, y0, x1, y1], dx, dy, { width, height }) => {
-  const x = clip(Math.round(dx), -x0, width - x1);
-  const y = clip(Math.round(dy), -y0, height - y1);
+  const x = clamp(Math.round(dx), -x0, width - x1);
+  const y = clamp(Math.round(dy), -y0, height - y1);
   return [x0 + x, y0 + y, x1 + x, y1 + y];
 };
 
@@ -1367,7 +1365,7 @@ const setRegionField = (region, index, value, picture) => {
   const side = index % 2 ? picture.height : picture.width;
   const [first, last] = [region[index % 2], region[(index % 2) + 2]];
   const isFirst = index < 2;
-  const typed = isFirst ? clip(value, 0, side - MIN_REGION_PX) : clip(value, MIN_REGION_PX, side);
+  const typed = isFirst ? clamp(value, 0, side - MIN_REGION_PX) : clamp(value, MIN_REGION_PX, side);
   const other = isFirst ? (typed < last ? last : typed + last - first) : typed > first ? first : typed - (last - first);
   const [low, high] = clipSides(typed, other, side);
   const changed = [...region];
@@ -1423,6 +1421,7 @@ const createRegion = (context) => {
   let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isClick}
   let writeTimer = 0;
   let sayTimer = 0;
+  let isSpaceDown = false;
 
   const picture = () => model.get("picture") || {};
   const isOn = () => Boolean(model.get("takes_region") && picture().width);
@@ -1516,7 +1515,11 @@ const createRegion = (context) => {
 
   const onPress = (event) => {
     if (!isOn()) return false;
-    if (gesture) undo(); // a second finger: not one region
+    if (gesture) { // a second finger: not one region
+      undo();
+      return true;
+    }
+    if (isSpaceDown) return false; // pans
     const controller = new AbortController();
     gesture = {
       controller,
@@ -1545,7 +1548,16 @@ const createRegion = (context) => {
     const [dx, dy] = arrow.map((value) => value * (event.shiftKey ? 10 : 1));
     if (!event.altKey) return change(moveRegion(region, dx, dy, picture()), false);
     const [x0, y0, x1, y1] = region;
-    change([x0, y0, clip(x1 + dx, x0 + MIN_REGION_PX, picture().width), clip(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+    change([x0, y0, clamp(x1 + dx, x0 + MIN_REGION_PX, picture().width), clamp(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
+  };
+
+  /** Space and a drag pan, as the drag alone draws. Space still presses a button that has the focus. */
+  const onSpace = (event) => {
+    const focused = root.getRootNode().activeElement;
+    const isFree = [document.body, parts.view, shape, null].includes(focused);
+    if (event.key !== " " || !isFree || !isOn() || !(parts.view.matches(":hover") || root.contains(focused))) return;
+    event.preventDefault(); // no scrolling
+    isSpaceDown = true;
   };
 
   const onEscape = (event) => {
@@ -1575,6 +1587,9 @@ const createRegion = (context) => {
   context.pointerTools.push(onPress);
   listen(shape, "keydown", onKey);
   for (const place of [parts.view, bar]) listen(place, "keydown", onEscape);
+  listen(window, "keydown", onSpace);
+  listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
+  listen(window, "blur", () => { isSpaceDown = false; });
   listen(add, "click", addCentred);
   listen(clear, "click", remove);
   inputs.forEach((input, index) => {
@@ -1626,7 +1641,7 @@ const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes(
 /** Create the elements of the upload. */
 const createUploadBar = (context) => {
   const input = make("input", "", { type: "file", accept: "image/*", hidden: "", tabindex: "-1", "aria-label": "Image file" });
-  const button = make("button", "fl-button", { type: "button", text: "Upload an image" });
+  const button = makeButton("Upload an image");
   const limit = make("span", "fl-upload-limit");
   const bar = make("progress", "fl-progress", { "aria-label": "Upload" });
   const cancel = make("button", "fl-button", { type: "button", text: "Cancel", "aria-label": "Cancel the upload" });

@@ -206,6 +206,8 @@ class Notebook:
         """Run the cell of a number, from 0, and return its locator."""
         cell = self.page.locator(".jp-Notebook .jp-Cell").nth(number)
         cell.locator(".cm-content").click()
+        cell.locator(".cm-editor.cm-focused").wait_for()  # before, the keys go elsewhere
+        self.page.wait_for_timeout(100)
         self.page.keyboard.press("Control+Enter")
         return cell
 

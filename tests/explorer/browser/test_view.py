@@ -38,7 +38,7 @@ def viewer(notebook):
 def test_hover_lights_an_instance(viewer):
     expect(viewer.list_items()).to_have_count(4, timeout=TIMEOUT * 1000)
     viewer.hover_instance(2)
-    expect(viewer.drawn(2).first).to_have_class(re.compile("fl-lit"))
+    expect(viewer.drawn(2)).to_have_class(re.compile("fl-lit"))
 
 
 def test_the_threshold_hides_instances_while_it_moves(viewer, notebook):

@@ -36,7 +36,7 @@ _CLICK_AND_TIME = """async ([panel, button, pattern, seconds]) => {
 _WATCH_COUNTS = """(viewer) => {
   const counts = [];
   const note = () => {
-    const count = viewer.querySelectorAll('.fl-list [data-instance]').length;
+    const count = viewer.querySelectorAll('.fl-row').length;
     if (count !== counts.at(-1)) counts.push(count);
   };
   new MutationObserver(note).observe(viewer, { childList: true, subtree: true });
@@ -64,7 +64,7 @@ class Viewer:
 
     def __init__(self, root: Any) -> None:
         self.page, self.root = root.page, root
-        root.locator("svg").first.wait_for()
+        root.locator(".fl-view").first.wait_for(state="attached")
 
     @property
     def phase(self) -> str:
@@ -74,16 +74,16 @@ class Viewer:
     @property
     def header(self) -> Any:
         """The line that says what is answered."""
-        return self.root.locator(".fl-header").first
+        return self.root.locator(".fl-head").first
 
     @property
     def answer(self) -> Any:
         """The answer of a task whose result is text."""
-        return self.root.locator(".fl-answer").first
+        return self.root.locator(".fl-words").first
 
     def list_items(self) -> Any:
         """Locate the entries of the list of instances."""
-        return self.root.locator(".fl-list [data-instance]")
+        return self.root.locator(".fl-row:not(.fl-off)")
 
     def read_list(self) -> list[str]:
         """Return the entries of the list of instances."""
@@ -91,11 +91,11 @@ class Viewer:
 
     def drawn(self, number: int) -> Any:
         """Locate the drawing of an instance."""
-        return self.root.locator(f'svg [data-instance="{number}"]').first
+        return self.root.locator(f'.fl-shape[data-index="{number}"]').first
 
     def shown(self) -> Any:
         """Locate the drawings of all instances that are not hidden."""
-        return self.root.locator("svg [data-instance]:visible")
+        return self.root.locator(".fl-shape:not(.fl-off)")
 
     def open_tab(self, name: str) -> None:
         """Open a tab by its name."""
@@ -104,6 +104,11 @@ class Viewer:
     def hover_instance(self, number: int) -> None:
         """Move the pointer over an entry of the list."""
         self.list_items().nth(number).hover()
+
+    def point_at(self, number: int) -> None:
+        """Move the pointer to the middle of an instance on the stage."""
+        place = self.drawn(number).bounding_box()
+        self.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
 
     def set_threshold(self, value: float) -> None:
         """Move the slider of the scores."""
@@ -114,7 +119,7 @@ class Viewer:
         view = self.root.locator(".fl-view").first
         view.scroll_into_view_if_needed()
         place = view.bounding_box()
-        width = float(view.locator("svg").first.get_attribute("viewBox").split()[2])
+        width = float(view.locator(".fl-svg").get_attribute("viewBox").split()[2])
         scale = place["width"] / width
         points = [(place["x"] + x * scale, place["y"] + y * scale) for x, y in ((x0, y0), (x1, y1))]
         self.page.mouse.move(*points[0])

@@ -13,7 +13,7 @@ def walk(user, tmp_path):
     """Ask about a sample, a phrase, a region, a broken URL and an upload, and open each tab."""
     user.ask()
     assert [row.split()[1] for row in user.viewer.read_list()] == ["sheep"] * 4
-    expect(user.viewer.drawn(3).first).to_be_visible()
+    expect(user.viewer.drawn(3)).to_be_visible()
     assert (
         user.viewer.root.locator("img.fl-image").first.evaluate("image => image.complete && image.naturalWidth") == 512
     )
@@ -44,7 +44,7 @@ def walk(user, tmp_path):
 
     user.choose_task("<CAPTION>")
     user.ask()
-    for name, selector in (("Raw text", ".fl-raw"), ("Code", ".fl-panel-code")):
+    for name, selector in (("Raw text", ".fl-generated"), ("Code", ".fl-tabpanel-code")):
         user.viewer.open_tab(name)
         expect(user.viewer.root.locator(selector).first).to_be_visible()
-    expect(user.viewer.root.locator(".fl-panel-code")).to_contain_text("florence_lab.load")
+    expect(user.viewer.root.locator(".fl-tabpanel-code")).to_contain_text("florence_lab.load")
