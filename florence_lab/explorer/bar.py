@@ -67,7 +67,7 @@ class Bar(Box):
         self.run = Button(description="Run", icon="play", button_style="primary")
         self.status, self.note = HTML(), HTML()
         named: dict[str, Widget] = {
-            "fl-task": self.task, "fl-phrase": self.phrase, "fl-run": self.run, "fl-status": self.status, "fl-note": self.note
+            "fl-task-menu": self.task, "fl-phrase-field": self.phrase, "fl-run": self.run, "fl-status": self.status, "fl-note": self.note
         }  # fmt: skip
         for name, widget in named.items():
             widget.add_class(name)

@@ -125,9 +125,9 @@ const createLayout = () => {
     main: make("div", "fl-main"),
     side: make("div", "fl-side"),
     tabs: make("div", "fl-tabs", { role: "tablist", "aria-label": "Answer" }),
-    answer: make("div", "fl-panel fl-panel-answer"),
-    raw: make("div", "fl-panel fl-panel-raw"),
-    code: make("div", "fl-panel fl-panel-code"),
+    answer: make("div", "fl-tabpanel fl-tabpanel-answer"),
+    raw: make("div", "fl-tabpanel fl-tabpanel-raw"),
+    code: make("div", "fl-tabpanel fl-tabpanel-code"),
     history: make("div", "fl-history"),
     status: make("div", "fl-unseen", { role: "status" }),
   };
@@ -188,14 +188,15 @@ const makeTabList = (context, list, choose) => {
     if (tab) choose([...list.children].indexOf(tab));
   });
   context.listen(list, "keydown", (event) => {
-    const tabs = [...list.children];
+    const tabs = [...list.children].filter((tab) => !tab.hidden);
     const at = tabs.indexOf(event.target.closest("[role=tab]"));
     const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
     if (at < 0 || next === undefined) return;
     event.preventDefault();
-    const index = (next + tabs.length) % tabs.length;
-    choose(index);
-    tabs[index].focus();
+    event.stopPropagation();
+    const tab = tabs[(next + tabs.length) % tabs.length];
+    choose([...list.children].indexOf(tab));
+    tab.focus();
   });
 };
 
@@ -1061,12 +1062,20 @@ const createTabs = (context) => {
     tabs.append(make("button", "fl-tab", { type: "button", role: "tab", id: id(i, "tab"), "aria-controls": id(i, "panel"), text }));
     fill(panels[i], "", { role: "tabpanel", id: id(i, "panel"), "aria-labelledby": id(i, "tab") }, []);
   });
+  let opened = 0;
   const open = (chosen) => {
+    opened = chosen;
     markTab(tabs, chosen);
     panels.forEach((panel, i) => panel.classList.toggle("fl-off", i !== chosen));
   };
+  const showCode = () => {
+    tabs.lastChild.hidden = !context.model.get("code");
+    if (tabs.lastChild.hidden && opened === 2) open(0);
+  };
   makeTabList(context, tabs, open);
+  context.on("code", showCode);
   open(0);
+  showCode();
 };
 
 // --- Image
@@ -1271,6 +1280,15 @@ const createDisplay = (context) => {
     }
   };
 
+  /** Where the focused stage or list gives way to that of the other answer, the focus goes there, too. */
+  const keepFocus = (focused) => {
+    const from = panes.find(({ view, list, raw }) => view === focused || list === focused || (focused && raw.contains(focused)));
+    if (!from || root.dataset.shown === "all" || root.dataset.shown === String(from.slot)) return;
+    const to = panes[1 - from.slot];
+    const areas = [[from.view, to.view], [from.list, to.list]];
+    (areas.find(([area]) => area === focused) ?? [null, to.view])[1].focus({ preventScroll: true });
+  };
+
   let drawnAnswers = null;
   context.onDraw(() => {
     readPicture();
@@ -1297,7 +1315,9 @@ const createDisplay = (context) => {
     strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
 
     const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
+    const focused = root.getRootNode().activeElement;
     Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
+    keepFocus(focused);
     setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
     for (const pane of panes) pane.image.alt = state.picture.name ?? "";
     showPicture(panes);
@@ -1806,6 +1826,8 @@ const SILENCE = {
 };
 const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
+
 /** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
@@ -1861,7 +1883,9 @@ const createHeartbeat = (context) => {
   const start = () => {
     stop();
     interval = PING_MS;
-    if (model.get("has_tools") && !document.hidden) ping();
+    if (!model.get("has_tools")) return;
+    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // for good: the kernel does not know this model
+    else if (!document.hidden) ping();
   };
 
   context.onMessage((message) => {
@@ -1874,7 +1898,16 @@ const createHeartbeat = (context) => {
   });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
+  let wasDisconnected = el.classList.contains(DISCONNECTED);
+  const observer = new MutationObserver(() => {
+    const isDisconnected = el.classList.contains(DISCONNECTED);
+    if (isDisconnected === wasDisconnected) return;
+    wasDisconnected = isDisconnected;
+    start();
+  });
+  observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   context.onCleanup(() => {
+    observer.disconnect();
     stop();
     setReason("");
   });

@@ -424,6 +424,14 @@ class TestHeartbeat:
         expect(alive.root.get_by_role("alert").filter(has_text=words)).to_be_visible()
         assert (alive.page.locator(".fl-run").get_attribute("aria-disabled") == "true") is is_disabled
 
+    def test_a_restart_that_ipywidgets_knows_of_is_told_at_once(self, alive):
+        alive.answers(PONG)
+        alive.page.locator("#viewer").evaluate("e => e.classList.add('jupyter-widgets-disconnected')")
+        expect(alive.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")).to_be_visible()
+        count = len(alive.sent("ping"))
+        self.runs(alive, 30)
+        assert len(alive.sent("ping")) == count  # which a new kernel would only log
+
     def test_answers_of_a_former_silence_and_of_other_views_are_ignored(self, alive):
         self.runs(alive, 3.5)
         first = alive.sent("ping")[0]["id"]
