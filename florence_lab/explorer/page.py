@@ -23,6 +23,7 @@ _LOOPBACK = "127.0.0.1"
 _MIN_TOKEN_LENGTH = 8
 _MAX_MESSAGE_BYTES = 4 * 2**20  # an upload comes in chunks of 2 MiB
 _IDLE_SECONDS = 3600  # of a page that is open on another machine, until its kernel is shut down
+_PING_INTERVAL = 10_000  # ms; a browser that misses three of them is disconnected
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget")
 
 
@@ -54,7 +55,9 @@ class PageOptions:
             raise ArgumentError(f"max_visitors must be at least 1, got {self.max_visitors}")
         _parse_address(self.ip)
         if self.token and not (len(self.token) >= _MIN_TOKEN_LENGTH and self.token.isascii() and self.token.isalnum()):
-            raise ArgumentError(f"token must be at least {_MIN_TOKEN_LENGTH} letters and digits, got {len(self.token)} characters")
+            raise ArgumentError(
+                f"token must be at least {_MIN_TOKEN_LENGTH} letters and digits, got {len(self.token)} characters"
+            )
         if self.is_public and not self.token:
             raise ArgumentError(f"a token is needed at {self.ip}, which other machines can reach")
 
@@ -138,6 +141,8 @@ def server_settings(options: PageOptions) -> dict[str, dict[str, Any]]:
             "tornado_settings": {
                 # rejects requests under another host name, with which a web site could reach a page without a token
                 "allow_remote_access": options.is_public,
+                "ws_ping_interval": _PING_INTERVAL,
+                "ws_ping_timeout": 3 * _PING_INTERVAL,
                 "websocket_max_message_size": _MAX_MESSAGE_BYTES,
                 "headers": {
                     "Content-Security-Policy": content_security_policy(),
@@ -158,7 +163,7 @@ def server_settings(options: PageOptions) -> dict[str, dict[str, Any]]:
         },
         "MappingKernelManager": {
             "root_dir": str(Path.cwd()),  # relative paths in the panel start where the command was called
-            "buffer_offline_messages": True,
+            "transport_encryption": "auto",
             "cull_interval": 60,
             "cull_idle_timeout": _IDLE_SECONDS if options.is_public else 0,
             "cull_connected": options.is_public,

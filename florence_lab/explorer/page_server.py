@@ -198,7 +198,8 @@ def run_server(options: PageOptions, notebook: Path, open_browser: bool) -> None
         notebook: the file to serve.
         open_browser: open the page in a browser.
     """
-    logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    for name in ("tornado.access", "tornado.general"):  # each page that is not found, and how pings are configured
+        logging.getLogger(name).setLevel(logging.ERROR)
     settings = server_settings(options)
     settings["VoilaConfiguration"]["multi_kernel_manager_class"] = PageKernelManager
     server = PageServer(config=Config(settings))

@@ -3,6 +3,10 @@
   const status = document.getElementById('fl-page-status');
   const cells = () => document.getElementById('rendered_cells');
 
+  // Voilà was built with an earlier JupyterLab than the widgets, which work. Each shared module says so.
+  const { warn } = console;
+  console.warn = (...words) => String(words[0]).startsWith('Unsatisfied version') || warn.apply(console, words);
+
   // The light or dark styles come from media queries. These attributes tell the widgets which one it is.
   const dark = window.matchMedia('(prefers-color-scheme: dark)');
   const tellTheme = () => {
