@@ -243,7 +243,8 @@ class Explorer(VBox):
             shown = known or image
             _ = shown.picture, shown.thumbnail  # made here, not in the kernel's main thread
             same = "" if known is None or known.name == name else f"{name} is the same image as {known.name}."
-            job.show(lambda: (self._show_image(shown), self._show_status("done", same)))
+            job.show(lambda: self._show_image(shown))
+            job.show(lambda: self._show_status("done", same))
 
         self._worker.submit(Request(f"opening {name}", run))
 
