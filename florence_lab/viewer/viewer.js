@@ -2156,6 +2156,7 @@ const dressSiblings = (context) => {
     for (const element of undo.keys()) if (!element.isConnected) undo.delete(element); // ipywidgets made a new one
     for (const status of panel.querySelectorAll(STATUS)) add(status, { role: "status", "aria-live": "polite" });
     for (const error of panel.querySelectorAll(".fl-status .fl-error")) add(error, { role: "alert" });
+    for (const icon of panel.querySelectorAll("button.jupyter-button > i")) add(icon, { "aria-hidden": "true" });
     for (const control of panel.querySelectorAll(CONTROLS)) {
       if (root.contains(control) || hasName(control)) continue;
       const label = findLabel(control);
@@ -2167,6 +2168,11 @@ const dressSiblings = (context) => {
   const keepFocus = () => {
     const isLost = lastFocused?.isConnected && !lastFocused.disabled && document.activeElement === document.body;
     if (isLost && lastFocused.matches(".fl-run")) lastFocused.focus({ preventScroll: true });
+  };
+
+  /** A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. */
+  const keepKeys = (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   };
 
   const observer = new MutationObserver((mutations) => {
@@ -2182,6 +2188,7 @@ const dressSiblings = (context) => {
     onPlaced.disconnect();
     if (!panel) return;
     context.listen(panel, "focusin", (event) => { lastFocused = event.target; });
+    context.listen(panel, "keydown", keepKeys);
     observer.observe(panel, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
     dress();
   });
