@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exceptions import HubError, ImageError
@@ -31,6 +32,17 @@ def domain_notice(model_names: tuple[str, ...], image: SourceImage) -> str:
         for name in dict.fromkeys(model_names)
         if name in MODELS and MODELS[name].path
     )
+
+
+def loading_message(model_name: str, is_compiled: bool) -> str:
+    """Return what the panel says while a model is loaded."""
+    is_local = Path(model_name).expanduser().is_dir() or (model_name in MODELS and MODELS[model_name].path)
+    sentences = [
+        f"Loading {model_name} …",
+        "" if is_local else "It is downloaded the first time.",
+        "Compiling takes about a minute." if is_compiled else "",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def describe_error(error: BaseException) -> str:
