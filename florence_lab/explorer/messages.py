@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ..exceptions import HubError, ImageError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 _MAX_DETAIL_LENGTH = 120
+_ERROR_NUMBER_RE = re.compile(r"\[Errno -?\d+\] ")
 
 _HUB_ADVICE = (
     "Give the folder of a checkpoint, select florence-2-nano, which needs no network, or choose another hub by the environment "
@@ -32,7 +34,7 @@ def domain_notice(model_names: tuple[str, ...], image: SourceImage) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return one line that says what went wrong and what to do."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = _ERROR_NUMBER_RE.sub("", " ".join(str(error).split())) or type(error).__name__
     if isinstance(error, MemoryError) or any(text in message.lower() for text in _OUT_OF_MEMORY):
         return (
             f"There is not enough memory for this model ({message[:_MAX_DETAIL_LENGTH]}). Select a smaller one, such as "
