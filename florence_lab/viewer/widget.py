@@ -102,9 +102,7 @@ class Viewer(anywidget.AnyWidget):
         self.on_upload = on_upload
         self.on_open = on_open
         self.make_file = make_file
-        self._receiver = UploadReceiver(
-            0, lambda name, image: self.on_upload and self.on_upload(name, image), self.send
-        )
+        self._receiver = UploadReceiver(0, self._open_upload, self.send, run=_start_thread)
         self._handlers: dict[str, Callable[[dict[str, Any], list], None]] = {
             "upload": self._receive,
             "cancel": self._cancel,
