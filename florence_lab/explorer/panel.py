@@ -17,6 +17,7 @@ from ..results import Instances, Result
 from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
 from ..viewer.widget import MAX_UPLOAD_BYTES, Viewer
+from .access import check_model
 from .answer import Answer
 from .bar import Bar, StatusKind
 from .history import History
@@ -243,7 +244,8 @@ class Explorer(VBox):
             shown = known or image
             _ = shown.picture, shown.thumbnail  # made here, not in the kernel's main thread
             same = "" if known is None or known.name == name else f"{name} is the same image as {known.name}."
-            job.show(lambda: (self._show_image(shown), self._show_status("done", same)))
+            job.show(lambda: self._show_image(shown))
+            job.show(lambda: self._show_status("done", same))
 
         self._worker.submit(Request(f"opening {name}", run))
 
@@ -317,6 +319,7 @@ class Explorer(VBox):
             job.show(lambda: self._show_status("busy", text))
 
     def _load_model(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+        check_model(model_name)
         if not self._cache.is_loaded(model_name, is_compiled):
             compiling = ", and compiling takes about a minute" if is_compiled else ""
             text = f"Loading {model_name} …, which is downloaded at the first time{compiling}"

@@ -36,6 +36,8 @@ class Presenter:
         """Create a presenter of a viewer."""
         self._viewer = viewer
         self._numbers = count(1)
+        self.question: Question | None = None
+        self.answers: list[Answer] = []
         self.is_running = False
         self._forget()
         viewer.observe(lambda change: self._show_code(), "threshold")
@@ -135,8 +137,7 @@ class Presenter:
         return round(self._viewer.threshold, 4)
 
     def _forget(self) -> None:
-        self.question: Question | None = None
-        self.answers: list[Answer] = []
+        self.question, self.answers = None, []
         self._records: dict[int, tuple[Answer, list[dict[str, Any]]]] = {}  # number of a model -> its answer, as shown
         self._styles: Styles = {}
         self._last_update = 0.0
