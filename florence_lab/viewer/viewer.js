@@ -454,6 +454,8 @@ const fillItem = (item, instance, style) => {
 
 // --- Header of an answer
 
+const REGION_TEXT = /^region \([\d., ]+\)$/; // no phrase, so without quotation marks
+
 const createHeader = (slot) => {
   const badge = make("span", "fl-badge", { text: "AB"[slot] });
   const task = make("span", "fl-task", { role: "heading", "aria-level": "3" });
@@ -466,16 +468,15 @@ const createHeader = (slot) => {
   return {
     element,
     update: (answer, { phase, isCompared, isStale }) => {
-      element.classList.toggle("fl-off", !answer);
+      const { task: taskToken, task_name: name, text: query, image, model, times } = answer ?? {};
       element.classList.toggle("fl-stale", isStale);
-      if (!answer) return;
       badge.classList.toggle("fl-off", !isCompared);
-      setText(task, answer.task_name || answer.task);
-      setText(token, answer.task_name === answer.task ? "" : answer.task);
-      setText(text, answer.text ? `“${answer.text}”` : "");
-      setText(facts, [answer.image, answer.model, answer.times].filter(Boolean).join(" · "));
-      setText(progress, progressOf(answer, phase));
-      stale.classList.toggle("fl-off", !isStale);
+      setText(task, name || taskToken || "");
+      setText(token, name === taskToken ? "" : taskToken);
+      setText(text, query ? (REGION_TEXT.test(query) ? query : `“${query}”`) : "");
+      setText(facts, [image, model, times].filter(Boolean).join(" · "));
+      setText(progress, answer ? progressOf(answer, phase) : "");
+      stale.classList.toggle("fl-off", !answer || !isStale);
     },
   };
 };
