@@ -17,6 +17,7 @@ from ..results import Instances, Result
 from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
 from ..viewer.widget import MAX_UPLOAD_BYTES, Viewer
+from .access import check_model
 from .answer import Answer
 from .bar import Bar, StatusKind
 from .history import History
@@ -318,6 +319,7 @@ class Explorer(VBox):
             job.show(lambda: self._show_status("busy", text))
 
     def _load_model(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+        check_model(model_name)
         if not self._cache.is_loaded(model_name, is_compiled):
             compiling = ", and compiling takes about a minute" if is_compiled else ""
             text = f"Loading {model_name} …, which is downloaded at the first time{compiling}"
