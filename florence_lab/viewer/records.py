@@ -231,9 +231,13 @@ def _match(result: Instances, parsed: Sequence[ParsedInstance]) -> Iterator[tupl
     for instance in parsed:
         at[_parsed_key(instance, result)].append(instance)
     taken: defaultdict[tuple[_Key, str], int] = defaultdict(int)
+    # `Predictor.detect` gives the class of a region without a label, which another question may have labelled otherwise
+    is_classified = isinstance(result, Boxes) and result.class_ids is not None
     for number, (key, label) in enumerate(zip(_result_keys(result), result.labels.tolist(), strict=True)):
         candidates = at.get(key, [])
         same = [candidate for candidate in candidates if candidate.label == label]
+        if not same and is_classified:
+            same = [candidate for candidate in candidates if not candidate.label]
         if not same and len({candidate.label for candidate in candidates}) == 1:
             same = candidates
         if same:

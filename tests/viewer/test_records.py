@@ -106,6 +106,12 @@ def test_selections_and_other_labels_keep_their_tokens_and_no_link_is_wrong(raw,
     assert found == expected
 
 
+@pytest.mark.parametrize(("fields", "owners"), [({"class_ids": [0], "classes": ("sheep",)}, [0, 1, 2, 3]), ({}, [])])
+def test_a_region_that_detection_has_classified_is_linked_to_the_one_without_a_label(fields, owners):
+    result = replace(parse(loc(*A)), raw=f"{loc(*A)}car{loc(*A)}", labels=["sheep"], **fields)
+    assert [number for number, segment in enumerate(segments(result)) if segment[2]] == owners
+
+
 def test_a_ground_truth_whose_coordinates_are_not_the_centers_of_bins_is_linked():
     result = parse(f"sheep{loc(*A)}")
     assert linked(replace(result, boxes=result.boxes + 0.2)) == linked(result)
