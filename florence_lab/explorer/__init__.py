@@ -1,8 +1,8 @@
-"""The explorer: an ipywidgets panel that runs Florence-2 on images, in a notebook or as a web page.
+"""The explorer: a panel that runs Florence-2 on images, in a notebook or as a web page.
 
-`questions`, `images`, `session`, `answer`, `predictor_cache`, `messages` and `worker` contain no widgets. `markup` writes HTML,
-`image_chooser`, `model_chooser`, `region` and `answer_view` are the parts of the panel, and `panel` connects them. `page` serves
-the panel with Voilà.
+`selections`, `questions`, `images`, `session`, `answer`, `history`, `predictor_cache`, `messages` and `worker` contain no
+widgets. `bar`, with `image_menu` and `model_menu`, has the controls, which are ipywidgets. `presenter` shows answers in the
+`Viewer`, and `panel` connects them. `page` serves the panel with Voilà.
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""What the panel costs in time and memory, in JupyterLab. Each test prints its figures."""
+
+import itertools
+import re
+import statistics
+
+import numpy as np
+import pytest
+from explorer.browser.harness import EXPLORE, NEEDS_BROWSER, TIMEOUT, measure, notebook_in, playwright
+from explorer.browser.user import User
+from PIL import Image
+
+pytestmark = NEEDS_BROWSER
+
+expect = playwright.expect
+NUM_RUNS = 150
+WARM_UP = 10  # runs, after which every kind of answer, tab and menu has been on show once
+SAMPLES = ("sheep", "street")
+TASKS = ("<OD>", "<CAPTION>", "<DENSE_REGION_CAPTION>", "<OCR_WITH_REGION>", "<OCR>")
+MAX_OVERHEAD = 0.1  # seconds from Run to done besides the model's own time, on an idle machine
+BUSY_FACTOR = 5  # a machine that does something else beside
+MIB = 2**20
+
+
+@pytest.fixture
+def notebook(jupyterlab, browser):
+    with notebook_in(jupyterlab, browser, [EXPLORE, "explorer.close()"]) as notebook:
+        notebook.run_cell(0)
+        yield notebook
+
+
+@pytest.fixture
+def user(notebook):
+    return User(notebook.page)
+
+
+def test_150_runs_leave_nothing_behind(user, notebook):
+    questions = itertools.cycle(itertools.product(TASKS, SAMPLES))
+    figures, seconds = {}, []
+    for number in range(NUM_RUNS + 1):
+        if number in (0, WARM_UP, NUM_RUNS // 3, NUM_RUNS):
+            figures[number] = measure(notebook.page, notebook)
+            print(f"\nafter {number:3} runs: {figures[number]}", end="")
+        if number < NUM_RUNS:
+            task, sample = next(questions)
+            user.choose("Image", sample)
+            user.choose_task(task)
+            seconds.append(user.ask())
+    print(f"\n{NUM_RUNS} runs, {statistics.median(seconds):.2f} s each (median), {max(seconds):.2f} s at most")
+    before, after = figures[WARM_UP], figures[NUM_RUNS]
+    assert after.widgets <= before.widgets + 5
+    assert after.nodes <= before.nodes * 1.1
+    assert after.heap <= before.heap * 1.1
+    assert after.listeners <= before.listeners * 1.1
+    assert after.figures == 0
+
+
+def test_seven_images_in_a_region_task_leave_one_drawing(user):
+    user.choose_task("<REGION_TO_CATEGORY>")
+    for name in (SAMPLES * 4)[:7]:
+        user.choose_image(name)
+        user.viewer.drag_region(35, 237, 157, 337)
+    assert user.panel.locator("svg.fl-svg").count() == 1
+    assert user.panel.locator("canvas").count() == 0
+    assert user.viewer.root.locator("img.fl-image").count() == 1
+
+
+def test_detection_in_12_megapixels_takes_as_long_as_the_model(user, notebook, tmp_path):
+    path = tmp_path / "large.jpg"
+    sheep = Image.open(notebook.evaluate("str(explorer.image.path)"))
+    sheep.convert("RGB").resize((4000, 3000)).save(path)
+    user.open_path(str(path))
+    user.ask()  # which also encodes the image
+    totals, overheads = [], []
+    for _ in range(9):
+        totals.append(user.ask())
+        overheads.append(totals[-1] - read_model_seconds(notebook))
+    overhead = statistics.median(overheads)
+    print(
+        f"\n<OD> of 12 megapixels: {statistics.median(totals):.3f} s, of which {overhead:.3f} s (median) are not the model's; "
+        f"{min(overheads):.3f} to {max(overheads):.3f} s"
+    )
+    assert overhead < MAX_OVERHEAD * BUSY_FACTOR
+
+
+def test_large_files_arrive_and_too_large_ones_are_refused_first(user, notebook, tmp_path):
+    sent = []
+    notebook.page.on("websocket", lambda socket: socket.on("framesent", lambda data: sent.append(len(data))))
+    large, too_large = tmp_path / "large.png", tmp_path / "too_large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (3700, 3700, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(large, compress_level=0)
+    assert large.stat().st_size > 40 * MIB * 0.95
+    with too_large.open("wb") as file:
+        file.truncate(80 * MIB)
+
+    seconds = user.upload_and_time(large, expected="large")
+    print(f"\n{large.stat().st_size / 1e6:.0f} MB arrived in {seconds:.1f} s")
+    assert notebook.evaluate("[explorer.image.image.width, explorer.image.image.height]") == [3700, 3700]
+
+    user.upload(too_large)
+    expect(user.panel).to_contain_text("too_large.png", timeout=TIMEOUT * 1000)
+    expect(user.panel).to_contain_text("64 M")
+    assert notebook.evaluate("explorer.image.name") == "large"
+
+
+def test_a_closed_panel_leaves_nothing_in_the_page(user, notebook):
+    page = notebook.page
+
+    def close():
+        User(page).ask()
+        notebook.run_cell(1)
+        expect(page.locator(".fl-panel")).to_have_count(0)
+        return measure(page, notebook)
+
+    first = close()
+    for _ in range(4):
+        notebook.run_cell(0)
+        last = close()
+    print(f"\nafter 1 panel:  {first}\nafter 5 panels: {last}")
+    assert last.widgets <= first.widgets
+    assert last.nodes <= first.nodes * 1.02 + 50
+    assert last.listeners <= first.listeners * 1.02 + 20
+
+
+def read_model_seconds(notebook):
+    """The time of the decoder as the panel gives it."""
+    times = notebook.evaluate("explorer.viewer.answers[0]['times']")
+    return float(re.search(r"decoder (\d+\.\d+) s", times)[1])
