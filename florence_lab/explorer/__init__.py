@@ -2,7 +2,7 @@
 
 `selections`, `questions`, `images`, `session`, `answer`, `history`, `predictor_cache`, `messages` and `worker` contain no
 widgets. `bar`, with `image_menu` and `model_menu`, has the controls, which are ipywidgets. `presenter` shows answers in the
-`Viewer`, and `panel` connects them. `page` serves the panel with Voilà.
+`Viewer`, and `panel` connects them. `page` serves the panel with Voilà, and `access` says what a page may open.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Bar(Box):
         self.compare.observe(lambda change: self._show_inputs(), "value")
         for control in (self.task, self.phrase, self.compare, self.compiled):
             control.observe(lambda change: on_change(), "value")
-        self.phrase.on_msg(lambda _, content, __: content.get("event") == "submit" and on_submit())
+        self.phrase.on_msg(lambda _, content, __: on_submit() if content.get("event") == "submit" else None)
 
     @property
     def selection(self) -> Selection:

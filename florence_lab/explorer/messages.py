@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..exceptions import HubError, ImageError
 from ..loading.registry import MODELS
+from .access import is_public_page
 
 if TYPE_CHECKING:
     from .images import SourceImage
@@ -43,7 +44,7 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, HubError):
         return _describe_hub_error(message)
     if isinstance(error, ImageError):
-        return f"{message}. Give another path or URL of an image, or select a sample."
+        return message if is_public_page() else f"{message}. Give another path or URL of an image, or select a sample."
     if isinstance(error, (ValueError, OSError)):
         return message
     return f"Unexpected error: {type(error).__name__}: {message}. Try another image, task or model."

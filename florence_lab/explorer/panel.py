@@ -17,6 +17,7 @@ from ..results import Instances, Result
 from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
 from ..viewer.widget import MAX_UPLOAD_BYTES, Viewer
+from .access import check_model
 from .answer import Answer
 from .bar import Bar, StatusKind
 from .history import History
@@ -84,7 +85,7 @@ class Explorer(VBox):
         super().__init__([self._bar, self.viewer], layout=Layout(width="100%"))
         self.add_class("fl-panel")
         self.run.on_click(lambda _: self._guarded(self._press_run)())
-        self.viewer.observe(lambda change: self._show_stale(), "region")
+        self.viewer.observe(lambda change: self._guarded(self._show_stale)(), "region")
         self._set_up(model_name, image, task)
 
     @property
@@ -142,11 +143,15 @@ class Explorer(VBox):
     # ------------------------------------------------------------------ what is shown
 
     def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that shows the exception of `action` in the panel: a widget must not end in a traceback."""
+        """Return a function that shows the exception of `action` in the panel: a widget must not end in a traceback.
+
+        It is not called by two threads at the same time.
+        """
 
         def run() -> None:
             try:
-                action()
+                with self._worker.lock:
+                    action()
             except Exception as error:
                 self._show_error(error)
 
@@ -199,9 +204,10 @@ class Explorer(VBox):
         self._choose(image)
 
     def _select(self, image: SourceImage) -> None:
-        if self.is_busy:
-            self._choose(image)
-        self._change(f"the image {image.name}", lambda: self._show_image(image))
+        with self._worker.lock:
+            if self.is_busy:
+                self._choose(image)
+            self._change(f"the image {image.name}", lambda: self._show_image(image))
 
     def _change(self, title: str, change: Callable[[], None]) -> None:
         """Change what is shown: now, or after what runs."""
@@ -238,7 +244,8 @@ class Explorer(VBox):
             shown = known or image
             _ = shown.picture, shown.thumbnail  # made here, not in the kernel's main thread
             same = "" if known is None or known.name == name else f"{name} is the same image as {known.name}."
-            job.show(lambda: (self._show_image(shown), self._show_status("done", same)))
+            job.show(lambda: self._show_image(shown))
+            job.show(lambda: self._show_status("done", same))
 
         self._worker.submit(Request(f"opening {name}", run))
 
@@ -312,6 +319,7 @@ class Explorer(VBox):
             job.show(lambda: self._show_status("busy", text))
 
     def _load_model(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+        check_model(model_name)
         if not self._cache.is_loaded(model_name, is_compiled):
             compiling = ", and compiling takes about a minute" if is_compiled else ""
             text = f"Loading {model_name} …, which is downloaded at the first time{compiling}"
@@ -351,7 +359,8 @@ class Explorer(VBox):
     def _open_entry(self, entry_id: int) -> None:
         entry = self.history.find(entry_id)
         if entry is not None:
-            self._change(f"the answer of {entry.time}", lambda: self._show_entry(entry_id))
+            with self._worker.lock:
+                self._change(f"the answer of {entry.time}", lambda: self._show_entry(entry_id))
 
     def _show_entry(self, entry_id: int) -> None:
         """Show answers of the history, and set the controls to their question."""

@@ -16,8 +16,14 @@ from florence_lab.explorer.messages import describe_error, domain_notice
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
         (ImageError("nowhere.png does not exist"), "nowhere.png does not exist. Give another path"),
-        (HubError("cannot download a/b: 404 (x). Alternatives: hub='hf'; the files"), "Cannot download a/b: 404 (x). Give"),
-        (HubError("cannot download a/b: https://a.b is not reachable ([Errno -2])"), "https://a.b is not reachable. Give"),
+        (
+            HubError("cannot download a/b: 404 (x). Alternatives: hub='hf'; the files"),
+            "Cannot download a/b: 404 (x). Give",
+        ),
+        (
+            HubError("cannot download a/b: https://a.b is not reachable ([Errno -2])"),
+            "https://a.b is not reachable. Give",
+        ),
         (ValueError("one\n  two"), "one two"),
         (TypeError("of a library"), "Unexpected error: TypeError: of a library"),
         (SystemExit(), "SystemExit"),

@@ -89,7 +89,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    context = browser.new_context(viewport={"width": 1000, "height": 760})
+    context = browser.new_context(viewport={"width": 1000, "height": 760}, has_touch=True)
     context.set_default_timeout(10_000)
     page = context.new_page()
     yield page
@@ -313,6 +313,15 @@ class TestInstances:
         meadow.set(answers=[answer(2, [instance("sheep", None, [0, 0, 9, 9])])])
         expect(meadow.root.locator(".fl-threshold")).to_be_hidden()
 
+    def test_the_arrow_keys_go_through_the_raw_text(self, meadow):
+        meadow.root.get_by_role("tab", name="Raw text").click()
+        meadow.page.keyboard.press("Tab")
+        expect(meadow.root.locator(".fl-generated")).to_be_focused()
+        meadow.page.keyboard.press("ArrowRight")
+        assert lit(meadow)[3] == ["sheep", "<loc_200>", "<loc_220>", "<loc_330>", "<loc_330>"]
+        meadow.page.keyboard.press("Enter")
+        assert meadow.get("selected") == [1]
+
     def test_another_answer_starts_afresh(self, meadow):
         meadow.root.locator(".fl-list").focus()
         meadow.page.keyboard.press(" ")
@@ -366,6 +375,21 @@ class TestZoom:
         meadow.page.mouse.up()
         meadow.page.evaluate(FRAMES, 2)
         assert meadow.root.locator(".fl-scene").get_attribute("transform") != before
+        assert meadow.saved("selected") == []
+
+    def test_two_fingers_pinch(self, meadow):
+        session = meadow.page.context.new_cdp_session(meadow.page)
+
+        def touch(kind, *points):
+            touches = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+        middle, y = at(meadow, 256, 256)
+        touch("touchStart", (middle - 40, y), (middle + 40, y))
+        for spread in (50, 60, 70, 80):
+            touch("touchMove", (middle - spread, y), (middle + spread, y))
+        touch("touchEnd")
+        expect(meadow.root.locator(".fl-zoom-value")).to_have_text("200%")
         assert meadow.saved("selected") == []
 
     def test_another_image_is_fitted(self, meadow):

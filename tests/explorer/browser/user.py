@@ -163,7 +163,7 @@ class User:
     @property
     def run(self) -> Any:
         """The button Run, or Stop."""
-        return self.panel.get_by_role("button", name=re.compile("^(Run|Stop)$"))
+        return self.panel.locator("button.fl-run")
 
     @property
     def status(self) -> Any:
@@ -174,9 +174,9 @@ class User:
         """Choose the option of a menu whose text contains `option`."""
         menu = self.control(name)
         texts = menu.locator("option").all_text_contents()
-        label = next(filter(lambda text: option in text, texts), None)
-        assert label is not None, f"{option!r} is not in {texts}"
-        menu.select_option(label=label)
+        index = next((i for i, text in enumerate(texts) if option in text.replace("\xa0", " ")), None)
+        assert index is not None, f"{option!r} is not in {texts}"
+        menu.select_option(index=index)
 
     def choose_image(self, name: str) -> None:
         """Choose a sample, and wait until it is on the stage."""
@@ -206,7 +206,7 @@ class User:
 
     def press(self, name: str) -> None:
         """Press a button by its name."""
-        self.panel.get_by_role("button", name=name, exact=True).first.click()
+        self.panel.get_by_role("button", name=re.compile(rf"^\W*{name}$")).first.click()  # an icon may stand before it
 
     def wait_for_status(self, pattern: str, seconds: float = TIMEOUT) -> str:
         """Wait until the status line matches a pattern, and return it."""
