@@ -1444,16 +1444,16 @@ const describeRegion = ([x0, y0, x1, y1]) => `Region from x ${x0}, y ${y0} to x 
 
 /** Create the rectangle with its handles. Returns the group and the function that puts it around a region. */
 const createRegionShape = () => {
-  const shade = draw("rect", "fl-region-box", { "vector-effect": "non-scaling-stroke" });
+  const [halo, box] = ["halo", "box"].map((name) => draw("rect", `fl-region-${name}`, { "vector-effect": "non-scaling-stroke" }));
   const handles = HANDLES.map(([sx, sy, cursor], index) =>
     draw("rect", "fl-region-handle", { "data-handle": index, style: `cursor: ${cursor}-resize`, "vector-effect": "non-scaling-stroke" }),
   );
   // "application": screen readers pass the arrow keys on
-  const group = draw("g", "fl-region-shape", { tabindex: "0", role: "application", "aria-roledescription": "region" }, shade, ...handles);
+  const group = draw("g", "fl-region-shape", { tabindex: "0", role: "application", "aria-roledescription": "region" }, halo, box, ...handles);
   const place = ([x0, y0, x1, y1], scale) => {
     const set = (element, x, y, width, height) =>
       Object.entries({ x, y, width, height }).forEach(([name, value]) => element.setAttribute(name, value));
-    set(shade, x0, y0, x1 - x0, y1 - y0);
+    for (const border of [halo, box]) set(border, x0, y0, x1 - x0, y1 - y0);
     const side = HANDLE_PX / scale;
     handles.forEach((handle, index) => {
       const [sx, sy] = HANDLES[index];

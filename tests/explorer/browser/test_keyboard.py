@@ -58,9 +58,13 @@ class Keyboard:
 
     def run(self, key="Shift+Tab"):
         """Press Run, wait until it is done, and check that the button still has the focus."""
+        entries = self.panel.locator(".fl-history-button")
+        count = entries.count()
         self.go_to("Run", key)
         self.press("Enter")
+        expect(entries).to_have_count(count + 1, timeout=TIMEOUT * 1000)
         expect(self.panel.locator(".fl-status")).to_contain_text("Done", timeout=TIMEOUT * 1000)
+        expect(self.panel.locator(".fl-run")).to_have_text("Run")
         assert self.page.evaluate(FOCUSED) == "Run"
 
 
@@ -88,7 +92,7 @@ def have_a_session(keyboard):
     keyboard.press("Home", "Enter")
     expect(rows.first).to_have_attribute("aria-selected", "true")
     keyboard.press("Space")
-    expect(panel.locator(".fl-shape").first).to_be_hidden()
+    expect(panel.locator('.fl-shape[data-index="0"]')).to_be_hidden()
 
     keyboard.go_to("Category of a region")  # the history
     keyboard.press("Enter")
