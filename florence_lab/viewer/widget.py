@@ -112,6 +112,12 @@ class Viewer(anywidget.AnyWidget):
         }
         self.on_msg(self._handle)
 
+    @traitlets.validate("region")
+    def _check_region(self, proposal: Any) -> list[int]:
+        if len(proposal["value"]) not in (0, 4):
+            raise traitlets.TraitError(f"region must be empty or four integers, got {shorten(proposal['value'])}")
+        return list(proposal["value"])
+
     def show_picture(self, picture: Picture | None) -> None:
         """Show another image, or none. Region, threshold and selection belong to the last one and are reset."""
         with self.hold_sync():

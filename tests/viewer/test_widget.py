@@ -76,7 +76,15 @@ def test_the_front_end_has_the_colors_and_dashes_of_the_drawing():
 
 @pytest.mark.parametrize(
     ("trait", "value"),
-    [("arrangement", "row"), ("phase", "?"), ("threshold", 1.5), ("active", -1), ("region", ["a"]), ("answers", [1])],
+    [
+        ("arrangement", "row"),
+        ("phase", "?"),
+        ("threshold", 1.5),
+        ("active", -1),
+        ("region", ["a"]),
+        ("region", [1, 2]),
+        ("answers", [1]),
+    ],
 )
 def test_other_values_are_refused(trait, value):
     with pytest.raises(TraitError):
