@@ -15,8 +15,11 @@ from typing import Any
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.web import authenticated
 from traitlets.config import Config
 from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
+from voila.static_file_handler import AllowListFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
 from .kernel_watch import KernelWatch
@@ -93,6 +96,20 @@ class PageHandler(TornadoVoilaHandler):
         return 503 if self.server.watch.count >= self.server.options.max_visitors else 0
 
 
+class LeaveHandler(VoilaShutdownKernelHandler):
+    """Shuts down the kernel of a page that is left. A page says so once or twice, and the second time the kernel is gone."""
+
+    def initialize(self, server: PageServer) -> None:
+        """Store the server."""
+        self.server = server
+
+    @authenticated
+    async def post(self, kernel_id: str) -> None:
+        """Begin to shut the kernel down. The reply does not wait for it."""
+        IOLoop.current().spawn_callback(self.server.watch.close, kernel_id)
+        self.set_status(204)
+
+
 class PageRate:
     """Counts the pages that each address opened within the last minute."""
 
@@ -133,9 +150,15 @@ class PageServer(Voila):
 
     def init_handlers(self) -> list[Any]:
         """Serve the page by `PageHandler`, and no files of the notebook's folder."""
-        handlers = [handler for handler in super().init_handlers() if "/voila/files/" not in handler[0]]
-        path, _, arguments = handlers[-1]
-        return [*handlers[:-1], (path, PageHandler, {**arguments, "server": self})]
+        handlers: list[Any] = []
+        for path, handler, *arguments in super().init_handlers():
+            if handler is TornadoVoilaHandler:
+                handlers.append((path, PageHandler, {**arguments[0], "server": self}))
+            elif handler is VoilaShutdownKernelHandler:
+                handlers.append((path, LeaveHandler, {"server": self}))
+            elif handler is not AllowListFileHandler:
+                handlers.append((path, handler, *arguments))
+        return handlers
 
     def render_notice(self, text: str) -> str:
         """Return a page that consists of a text."""
