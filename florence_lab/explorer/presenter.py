@@ -81,16 +81,20 @@ class Presenter:
             self.question, self.is_running = question, True
             self._viewer.arrangement = _arrange(question, len(question.model_names))
 
-    def show_answer(self, index: int, answer: Answer) -> None:
+    def show_answer(self, index: int, answer: Answer) -> bool:
         """Show what a model has answered so far, unless the last update was just before.
 
         Args:
             index: the number of the model.
             answer: its answer.
+
+        Returns whether it is shown.
         """
         self.answers[index:] = [answer]
-        if answer.is_complete or time.monotonic() - self._last_update >= UPDATE_SECONDS:
-            self._update("answering")
+        if not answer.is_complete and time.monotonic() - self._last_update < UPDATE_SECONDS:
+            return False
+        self._update("answering")
+        return True
 
     def end(self, phase: str) -> None:
         """Show what was answered, now that nothing more comes. `phase` is one of `viewer.widget.PHASES`."""

@@ -227,7 +227,7 @@ def _special_selections() -> list[Selection]:
     return [
         *grounded,
         AllTasks(
-            ALL_TASKS, "All of these at once", "captions, boxes and text, decoded together", "none", has_many=True
+            ALL_TASKS, "All tasks without input", "captions, boxes and text, decoded together", "none", has_many=True
         ),
         DetectClasses(
             DETECT_CLASSES,

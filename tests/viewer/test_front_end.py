@@ -399,10 +399,13 @@ class TestZoom:
 
 
 class TestHeader:
-    def test_it_names_image_task_text_and_model(self, front_end):
-        front_end.show(photo(), answers=[answer(1, MEADOW, text="a sheep")], phase="done")
+    @pytest.mark.parametrize(
+        ("text", "expected"), [("a sheep", "“a sheep”"), ("region (35, 237, 157, 337)", "region (35, 237, 157, 337)")]
+    )
+    def test_it_names_image_task_text_and_model(self, front_end, text, expected):
+        front_end.show(photo(), answers=[answer(1, MEADOW, text=text)], phase="done")
         expect(front_end.root.locator(".fl-head")).to_contain_text(
-            "Object detection<OD>“a sheep”meadow.png · florence-2-nano · decoder 0.08 s"
+            f"Object detection<OD>{expected}meadow.png · florence-2-nano · decoder 0.08 s"
         )
 
     def test_a_stale_answer_says_so(self, meadow):
@@ -433,7 +436,15 @@ class TestHeader:
     def test_states_without_an_answer_are_said(self, front_end, phase):
         front_end.show(photo(), phase=phase)
         expect(front_end.root.locator(".fl-remark")).not_to_be_empty()
-        expect(front_end.root.locator(".fl-head")).to_be_hidden()
+        assert front_end.root.locator(".fl-head").inner_text() == ""
+
+    def test_the_first_answer_does_not_move_the_stage(self, front_end):
+        front_end.show(photo())
+        front_end.page.evaluate(FRAMES, 2)
+        before = front_end.root.locator(".fl-view").bounding_box()
+        front_end.set(answers=[answer(1, [instance("sheep", None, [0, 0, 9, 9])])], phase="done")
+        expect(front_end.root.locator(".fl-row")).to_have_count(1)
+        assert front_end.root.locator(".fl-view").bounding_box() == before
 
     def test_the_hint_takes_the_place_of_an_image(self, front_end):
         front_end.start(hint="Choose an image.")

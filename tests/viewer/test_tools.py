@@ -427,7 +427,9 @@ class TestHeartbeat:
     def test_a_restart_that_ipywidgets_knows_of_is_told_at_once(self, alive):
         alive.answers(PONG)
         alive.page.locator("#viewer").evaluate("e => e.classList.add('jupyter-widgets-disconnected')")
-        expect(alive.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")).to_be_visible()
+        expect(
+            alive.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")
+        ).to_be_visible()
         count = len(alive.sent("ping"))
         self.runs(alive, 30)
         assert len(alive.sent("ping")) == count  # which a new kernel would only log
@@ -561,7 +563,9 @@ class TestSiblings:
 
     def test_keys_in_the_panel_are_no_shortcuts_of_the_notebook(self, in_panel):
         in_panel.start()
-        in_panel.page.evaluate("() => { window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key)) }")
+        in_panel.page.evaluate(
+            "() => { window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key)) }"
+        )
         expect(in_panel.page.locator(".fl-status .widget-html-content")).to_have_attribute("role", "status")
         in_panel.page.get_by_label("Task", exact=True).focus()
         for key in ("r", "0", "Control+s"):
