@@ -10,13 +10,17 @@ import webbrowser
 from collections import defaultdict, deque
 from contextvars import ContextVar
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.web import authenticated
 from traitlets.config import Config
 from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
+from voila.static_file_handler import AllowListFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
 from .kernel_watch import KernelWatch
@@ -93,6 +97,20 @@ class PageHandler(TornadoVoilaHandler):
         return 503 if self.server.watch.count >= self.server.options.max_visitors else 0
 
 
+class LeaveHandler(VoilaShutdownKernelHandler):
+    """Shuts down the kernel of a page that is left. A page says so once or twice, and the second time the kernel is gone."""
+
+    def initialize(self, server: PageServer) -> None:
+        """Store the server."""
+        self.server = server
+
+    @authenticated
+    async def post(self, kernel_id: str) -> None:
+        """Begin to shut the kernel down. The reply does not wait for it."""
+        IOLoop.current().spawn_callback(self.server.watch.close, kernel_id)
+        self.set_status(204)
+
+
 class PageRate:
     """Counts the pages that each address opened within the last minute."""
 
@@ -133,9 +151,15 @@ class PageServer(Voila):
 
     def init_handlers(self) -> list[Any]:
         """Serve the page by `PageHandler`, and no files of the notebook's folder."""
-        handlers = [handler for handler in super().init_handlers() if "/voila/files/" not in handler[0]]
-        path, _, arguments = handlers[-1]
-        return [*handlers[:-1], (path, PageHandler, {**arguments, "server": self})]
+        handlers: list[Any] = []
+        for path, handler, *arguments in super().init_handlers():
+            if handler is TornadoVoilaHandler:
+                handlers.append((path, PageHandler, {**arguments[0], "server": self}))
+            elif handler is VoilaShutdownKernelHandler:
+                handlers.append((path, LeaveHandler, {"server": self}))
+            elif handler is not AllowListFileHandler:
+                handlers.append((path, handler, *arguments))
+        return handlers
 
     def render_notice(self, text: str) -> str:
         """Return a page that consists of a text."""
@@ -171,7 +195,8 @@ class PageServer(Voila):
     @property
     def url(self) -> str:
         """The link to the page, with its token."""
-        host = socket.gethostname() if self.ip in ("0.0.0.0", "::") else f"[{self.ip}]" if ":" in self.ip else self.ip
+        is_any = ip_address(self.ip).is_unspecified
+        host = socket.gethostname() if is_any else f"[{self.ip}]" if ":" in self.ip else self.ip
         return f"http://{host}:{self.port}/" + (f"?token={self.options.token}" if self.options.token else "")
 
     def _can_listen(self, port: int) -> bool:

@@ -37,6 +37,15 @@
     observer.observe(cells(), { childList: true, subtree: true });
   };
 
+  // Voilà tells the server that the page is left only when `beforeunload` comes, which closing a tab may skip.
+  window.addEventListener('pagehide', () => {
+    const { baseUrl, kernelId } = JSON.parse(document.getElementById('jupyter-config-data')?.textContent ?? '{}');
+    const form = new FormData();
+    form.append('_xsrf', document.cookie.match(/\b_xsrf=([^;]*)/)?.[1] ?? '');
+    if (kernelId) navigator.sendBeacon(`${baseUrl}voila/api/shutdown/${kernelId}`, form);
+  });
+  window.addEventListener('pageshow', ({ persisted }) => persisted && window.location.reload());
+
   // Voilà calls these. It sets `themeLoaded` and calls `voila_finish` again when its script has loaded.
   window.voila_heartbeat = () => {};
   window.voila_process = () => {};
