@@ -1866,19 +1866,21 @@ const MAX_UNANSWERED = 20; // pings that are remembered
 
 /** Return why a kernel is silent, in words. What helps is another thing in a notebook than on Voilà's page. */
 const describeSilence = (reason) => {
-  const cure = document.body.dataset.voila ? "reload the page" : "run this cell again";
+  const [busy, again, dead] = document.body.dataset.voila
+    ? ["It is busy", "reload the page", "reload the page"]
+    : ["It is busy with another cell", "run this cell again", "restart it and run this cell again"];
   const texts = {
-    unknown: `The kernel does not answer. It is busy with another cell, or it was restarted: ${cure}.`,
-    busy: "The kernel is busy with another cell. It answers here when that cell has finished.",
-    restarted: `The kernel was restarted: ${cure}.`,
-    dead: document.body.dataset.voila ? "The kernel has stopped: reload the page." : "The kernel has stopped. Restart it and run this cell again.",
+    unknown: `The kernel does not answer. ${busy}, or it was restarted: ${again}.`,
+    busy: `The kernel does not answer. ${busy}, and answers here afterwards.`,
+    restarted: `The kernel was restarted: ${again}.`,
+    dead: `The kernel has stopped: ${dead}.`,
     disconnected: "The connection to the kernel is lost. If it does not come back, reload the page.",
   };
   return texts[reason] ?? "";
 };
 
 /** What Jupyter calls the status of a kernel that does not answer -> the reason. */
-const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
+const REASONS = { busy: "busy", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
 const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
 

@@ -413,7 +413,16 @@ class TestHeartbeat:
         ("kernel", "words", "is_disabled"),
         [
             ({"status": "busy", "connectionStatus": "connected"}, "busy with another cell", False),
-            ({"status": "idle", "connectionStatus": "connected"}, "was restarted: run this cell again", True),
+            (
+                {"status": "autorestarting", "connectionStatus": "connected"},
+                "The kernel was restarted: run this cell",
+                True,
+            ),
+            (
+                {"status": "idle", "connectionStatus": "connected"},
+                "It is busy with another cell, or it was restarted",
+                True,
+            ),
             ({"status": "dead", "connectionStatus": "connected"}, "The kernel has stopped", True),
             ({"status": "unknown", "connectionStatus": "disconnected"}, "The connection to the kernel is lost", True),
         ],
