@@ -1,8 +1,8 @@
 """The explorer: a panel that runs Florence-2 on images, in a notebook or as a web page.
 
-`selections`, `questions`, `images`, `session`, `answer`, `history`, `predictor_cache`, `messages` and `worker` contain no
+`selections`, `questions`, `images`, `library`, `session`, `answer`, `history`, `predictor_cache`, `messages` and `worker` contain no
 widgets. `bar`, with `image_menu` and `model_menu`, has the controls, which are ipywidgets. `presenter` shows answers in the
-`Viewer`, and `panel` connects them. `page` serves the panel with Voilà.
+`Viewer`, and `panel` connects them. `page` serves the panel with Voilà, and `access` says what a page may open.
 """
 
 from __future__ import annotations

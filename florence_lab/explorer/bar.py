@@ -67,7 +67,7 @@ class Bar(Box):
         self.run = Button(description="Run", icon="play", button_style="primary")
         self.status, self.note = HTML(), HTML()
         named: dict[str, Widget] = {
-            "fl-task": self.task, "fl-phrase": self.phrase, "fl-run": self.run, "fl-status": self.status, "fl-note": self.note
+            "fl-task-menu": self.task, "fl-phrase-field": self.phrase, "fl-run": self.run, "fl-status": self.status, "fl-note": self.note
         }  # fmt: skip
         for name, widget in named.items():
             widget.add_class(name)
@@ -80,7 +80,7 @@ class Bar(Box):
         self.compare.observe(lambda change: self._show_inputs(), "value")
         for control in (self.task, self.phrase, self.compare, self.compiled):
             control.observe(lambda change: on_change(), "value")
-        self.phrase.on_msg(lambda _, content, __: content.get("event") == "submit" and on_submit())
+        self.phrase.on_msg(lambda _, content, __: on_submit() if content.get("event") == "submit" else None)
 
     @property
     def selection(self) -> Selection:

@@ -9,6 +9,7 @@ from typing import Any
 from ipywidgets import BoundedIntText, Button, Dropdown, HBox, Text
 
 from ..scenes import HELD_OUT_SEEDS, SAMPLES
+from .access import is_public_page
 from .images import SourceImage, load_sample, load_scene
 
 PATH = "Path or URL …"
@@ -25,7 +26,7 @@ class ImageMenu(HBox):
     """The choice of an image.
 
     Attributes:
-        menu: the names of the samples and of the images that were opened, `PATH` and `SCENE`.
+        menu: the names of the samples and of the images that were opened, `PATH` (not on a public page) and `SCENE`.
         path, open_button: the field for a path or URL, and its button.
         seed, random_button: the number of a scene, and a button for another one.
     """
@@ -84,7 +85,8 @@ class ImageMenu(HBox):
             label = image.name
         else:
             label = SCENE if seed is not None else self._add(image)
-        options = (*SAMPLES, *reversed(self._opened), PATH, SCENE)
+        paths = () if is_public_page() else (PATH,)
+        options = (*SAMPLES, *reversed(self._opened), *paths, SCENE)
         self._is_writing = True  # the image is selected already
         try:
             if self.menu.options != options:

@@ -19,6 +19,7 @@ from ..inference.generation import EncodedImage
 from ..predictor import Predictor
 from ..scenes import SAMPLES, draw_scene, sample_path
 from ..viewer.picture import Picture, make_picture
+from .access import check_source
 
 _THUMBNAIL_SIDE = 72  # pixels; the history shows it at half the size, for displays of high resolution
 _MAX_STEM_LENGTH = 40
@@ -98,11 +99,12 @@ def open_source(source: str) -> SourceImage:
         source: a path or URL; blanks and quotes around it are ignored, as file managers copy paths in quotes.
 
     Raises:
-        ImageError: if the path or URL is empty or cannot be read as an image.
+        ImageError: if the path or URL is empty or cannot be read as an image, or must not be, see `check_source`.
     """
     source = source.strip().strip("\"'")
     if not source:
         raise ImageError("no path or URL was given")
+    check_source(source)
     return SourceImage(load_image(source), Path(source.split("?")[0]).stem or "image", repr(source))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exceptions import HubError, ImageError
 from ..loading.registry import MODELS
+from .access import is_public_page
 
 if TYPE_CHECKING:
     from .images import SourceImage
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 _MAX_DETAIL_LENGTH = 120
+_ERROR_NUMBER_RE = re.compile(r"\[Errno -?\d+\] ")
 
 _HUB_ADVICE = (
     "Give the folder of a checkpoint, select florence-2-nano, which needs no network, or choose another hub by the environment "
@@ -30,9 +34,20 @@ def domain_notice(model_names: tuple[str, ...], image: SourceImage) -> str:
     )
 
 
+def loading_message(model_name: str, is_compiled: bool) -> str:
+    """Return what the panel says while a model is loaded."""
+    is_local = Path(model_name).expanduser().is_dir() or (model_name in MODELS and MODELS[model_name].path)
+    sentences = [
+        f"Loading {model_name} …",
+        "" if is_local else "It is downloaded the first time.",
+        "Compiling takes about a minute." if is_compiled else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
 def describe_error(error: BaseException) -> str:
     """Return one line that says what went wrong and what to do."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = _ERROR_NUMBER_RE.sub("", " ".join(str(error).split())) or type(error).__name__
     if isinstance(error, MemoryError) or any(text in message.lower() for text in _OUT_OF_MEMORY):
         return (
             f"There is not enough memory for this model ({message[:_MAX_DETAIL_LENGTH]}). Select a smaller one, such as "
@@ -41,7 +56,7 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, HubError):
         return _describe_hub_error(message)
     if isinstance(error, ImageError):
-        return f"{message}. Give another path or URL of an image, or select a sample."
+        return message if is_public_page() else f"{message}. Give another path or URL of an image, or select a sample."
     if isinstance(error, (ValueError, OSError)):
         return message
     return f"Unexpected error: {type(error).__name__}: {message}. Try another image, task or model."

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from ipywidgets import Dropdown, HBox, Text
 
 from ..loading.registry import available_models
+from .access import is_public_page
 
 _OTHER = "Folder or hub id …"
 
 
 class ModelMenu(HBox):
-    """A menu of models, with a field for a checkpoint folder or hub id.
+    """A menu of models, with a field for a checkpoint folder or hub id, unless the page is public.
 
     Attributes:
         menu: the registered models, and an entry that shows the field.
@@ -21,7 +22,10 @@ class ModelMenu(HBox):
 
     def __init__(self, description: str, model_name: str, on_change: Callable[[], None]) -> None:
         """Create a menu that is set to a model. `on_change` is called after every change by the user."""
-        self.menu = Dropdown(options=[*available_models(), _OTHER], description=description)
+        own = [model_name] if model_name and model_name not in available_models() else []
+        self.menu = Dropdown(
+            options=[*available_models(), *(own if is_public_page() else [_OTHER])], description=description
+        )
         self.field = Text(
             placeholder="folder, or organization/name",
             description="Folder or hub id",
@@ -42,9 +46,9 @@ class ModelMenu(HBox):
 
     @value.setter
     def value(self, model_name: str) -> None:
-        is_registered = model_name in available_models()
-        self.field.value = "" if is_registered else model_name
-        self.menu.value = model_name if is_registered else _OTHER
+        is_listed = model_name in self.menu.options
+        self.field.value = "" if is_listed else model_name
+        self.menu.value = model_name if is_listed else _OTHER
 
     def _show_field(self) -> None:
         self.field.layout.display = None if self.menu.value == _OTHER else "none"

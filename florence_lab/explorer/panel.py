@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from ..results import Instances, Result
 from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
 from ..viewer.widget import MAX_UPLOAD_BYTES, Viewer
+from .access import check_model
 from .answer import Answer
 from .bar import Bar, StatusKind
 from .history import History
-from .images import SourceImage, load_sample, open_source, save_upload
-from .messages import describe_error, domain_notice
+from .images import SourceImage, load_sample
+from .library import ImageLibrary
+from .messages import describe_error, domain_notice, loading_message
 from .predictor_cache import PredictorCache
 from .presenter import Presenter
 from .questions import Question
@@ -60,7 +62,7 @@ class Explorer(VBox):
         self._cache = cache
         self._status: tuple[StatusKind, str] = ("done", "")
         self._warnings: list[str] = []  # about the run that is shown
-        self._folder = tempfile.TemporaryDirectory(prefix="florence_lab-")  # of uploads; deleted with the panel
+        self._library = ImageLibrary()
         self._worker = Worker(self._show_busy, self._show_error)
         self.history = History()
         self.viewer = Viewer(
@@ -84,7 +86,7 @@ class Explorer(VBox):
         super().__init__([self._bar, self.viewer], layout=Layout(width="100%"))
         self.add_class("fl-panel")
         self.run.on_click(lambda _: self._guarded(self._press_run)())
-        self.viewer.observe(lambda change: self._show_stale(), "region")
+        self.viewer.observe(lambda change: self._guarded(self._show_stale)(), "region")
         self._set_up(model_name, image, task)
 
     @property
@@ -109,7 +111,7 @@ class Explorer(VBox):
         self._worker.stop()
         self._presenter.close()
         self.history = History()
-        self._folder.cleanup()
+        self._library.close()
         for widget in list(_descendants(self)):
             widget.close()
         super().close()
@@ -142,11 +144,15 @@ class Explorer(VBox):
     # ------------------------------------------------------------------ what is shown
 
     def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that shows the exception of `action` in the panel: a widget must not end in a traceback."""
+        """Return a function that shows the exception of `action` in the panel: a widget must not end in a traceback.
+
+        It is not called by two threads at the same time.
+        """
 
         def run() -> None:
             try:
-                action()
+                with self._worker.lock:
+                    action()
             except Exception as error:
                 self._show_error(error)
 
@@ -199,9 +205,10 @@ class Explorer(VBox):
         self._choose(image)
 
     def _select(self, image: SourceImage) -> None:
-        if self.is_busy:
-            self._choose(image)
-        self._change(f"the image {image.name}", lambda: self._show_image(image))
+        with self._worker.lock:
+            if self.is_busy:
+                self._choose(image)
+            self._change(f"the image {image.name}", lambda: self._show_image(image))
 
     def _change(self, title: str, change: Callable[[], None]) -> None:
         """Change what is shown: now, or after what runs."""
@@ -214,39 +221,27 @@ class Explorer(VBox):
 
     def _open_now(self, source: Any) -> None:
         """Open an image that a cell gives. Raises `ImageError` for anything that is not an image."""
-        image = self._load(source)
-        self._select(self._find_equal(image) or image)
-
-    def _load(self, source: Any) -> SourceImage:
-        if isinstance(source, (str, Path)):
-            return open_source(str(source))
-        return save_upload(source, "the given image", Path(self._folder.name))
+        self._select(self._library.find_equal(self._library.load(source)))
 
     def _open(self, source: str) -> None:
-        self._open_later(source.strip() or "an image", lambda: open_source(source))
+        self._open_later(source.strip() or "an image", source)
 
     def _upload(self, name: str, image: Image.Image) -> None:
-        self._open_later(name, lambda: save_upload(image, name, Path(self._folder.name)))
+        self._open_later(name, image)
 
-    def _open_later(self, name: str, load: Callable[[], SourceImage]) -> None:
+    def _open_later(self, name: str, source: str | Image.Image) -> None:
         """Open an image in the background."""
 
         def run(job: Job) -> None:
             job.show(lambda: self._show_status("busy", f"Opening {name} …"))
-            image = load()
-            known = self._find_equal(image)
-            shown = known or image
-            _ = shown.picture, shown.thumbnail  # made here, not in the kernel's main thread
-            same = "" if known is None or known.name == name else f"{name} is the same image as {known.name}."
-            job.show(lambda: (self._show_image(shown), self._show_status("done", same)))
+            loaded = self._library.load(source, name)
+            image = self._library.find_equal(loaded)
+            same = "" if image is loaded else f"{name} is the same image as {image.name}."
+            _ = image.picture, image.thumbnail  # made here, and not in the thread that handles messages
+            job.show(lambda: self._show_image(image))
+            job.show(lambda: self._show_status("done", same))
 
         self._worker.submit(Request(f"opening {name}", run))
-
-    def _find_equal(self, image: SourceImage) -> SourceImage | None:
-        """Return a known image of the same pixels: it may be encoded already."""
-        past = [entry.question.image for entry in self.history.entries]
-        known = [*map(load_sample, SAMPLES), self.shown_image, *self.image.opened, *past]
-        return next((other for other in known if other.digest == image.digest), None)
 
     # ------------------------------------------------------------------ running
 
@@ -302,20 +297,17 @@ class Explorer(VBox):
         predictor = self._load_model(model_name, question.is_compiled, job)
         job.show(lambda: self._show_status("busy", f"{model_name}: encoding the image …"))
         for answer in answer_question(question, model_name, predictor, job.stop):
-            self._show_answer(index, answer, job)
+            job.show(partial(self._show_answer, index, answer))
 
-    def _show_answer(self, index: int, answer: Answer, job: Job) -> None:
-        job.show(lambda: self._presenter.show_answer(index, answer))
-        count = f", {answer.count} so far" if answer.count else ""
-        text = f"{answer.model_name}: decoding{count} …"
-        if text != self._status[1]:
-            job.show(lambda: self._show_status("busy", text))
+    def _show_answer(self, index: int, answer: Answer) -> None:
+        if self._presenter.show_answer(index, answer):
+            count = f", {answer.count} so far" if answer.count else ""
+            self._show_status("busy", f"{answer.model_name}: decoding{count} …")
 
     def _load_model(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+        check_model(model_name)
         if not self._cache.is_loaded(model_name, is_compiled):
-            compiling = ", and compiling takes about a minute" if is_compiled else ""
-            text = f"Loading {model_name} …, which is downloaded at the first time{compiling}"
-            job.show(lambda: self._show_status("busy", text))
+            job.show(lambda: self._show_status("busy", loading_message(model_name, is_compiled)))
         predictor = self._cache.get(model_name, is_compiled)
         job.show(self._bar.refresh_tasks)  # a checkpoint may bring tasks
         if warning := self._cache.load_warning(predictor):
@@ -351,7 +343,8 @@ class Explorer(VBox):
     def _open_entry(self, entry_id: int) -> None:
         entry = self.history.find(entry_id)
         if entry is not None:
-            self._change(f"the answer of {entry.time}", lambda: self._show_entry(entry_id))
+            with self._worker.lock:
+                self._change(f"the answer of {entry.time}", lambda: self._show_entry(entry_id))
 
     def _show_entry(self, entry_id: int) -> None:
         """Show answers of the history, and set the controls to their question."""

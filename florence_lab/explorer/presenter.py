@@ -8,8 +8,9 @@ from itertools import count
 from typing import Any
 
 from ..results import Instances, Result
+from ..viewer.files import DownloadFile, file_choices, make_file
 from ..viewer.records import Styles, answer_record
-from ..viewer.widget import DownloadFile, Viewer
+from ..viewer.widget import Viewer
 from .answer import Answer, answer_code, filter_result
 from .images import SourceImage
 from .questions import Question
@@ -19,7 +20,6 @@ UPDATE_SECONDS = 0.05
 
 _TEMPORARY_NOTE = "The file of the image is deleted when the panel is closed."
 _STOPPED_NOTE = "The run was stopped; the code gives the whole answer."
-_FILES = ("PNG", "SVG", "PDF", "JSON", "COCO")
 _MAX_RESULTS = 1000  # of a model, in the numbering of answers
 
 
@@ -36,6 +36,8 @@ class Presenter:
         """Create a presenter of a viewer."""
         self._viewer = viewer
         self._numbers = count(1)
+        self.question: Question | None = None
+        self.answers: list[Answer] = []
         self.is_running = False
         self._forget()
         viewer.observe(lambda change: self._show_code(), "threshold")
@@ -79,16 +81,20 @@ class Presenter:
             self.question, self.is_running = question, True
             self._viewer.arrangement = _arrange(question, len(question.model_names))
 
-    def show_answer(self, index: int, answer: Answer) -> None:
+    def show_answer(self, index: int, answer: Answer) -> bool:
         """Show what a model has answered so far, unless the last update was just before.
 
         Args:
             index: the number of the model.
             answer: its answer.
+
+        Returns whether it is shown.
         """
         self.answers[index:] = [answer]
-        if answer.is_complete or time.monotonic() - self._last_update >= UPDATE_SECONDS:
-            self._update("answering")
+        if not answer.is_complete and time.monotonic() - self._last_update < UPDATE_SECONDS:
+            return False
+        self._update("answering")
+        return True
 
     def end(self, phase: str) -> None:
         """Show what was answered, now that nothing more comes. `phase` is one of `viewer.widget.PHASES`."""
@@ -112,15 +118,13 @@ class Presenter:
         """Return a file of what is shown, filtered by the threshold. Any thread may call it.
 
         Args:
-            file_id: one of `viewer.files.FILES`.
+            file_id: the `id` of an entry of `Viewer.files`.
         """
-        from ..viewer.files import make_file  # matplotlib, which only files need
-
-        assert self.question is not None
-        results = [filter_result(result, self._threshold) for result in self.results]
-        models = [answer.model_name for answer in self.answers for _ in answer.results]
-        stem = f"{self.question.image.name}-{self.question.selection.name}".replace(" ", "-")
-        return make_file(file_id, results, stem=stem, image_name=self.question.image.name, models=models)
+        question, results, models = self.question, self.results, self._model_names
+        assert question is not None
+        kept = [filter_result(result, self._threshold) for result in results]
+        stem = f"{question.image.name}-{question.selection.name}"
+        return make_file(file_id, kept, stem=stem, image_name=question.image.name, models=models)
 
     def close(self) -> None:
         """Forget the answers."""
@@ -128,12 +132,16 @@ class Presenter:
         self._forget()
 
     @property
+    def _model_names(self) -> list[str]:
+        """The model of each of the results."""
+        return [answer.model_name for answer in self.answers for _ in answer.results]
+
+    @property
     def _threshold(self) -> float:
         return round(self._viewer.threshold, 4)
 
     def _forget(self) -> None:
-        self.question: Question | None = None
-        self.answers: list[Answer] = []
+        self.question, self.answers = None, []
         self._records: dict[int, tuple[Answer, list[dict[str, Any]]]] = {}  # number of a model -> its answer, as shown
         self._styles: Styles = {}
         self._last_update = 0.0
@@ -187,7 +195,7 @@ class Presenter:
         notes += [_STOPPED_NOTE] if self._viewer.phase == "stopped" else []
         with self._viewer.hold_sync():
             self._viewer.code, self._viewer.code_note = answer_code(self.answers, self._threshold), " ".join(notes)
-            self._viewer.files = [{"id": name.lower(), "label": name} for name in _FILES]
+            self._viewer.files = file_choices(self.results, self._model_names)
 
 
 def _arrange(question: Question, num_models: int) -> str:

@@ -5,6 +5,7 @@ A choice knows what it takes besides the image, how a predictor answers it, and 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..exceptions import PromptError, shorten
 from ..inference.generation import EncodedImage
 from ..predictor import Predictor
 from ..results import Result
+from ..results import Text as TextResult
 from ..tasks import FREE_QUESTION, TASKS, InputKind, Task, get_task
 from ..template.locations import Region
 from ..template.prompts import build_prompt
@@ -26,10 +28,8 @@ DETECT_CLASSES = "detect-classes"
 
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
 
-_GROUNDED = "grounded "  # the value of a grounded caption is this and the token of the caption
 _CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 _CLASSES_EXAMPLE = "sheep, dog, house"
-_PHRASE_EXAMPLE = "a sheep"
 
 Text = str | Region | None
 """A phrase, a region in pixels, or None."""
@@ -46,45 +46,44 @@ class Selection(ABC):
         title: its name in words.
         description: one line about it.
         input: what it takes besides the image.
+        token: the task token that the menu shows beside the title; "" for none.
         example: an example of a phrase.
+        has_many: whether the answer is a list of results.
     """
 
     value: str
     title: str
     description: str
     input: InputKind
+    token: str = ""
     example: str = ""
+    has_many: bool = False
 
     @property
     def label(self) -> str:
         """Its text in the menu."""
-        return self.title
+        return f"{self.title} · {self.token}" if self.token else self.title
 
     @property
     def name(self) -> str:
         """The choice in the names of files."""
-        return self.value.strip("<>") or "question"
-
-    @property
-    def has_many(self) -> bool:
-        """Whether the answer is a list of results."""
-        return False
+        return re.sub(r"[<> ]+", "-", self.value).strip("-") or "question"
 
     def title_of(self, result: Result) -> str:
         """Return the name of what a result of the answer answers."""
-        return self.title
+        return get_task(result.task).title if self.has_many else self.title
 
-    @abstractmethod
     def validate(self, text: Text, image_size: Size) -> None:
-        """Check the input before a model is loaded.
+        """Check the input before a model is loaded. Without an input there is nothing to check.
 
         Raises:
             ValueError: for a missing input, or one that is not accepted.
         """
+        return
 
     @abstractmethod
     def run(self, predictor: Predictor, image: EncodedImage, text: Text) -> Iterator[list[Result]]:
-        """Yield the growing list of results."""
+        """Yield the growing list of results; an empty one if they appear together later."""
 
     @abstractmethod
     def code(self, image: str, text: Text) -> str:
@@ -105,21 +104,21 @@ class OneTask(Selection):
     @classmethod
     def from_task(cls, task: Task) -> OneTask:
         """Return the choice of a task."""
-        is_region = task.input == "region"  # the example of a region is text for the model
-        return cls(task.token, task.title, task.description, task.input, "" if is_region else task.example or "")
-
-    @property
-    def label(self) -> str:
-        return f"{self.title} · {self.value}" if self.value else self.title
+        example = "" if task.input == "region" else task.example or ""  # that of a region is text for the model
+        return cls(task.token, task.title, task.description, task.input, task.token, example)
 
     def validate(self, text: Text, image_size: Size) -> None:
-        build_prompt(*self._query(text), image_size)
+        """Build the prompt."""
+        task, given = self._query(text)
+        build_prompt(task, given, image_size)
 
     def run(self, predictor: Predictor, image: EncodedImage, text: Text) -> Iterator[list[Result]]:
+        """Yield the words of a text, or one instance after another."""
         for result in predictor.stream(image, *self._query(text)):
             yield [result]
 
     def code(self, image: str, text: Text) -> str:
+        """Return a call of `Predictor.predict`."""
         task, given = self._query(text)
         return _predict_code(image, repr(task), None if given is None else repr(given))
 
@@ -138,67 +137,42 @@ class AllTasks(Selection):
     """All tasks that take no input besides the image, decoded together."""
 
     @property
-    def has_many(self) -> bool:
-        return True
-
-    @property
     def tokens(self) -> list[str]:
         """The tasks."""
         return [task.token for task in TASKS.values() if task.input == "none"]
 
-    def title_of(self, result: Result) -> str:
-        return get_task(result.task).title
-
-    def validate(self, text: Text, image_size: Size) -> None:
-        """Accept anything: there is no input."""
-
     def run(self, predictor: Predictor, image: EncodedImage, text: Text) -> Iterator[list[Result]]:
-        yield []  # the answers appear together
+        """Yield the results together."""
+        yield []
         yield predictor.predict_tasks(image, self.tokens, num_beams=1)
 
     def code(self, image: str, text: Text) -> str:
+        """Return a call of `Predictor.predict_tasks`."""
         return f"predictor.predict_tasks({image}, {self.tokens}, num_beams=1)"
 
 
 @dataclass(frozen=True)
 class GroundedCaption(Selection):
-    """A caption, and the boxes of its phrases.
-
-    Attributes:
-        token: the task of the caption.
-    """
-
-    token: str = _CAPTIONS[0]
-
-    @property
-    def label(self) -> str:
-        return f"{self.title} · {self.token}"
-
-    @property
-    def name(self) -> str:
-        return f"grounded-{self.token.strip('<>')}"
-
-    @property
-    def has_many(self) -> bool:
-        return True
-
-    def title_of(self, result: Result) -> str:
-        return get_task(result.task).title
-
-    def validate(self, text: Text, image_size: Size) -> None:
-        """Accept anything: there is no input."""
+    """A caption, which is the answer of `token`, and the boxes of its phrases."""
 
     def run(self, predictor: Predictor, image: EncodedImage, text: Text) -> Iterator[list[Result]]:
-        caption: Result | None = None
-        for caption in predictor.stream(image, self.token):
-            yield [caption]
-        words = getattr(caption, "text", "")
+        """Yield the words of the caption, then one box after another.
+
+        Raises:
+            PromptError: for a caption without words.
+        """
+        caption: list[Result] = []
+        for result in predictor.stream(image, self.token):
+            caption = [result]
+            yield caption
+        words = "".join(result.text for result in caption if isinstance(result, TextResult))
         if not words.strip():
             raise PromptError("the caption is empty, so there is nothing to locate")
         for grounding in predictor.stream(image, GROUNDING, words):
-            yield [caption, grounding]
+            yield [*caption, grounding]
 
     def code(self, image: str, text: Text) -> str:
+        """Return a list of two calls of `Predictor.predict`."""
         caption = _predict_code(image, repr(self.token))
         return f"[caption := {caption}, {_predict_code(image, repr(GROUNDING), 'caption.text')}]"
 
@@ -208,13 +182,16 @@ class DetectClasses(Selection):
     """The classes that the user names, detected and verified, see `Predictor.detect`."""
 
     def validate(self, text: Text, image_size: Size) -> None:
+        """Check the names of the classes."""
         Ontology.from_classes(_split_classes(text))
 
     def run(self, predictor: Predictor, image: EncodedImage, text: Text) -> Iterator[list[Result]]:
-        yield []  # boxes are verified and suppressed at the end
+        """Yield the boxes together: they are verified and suppressed at the end."""
+        yield []
         yield [predictor.detect(image, _split_classes(text))]
 
     def code(self, image: str, text: Text) -> str:
+        """Return a call of `Predictor.detect`."""
         return f"predictor.detect({image}, {_split_classes(text)})"
 
 
@@ -238,23 +215,28 @@ def task_menu() -> list[Selection]:
 def _special_selections() -> list[Selection]:
     grounded = [
         GroundedCaption(
-            _GROUNDED + token,
+            f"grounded {token}",
             f"{get_task(token).title}, then ground it",
             "a caption, and boxes for each of its phrases",
             "none",
-            token=token,
+            token,
+            has_many=True,
         )
         for token in _CAPTIONS
     ]
-    together = AllTasks(ALL_TASKS, "All tasks without input", "captions, boxes and text, decoded together", "none")
-    detect = DetectClasses(
-        DETECT_CLASSES,
-        "Detect classes",
-        "boxes for your own classes, verified by the model",
-        "phrase",
-        _CLASSES_EXAMPLE,
-    )
-    return [*grounded, together, detect]
+    return [
+        *grounded,
+        AllTasks(
+            ALL_TASKS, "All tasks without input", "captions, boxes and text, decoded together", "none", has_many=True
+        ),
+        DetectClasses(
+            DETECT_CLASSES,
+            "Detect classes",
+            "boxes for classes of your own, verified by the model",
+            "phrase",
+            example=_CLASSES_EXAMPLE,
+        ),
+    ]
 
 
 def _predict_code(image: str, task: str, text: str | None = None) -> str:

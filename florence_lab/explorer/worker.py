@@ -27,6 +27,11 @@ class Worker:
 
     A stopped job is abandoned: its thread ends as soon as it can, and can no longer change the panel. There is no thread
     while nothing runs.
+
+    Attributes:
+        lock: held while a job changes the panel. The panel holds it while it handles a message of the browser, which JupyterLab
+            may send to another thread than the one of the cells.
+        queued: the request that runs next; None if there is none.
     """
 
     def __init__(self, on_change: Callable[[], None], on_error: Callable[[BaseException], None]) -> None:
@@ -36,7 +41,7 @@ class Worker:
             on_change: called after `is_busy` or `queued` has changed.
             on_error: called with the exception of a job that fails, unless the job was stopped.
         """
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._job: Job | None = None
         self._on_change = on_change
         self._on_error = on_error
@@ -52,7 +57,7 @@ class Worker:
 
         Returns whether it was started.
         """
-        with self._lock:
+        with self.lock:
             if self._job is None:
                 self._start(request)
                 return True
@@ -62,7 +67,7 @@ class Worker:
 
     def stop(self) -> bool:
         """Stop the running job and drop the queued request; return whether there was a job."""
-        with self._lock:
+        with self.lock:
             if self._job is None:
                 return False
             self._job.stop.set()
@@ -72,7 +77,7 @@ class Worker:
 
     def apply(self, job: Job, change: Callable[[], None]) -> None:
         """Call `change` if the job is the running one."""
-        with self._lock:
+        with self.lock:
             if self._job is job:
                 change()
 

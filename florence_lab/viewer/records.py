@@ -207,11 +207,26 @@ def _span_kinds(spans: Sequence[TokenSpan]) -> Iterator[str]:
 def _span_owners(result: Instances, spans: Sequence[TokenSpan]) -> dict[int, list[int]]:
     """Return span -> the instances of the result that it belongs to. Positions in `spans` count the spans."""
     owners: defaultdict[int, list[int]] = defaultdict(list)
-    parsed = parse_instances(spans, _parsed_kind(result), result.phrase)
+    answers = _split_answers(spans) if _is_classified(result) else [spans]
+    parsed = [i for answer in answers for i in parse_instances(answer, _parsed_kind(result), result.phrase)]
     for number, instance in _match(result, parsed):
         for position in {*instance.label_positions, *(span.positions[0] for span in instance.location_spans)}:
             owners[position].append(number)  # in ascending order
     return owners
+
+
+def _is_classified(result: Instances) -> bool:
+    """Whether a result is one of `Predictor.detect`, whose text holds the answers to several questions, one a line."""
+    return isinstance(result, Boxes) and result.class_ids is not None
+
+
+def _split_answers(spans: Sequence[TokenSpan]) -> list[list[TokenSpan]]:
+    answers: list[list[TokenSpan]] = [[]]
+    for span in spans:
+        if span.is_text and "\n" in span.text:
+            answers.append([])
+        answers[-1].append(span)
+    return answers
 
 
 def _parsed_kind(result: Instances) -> ResultKind:
@@ -234,6 +249,8 @@ def _match(result: Instances, parsed: Sequence[ParsedInstance]) -> Iterator[tupl
     for number, (key, label) in enumerate(zip(_result_keys(result), result.labels.tolist(), strict=True)):
         candidates = at.get(key, [])
         same = [candidate for candidate in candidates if candidate.label == label]
+        if not same and _is_classified(result):  # a region without a label got its class
+            same = [candidate for candidate in candidates if not candidate.label]
         if not same and len({candidate.label for candidate in candidates}) == 1:
             same = candidates
         if same:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,7 @@ class UploadReceiver:
         limit: int,
         on_image: Callable[[str, Image.Image], object],
         send: Callable[[dict[str, Any]], object],
+        run: Callable[[Callable[[], None]], object] = lambda work: work(),
         timeout: float = 60.0,
     ) -> None:
         """Create a receiver.
@@ -64,11 +66,13 @@ class UploadReceiver:
             on_image: called with the name of a file, without folders, and the image in it. A `FlorenceLabError` that it raises
                 refuses the file.
             send: sends an answer to the front end.
+            run: runs the decoding of a file that is complete and `on_image`, by default at once; it may start a thread.
             timeout: seconds without a chunk after which the memory of an upload is freed.
         """
         self.limit = limit
         self._on_image = on_image
         self._send = send
+        self._run = run
         self._timeout = timeout
         self._upload: _Upload | None = None
         self._lock = threading.Lock()
@@ -85,20 +89,13 @@ class UploadReceiver:
         identity = message.get("id")
         if isinstance(identity, bool) or not isinstance(identity, (str, int)):
             return  # nobody would recognize the answer
-        try:
+        with self._refusal(identity):
             with self._lock:
                 finished = self._add(identity, message, buffers)
-            if finished is not None:
-                self._finish(finished)
-        except (_Refused, FlorenceLabError) as error:
-            self.cancel(identity)
-            self._send({"kind": "refused", "id": identity, "text": str(error)})
-        except Exception as error:  # a widget must not end in a traceback
-            self.cancel(identity)
-            text = f"The file could not be opened: {summarize_error(error)}"
-            self._send({"kind": "refused", "id": identity, "text": text})
-        else:
-            self._send({"kind": "received", "id": identity, "at": message["at"]})
+            if finished is None:
+                self._acknowledge(identity, message["at"])
+            else:
+                self._run(lambda: self._finish(finished, message["at"]))
 
     def cancel(self, identity: Any = None) -> None:
         """Forget the upload with an id, or any upload."""
@@ -148,11 +145,27 @@ class UploadReceiver:
                 f"A part of {length:,} bytes came; parts have {MIN_CHUNK_BYTES:,} to {MAX_CHUNK_BYTES:,} bytes."
             )
 
-    def _finish(self, upload: _Upload) -> None:
-        file = io.BytesIO(upload.content)
-        file.name = upload.name  # messages of `load_image` begin with it
-        upload.content = bytearray()
-        self._on_image(upload.name, load_image(file))
+    def _finish(self, upload: _Upload, at: int) -> None:
+        with self._refusal(upload.id):
+            file = io.BytesIO(upload.content)
+            upload.content = bytearray()
+            file.name = upload.name  # messages of `load_image` begin with it
+            self._on_image(upload.name, load_image(file))
+            self._acknowledge(upload.id, at)
+
+    def _acknowledge(self, identity: str | int, at: int) -> None:
+        self._send({"kind": "received", "id": identity, "at": at})
+
+    @contextmanager
+    def _refusal(self, identity: str | int) -> Iterator[None]:
+        """End an upload in words if there is an error within the block."""
+        try:
+            yield
+        except Exception as error:  # a widget must not end in a traceback
+            self.cancel(identity)
+            is_told = isinstance(error, (_Refused, FlorenceLabError))
+            text = str(error) if is_told else f"The file could not be opened: {summarize_error(error)}"
+            self._send({"kind": "refused", "id": identity, "text": text})
 
     def _forget(self) -> None:
         self._upload = None

@@ -66,6 +66,8 @@ const LIGHT = "#ffffff";
 
 const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.25;
+const PAGE_ROWS = 10; // instances that Page Up and Page Down go over
+const LINE_REACH = 3; // CSS pixels beside a box where it is hit, too
 const CLICK_DISTANCE = 4; // CSS pixels that a click may move
 const LABEL_HEIGHT = 16; // CSS pixels, as in viewer.css
 const LABEL_PADDING = 8; // CSS pixels, left and right together
@@ -118,6 +120,7 @@ const isTyping = (target) => target.closest?.("input, textarea, select, [content
 const createLayout = () => {
   const parts = {
     notice: make("div", "fl-notice"),
+    toolbar: make("div", "fl-toolbar"),
     upload: make("div", "fl-slot fl-upload"),
     region: make("div", "fl-slot fl-region"),
     download: make("div", "fl-slot fl-download"),
@@ -131,7 +134,6 @@ const createLayout = () => {
     history: make("div", "fl-history"),
     status: make("div", "fl-unseen", { role: "status" }),
   };
-  parts.toolbar = make("div", "fl-toolbar", {}, parts.upload, parts.region, parts.download);
   parts.side.append(parts.tabs, parts.answer, parts.raw, parts.code);
   return parts;
 };
@@ -450,18 +452,11 @@ const fillItem = (item, instance, style) => {
     .filter(Boolean).join(", ");
 };
 
-// --- Pane: one answer with its header, stage, list and raw text
+// --- Header of an answer
 
-/**
- * Create the elements of an answer. The first pane lives as long as the view, the second one appears in comparisons.
- * @param {Context} context
- * @param {object} shared `zoom`, `state` and the actions on instances; see `createDisplay`.
- * @param {number} slot 0, or 1 for the second answer of a comparison.
- */
-const createPane = (context, shared, slot) => {
-  const { state, zoom } = shared;
-  const pane = { slot, answer: null, items: [], current: -1, size: [0, 0] };
+const REGION_TEXT = /^region \([\d., ]+\)$/; // no phrase, so without quotation marks
 
+const createHeader = (slot) => {
   const badge = make("span", "fl-badge", { text: "AB"[slot] });
   const task = make("span", "fl-task", { role: "heading", "aria-level": "3" });
   const token = make("code", "fl-token");
@@ -469,272 +464,94 @@ const createPane = (context, shared, slot) => {
   const facts = make("span", "fl-facts");
   const progress = make("span", "fl-chip");
   const stale = make("span", "fl-stale-note", { text: "The controls have changed since this answer." });
-  pane.header = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, facts, progress, stale);
-
-  pane.image = make("img", "fl-image", { draggable: "false", alt: "" });
-  pane.shapes = draw("g", "fl-shapes");
-  pane.regions = draw("g", "fl-asked");
-  pane.regionLayer = draw("g", "fl-region-layer");
-  pane.scene = draw("g", "fl-scene", {}, pane.regions, pane.shapes, pane.regionLayer);
-  pane.svg = draw("svg", "fl-svg", { preserveAspectRatio: "none" }, pane.scene);
-  pane.labels = make("div", "fl-labels", { "aria-hidden": "true" });
-  pane.view = make("div", "fl-view", { tabindex: "0", role: "group" }, pane.image, pane.svg, pane.labels);
-  pane.blank = make("div", "fl-blank");
-  pane.stage = make("div", "fl-stage", { "data-slot": slot }, pane.view, pane.blank, make("div", "fl-busy-line"));
-
-  const counts = make("span", "fl-counts");
-  const showAll = makeButton("Show all", null, "fl-show-all");
-  const caption = make("div", "fl-list-head", {}, make("span", "fl-badge", { text: "AB"[slot] }), counts, showAll);
-  const words = make("div", "fl-words");
-  const list = make("ul", "fl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true" });
-  const remark = make("div", "fl-remark");
-  const cut = make("div", "fl-warning", {
-    text: "The answer is truncated: it reached the limit of its length. What follows is missing.",
-  });
-  pane.list = list;
-  pane.block = make("section", "fl-block", { "data-slot": slot }, words, caption, list, remark, cut);
-
-  const prompt = make("div", "fl-prompt");
-  const generated = make("div", "fl-generated", { tabindex: "0", role: "group" });
-  pane.raw = make("section", "fl-block", { "data-slot": slot },
-    make("div", "fl-raw-title", { text: "Prompt" }), prompt, make("div", "fl-raw-title", { text: "Generated text" }), generated);
-
-  // .. Content
-
-  const updateHeader = (info) => {
-    const { answer } = pane;
-    pane.header.classList.toggle("fl-off", !answer);
-    pane.header.classList.toggle("fl-stale", info.isStale);
-    if (!answer) return;
-    badge.classList.toggle("fl-off", !info.isCompared);
-    setText(task, answer.task_name || answer.task);
-    setText(token, answer.task_name === answer.task ? "" : answer.task);
-    setText(text, answer.text ? `“${answer.text}”` : "");
-    setText(facts, [answer.image, answer.model, answer.times].filter(Boolean).join(" · "));
-    setText(progress, progressOf(answer, info.phase));
-    stale.classList.toggle("fl-off", !info.isStale);
+  const element = make("header", "fl-head", { "data-slot": slot }, badge, task, token, text, facts, progress, stale);
+  return {
+    element,
+    update: (answer, { phase, isCompared, isStale }) => {
+      const { task: taskToken, task_name: name, text: query, image, model, times } = answer ?? {};
+      element.classList.toggle("fl-stale", isStale);
+      badge.classList.toggle("fl-off", !isCompared);
+      setText(task, name || taskToken || "");
+      setText(token, name === taskToken ? "" : taskToken);
+      setText(text, query ? (REGION_TEXT.test(query) ? query : `“${query}”`) : "");
+      setText(facts, [image, model, times].filter(Boolean).join(" · "));
+      setText(progress, answer ? progressOf(answer, phase) : "");
+      stale.classList.toggle("fl-off", !answer || !isStale);
+    },
   };
+};
 
-  const updateItems = () => {
-    const instances = pane.answer?.instances ?? [];
-    const styles = styleIndices(instances);
-    const added = [];
-    instances.forEach((instance, i) => {
-      const known = pane.items[i];
-      if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
-      const item = known ?? createItem(i, `${state.id}-${slot}-${i}`);
-      fillItem(item, instance, styles[i]);
-      if (known) return;
-      pane.items.push(item);
-      added.push(item);
-    });
-    const gone = pane.items.splice(instances.length);
-    if (!instances.length) for (const parent of [pane.shapes, pane.labels, list]) parent.replaceChildren();
-    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
-    list.append(...added.map((item) => item.row));
-    pane.labels.append(...added.map((item) => item.label));
-    if (added.length) orderShapes();
-    if (pane.current >= pane.items.length) pane.current = -1;
-  };
+/** Return what the header says about an answer that is not whole. */
+const progressOf = ({ complete, truncated }, phase) => {
+  if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
+  return truncated ? "Truncated" : "";
+};
 
-  /** Put large shapes below smaller ones, so that an instance inside another one stays visible. Moves only what has to move. */
-  const orderShapes = () => {
-    let next = pane.shapes.firstChild;
-    for (const { shape } of [...pane.items].sort((a, b) => b.area - a.area)) {
-      if (shape === next) next = next.nextSibling;
-      else pane.shapes.insertBefore(shape, next);
-    }
-  };
+// --- Stage: image, shapes and labels
 
-  const updateRegions = () => {
-    const boxes = pane.answer?.regions ?? [];
-    while (pane.regions.childElementCount > boxes.length) pane.regions.lastChild.remove();
+const createStage = (context, shared, slot) => {
+  const { state, zoom } = shared;
+  const image = make("img", "fl-image", { draggable: "false", alt: "" });
+  const shapes = draw("g", "fl-shapes");
+  const asked = draw("g", "fl-asked");
+  const regionLayer = draw("g", "fl-region-layer");
+  const scene = draw("g", "fl-scene", {}, asked, shapes, regionLayer);
+  const svg = draw("svg", "fl-svg", { preserveAspectRatio: "none" }, scene);
+  const labels = make("div", "fl-labels", { "aria-hidden": "true" });
+  const view = make("div", "fl-view", { tabindex: "0", role: "group" }, image, svg, labels);
+  const blank = make("div", "fl-blank");
+  const element = make("div", "fl-stage", { "data-slot": slot }, view, blank, make("div", "fl-busy-line"));
+  const stage = { slot, element, view, image, shapes, labels, regionLayer, blank, size: [0, 0] };
+
+  /** Draw the regions that were asked about. */
+  stage.showRegions = (boxes) => {
+    while (asked.childElementCount > boxes.length) asked.lastChild.remove();
     boxes.forEach((box, i) => {
-      const group = pane.regions.children[i] ?? pane.regions.appendChild(
+      const group = asked.children[i] ?? asked.appendChild(
         draw("g", "", {}, draw("path", "fl-asked-border"), draw("path", "fl-asked-line")),
       );
       for (const path of group.children) path.setAttribute("d", outlinePath({ box, contours: [] }));
     });
   };
 
-  const updateRaw = () => {
-    const { answer } = pane;
-    const segments = answer?.segments ?? [];
-    setText(prompt, answer?.prompt ?? "");
-    pane.raw.classList.toggle("fl-off", !answer);
-    for (const item of pane.items) item.tokens = [];
-    if (!segments.length) generated.replaceChildren();
-    while (generated.childElementCount > segments.length) generated.lastChild.remove();
-    const known = [...generated.children];
-    const added = segments.slice(known.length).map((_, i) => make("span", "", { "data-segment": known.length + i }));
-    const spans = [...known, ...added];
-    segments.forEach(([content, kind, owners], i) => {
-      const span = spans[i];
-      setText(span, content);
-      const name = `fl-segment fl-${kind}${owners.length ? " fl-owned" : ""}`;
-      const isLit = span.classList.contains("fl-lit");
-      if (span.className !== name) span.className = isLit && owners.length ? `${name} fl-lit` : name;
-      for (const owner of owners) pane.items[owner]?.tokens.push(span);
-    });
-    generated.append(...added);
-  };
-
-  const updateWords = (info) => {
-    const { answer, items } = pane;
-    const hasList = items.length > 0;
-    setText(words, answer?.answer ?? "");
-    words.classList.toggle("fl-off", !answer?.answer);
-    caption.classList.toggle("fl-off", !hasList);
-    list.classList.toggle("fl-off", !hasList);
-    list.setAttribute("aria-label", `Instances, ${answer?.task_name ?? ""}, ${answer?.model ?? ""}`);
-    generated.setAttribute("aria-label", "Generated text. The arrow keys go through the instances.");
-    setText(remark, remarkOf(answer, hasList, info));
-    cut.classList.toggle("fl-off", !answer?.truncated);
-    pane.view.setAttribute("aria-label",
-      `${state.picture.name ?? "Image"}${hasList ? `, ${plural(items.length, "instance")}, named in the list` : ""}. Plus and minus zoom, 0 fits.`);
-  };
-
-  /** Show an answer, or none. Elements are updated in place: an answer that grows only adds. */
-  pane.update = (answer, info) => {
-    if (answer?.id !== pane.answer?.id || !answer) {
-      pane.current = -1;
-      list.scrollTop = 0;
+  /** Put large shapes below smaller ones, so that an instance inside another one stays visible. Moves only what has to move. */
+  stage.order = (items) => {
+    let next = shapes.firstChild;
+    for (const { shape } of [...items].sort((a, b) => b.area - a.area)) {
+      if (shape === next) next = next.nextSibling;
+      else shapes.insertBefore(shape, next);
     }
-    const isSame = answer === pane.answer;
-    pane.answer = answer;
-    updateHeader(info);
-    if (!isSame) {
-      updateItems();
-      updateRegions();
-      updateRaw();
-    }
-    updateWords(info);
-    pane.block.classList.toggle("fl-compared", info.isCompared);
-    pane.raw.classList.toggle("fl-compared", info.isCompared);
   };
-
-  // .. Visibility and light
-
-  /** Apply threshold, comparison, hidden ones and solo. `isListed(item)` and `isShown(item)` decide. */
-  pane.filter = (isListed, isShown) => {
-    let unseen = 0;
-    for (const item of pane.items) {
-      item.isListed = isListed(item);
-      const isVisible = item.isListed && isShown(item);
-      if (item.isListed && !isVisible) unseen += 1;
-      item.row.classList.toggle("fl-off", !item.isListed);
-      item.row.classList.toggle("fl-unlisted", item.isListed && !isVisible);
-      item.row.setAttribute("aria-label", isVisible ? item.spoken : `${item.spoken}, hidden`);
-      item.isVisible = isVisible;
-      item.shape.classList.toggle("fl-off", !isVisible);
-      if (!isVisible) item.place = null;
-      item.label.classList.toggle("fl-off", !isVisible);
-    }
-    const listed = pane.items.filter((item) => item.isListed).length;
-    setText(counts, plural(listed, "instance"));
-    setText(showAll, unseen ? `Show all (${unseen} hidden)` : "Show all");
-    showAll.disabled = !unseen;
-    if (pane.current >= 0 && !pane.items[pane.current].isListed) pane.current = -1;
-  };
-
-  /** Light instances on the stage, in the list and in the raw text, and dim the others. */
-  pane.light = (lit, kept) => {
-    const shown = pane.items.filter((item) => item.isListed && lit.has(item.index));
-    const isDim = shown.length > 0;
-    for (const element of [pane.view, list, generated]) element.classList.toggle("fl-dim", isDim);
-    const tokens = new Set(shown.flatMap((item) => item.tokens));
-    for (const item of pane.items) {
-      const isLit = item.isListed && lit.has(item.index);
-      if (isLit !== item.isLit) {
-        item.isLit = isLit;
-        for (const element of [item.shape, item.label, item.row]) element.classList.toggle("fl-lit", isLit);
-        if (item.place) moveLabel(item);
-      }
-      const isKept = kept.has(item.index);
-      if (item.isKept !== isKept) {
-        item.isKept = isKept;
-        item.row.setAttribute("aria-selected", String(isKept));
-        item.shape.classList.toggle("fl-kept", isKept);
-      }
-    }
-    for (const span of generated.querySelectorAll(".fl-lit")) if (!tokens.has(span)) span.classList.remove("fl-lit");
-    for (const span of tokens) span.classList.add("fl-lit");
-    const current = pane.items[pane.current];
-    if (current) list.setAttribute("aria-activedescendant", current.row.id);
-    else list.removeAttribute("aria-activedescendant");
-    if (current === pane.marked) return;
-    pane.marked?.row.classList.remove("fl-current");
-    current?.row.classList.add("fl-current");
-    pane.marked = current;
-  };
-
-  // .. Stage
 
   /** Move image, shapes and labels to the zoom of all stages. */
-  pane.place = () => {
+  stage.place = (items) => {
     const { width = 1, height = 1 } = state.picture;
-    pane.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    pane.scene.setAttribute("transform", `translate(${zoom.x * width} ${zoom.y * height}) scale(${zoom.factor})`);
-    pane.image.style.transform = zoom.factor === 1 ? "" : `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.factor})`;
-    pane.view.classList.toggle("fl-zoomed", zoom.factor > 1);
-    placeLabels();
-  };
-
-  /** Place the labels in the order of the instances, so that those on show stay where they are while an answer grows. */
-  const placeLabels = () => {
-    const [stageWidth, stageHeight] = pane.size;
-    if (!stageWidth) return;
-    const [toX, toY] = [shared.mapping(stageWidth, state.picture.width, zoom.x), shared.mapping(stageHeight, state.picture.height, zoom.y)];
-    const placed = createPlaces();
-    for (const item of pane.items) {
-      if (!item.isVisible) continue;
-      const [x0, y0, x1, y1] = item.instance.box;
-      const box = [toX(x0), toY(y0), toX(x1), toY(y1)];
-      const isInView = box[2] >= 0 && box[3] >= 0 && box[0] <= stageWidth && box[1] <= stageHeight;
-      const text = labelText(item.instance);
-      if (!isInView || !text) {
-        item.place = null;
-        item.label.classList.add("fl-off");
-        continue;
-      }
-      const visible = [Math.max(0, box[0]), Math.max(0, box[1]), Math.min(stageWidth, box[2]), Math.min(stageHeight, box[3])];
-      const width = shared.measure(text);
-      let place = placeLabel(visible, width, placed, stageWidth, stageHeight);
-      const isShort = place.covered > CROWDED * width * LABEL_HEIGHT;
-      if (isShort) place = placeLabel(visible, shared.measure(String(item.index + 1)), placed, stageWidth, stageHeight);
-      placed.add(place);
-      item.place = { ...place, isShort, fullX: clamp(place.x, 0, Math.max(0, stageWidth - width)) };
-      item.label.classList.remove("fl-off");
-      moveLabel(item);
-    }
-  };
-
-  /** A label that shrank to its number is whole while it is lit. */
-  const moveLabel = ({ label, place, instance, index, isLit }) => {
-    const isShort = place.isShort && !isLit;
-    setText(label, isShort ? String(index + 1) : labelText(instance));
-    const transform = `translate(${(isShort ? place.x : place.fullX).toFixed(1)}px, ${place.y.toFixed(1)}px)`;
-    if (label.style.transform !== transform) label.style.transform = transform;
+    const { factor, x, y } = zoom;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    scene.setAttribute("transform", `translate(${x * width} ${y * height}) scale(${factor})`);
+    image.style.transform = factor === 1 ? "" : `translate(${100 * x}%, ${100 * y}%) scale(${factor})`;
+    view.classList.toggle("fl-zoomed", factor > 1);
+    placeLabels(items, stage.size, shared);
   };
 
   /** Return the fractions of the stage at a pointer position. */
-  pane.fractions = ({ clientX, clientY }) => {
-    const { left, top, width, height } = pane.view.getBoundingClientRect();
+  stage.fractions = ({ clientX, clientY }) => {
+    const { left, top, width, height } = view.getBoundingClientRect();
     return [(clientX - left) / width, (clientY - top) / height];
   };
 
   /** Return the index of the smallest instance at a pointer position, or that of a label there, or -1. */
-  pane.hit = (event) => {
-    const [u, v] = pane.fractions(event);
-    const [left, top] = [u * pane.size[0], v * pane.size[1]];
-    const labelled = pane.items.findLast(({ isVisible, place }) =>
+  stage.hit = (event, items) => {
+    const [u, v] = stage.fractions(event);
+    const [left, top] = [u * stage.size[0], v * stage.size[1]];
+    const labelled = items.findLast(({ isVisible, place }) =>
       isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
     if (labelled) return labelled.index;
     const x = ((u - zoom.x) / zoom.factor) * state.picture.width;
     const y = ((v - zoom.y) / zoom.factor) * state.picture.height;
-    const margin = (3 * state.picture.width) / (pane.size[0] * zoom.factor); // lines can be hit, too
+    const margin = (LINE_REACH * state.picture.width) / (stage.size[0] * zoom.factor);
     let best = null;
-    for (const item of pane.items) {
+    for (const item of items) {
       if (!item.isVisible || (best && item.area >= best.area)) continue;
       const { box, contours } = item.instance;
       const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
@@ -743,83 +560,94 @@ const createPane = (context, shared, slot) => {
     return best ? best.index : -1;
   };
 
-  // .. Events
-
-  const at = (index) => (index < 0 ? null : { slot, indices: [index] });
-  const rowOf = (event) => {
-    const row = event.target.closest(".fl-row");
-    return row ? Number(row.dataset.index) : -1;
-  };
-  const ownersOf = (event) => {
-    const span = event.target.closest(".fl-owned");
-    const owners = span ? pane.answer.segments[span.dataset.segment][2] : [];
-    return owners.length ? { slot, indices: owners } : null;
-  };
-
-  context.listen(list, "pointerover", (event) => shared.hover(at(rowOf(event))));
-  context.listen(list, "pointerleave", () => shared.hover(null));
-  context.listen(list, "click", (event) => {
-    const index = rowOf(event);
-    if (index < 0) return;
-    pane.current = index;
-    const action = event.target.dataset.act ?? "keep";
-    shared[action](slot, index);
-  });
-  context.listen(generated, "pointerover", (event) => shared.hover(ownersOf(event)));
-  context.listen(generated, "pointerleave", () => shared.hover(null));
-  context.listen(generated, "click", (event) => {
-    const target = ownersOf(event);
-    if (target && getSelection().isCollapsed) shared.keep(slot, target.indices[0]);
-  });
-  context.listen(showAll, "click", () => shared.showAll(slot));
-
-  /** Make an instance the current one: it is lit, and the keys act on it. */
-  const goTo = (index) => {
-    pane.current = index;
-    shared.hover(at(index));
-    pane.items[index]?.row.scrollIntoView?.({ block: "nearest" });
-    pane.items[index]?.tokens[0]?.scrollIntoView?.({ block: "nearest" });
-  };
-
-  for (const area of [list, generated]) {
-    context.listen(area, "focus", () => {
-      const listed = pane.items.filter((item) => item.isListed);
-      if (area.matches(":focus-visible") && listed.length) goTo(pane.current < 0 ? listed[0].index : pane.current);
-    });
-    context.listen(area, "blur", () => shared.hover(null));
-    context.listen(area, "keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const listed = pane.items.filter((item) => item.isListed).map((item) => item.index);
-      const place = listed.indexOf(pane.current);
-      const next = {
-        ArrowDown: place + 1, ArrowRight: place + 1, ArrowUp: place < 0 ? listed.length - 1 : place - 1,
-        ArrowLeft: place - 1, PageDown: place + 10, PageUp: place - 10, Home: 0, End: listed.length - 1,
-      }[event.key];
-      const action = { Enter: "keep", " ": "hide", s: "solo", S: "solo" }[event.key];
-      if (next === undefined && !action) return;
-      event.preventDefault();
-      event.stopPropagation();
-      if (!listed.length) return;
-      if (next !== undefined) goTo(listed[clamp(next, 0, listed.length - 1)]);
-      else if (place >= 0) shared[action](slot, pane.current);
-    });
-  }
-  listenToPointer(context, shared, pane);
-
   // the size is observed, since asking for it would force a layout in each redraw
   const observer = new ResizeObserver(([{ contentRect }]) => {
-    pane.size = [contentRect.width, contentRect.height];
+    stage.size = [contentRect.width, contentRect.height];
     context.redraw();
   });
-  observer.observe(pane.view);
+  observer.observe(view);
   context.onCleanup(() => observer.disconnect());
-  return pane;
+  return stage;
 };
 
-/** Return what the header says about an answer that is not whole. */
-const progressOf = ({ complete, truncated }, phase) => {
-  if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
-  return truncated ? "Truncated" : "";
+/** Place the labels in the order of the instances, so that those on show stay where they are while an answer grows. */
+const placeLabels = (items, [stageWidth, stageHeight], { state, zoom, measure }) => {
+  if (!stageWidth) return; // not displayed
+  const { width: imageWidth, height: imageHeight } = state.picture;
+  const toX = (x) => ((x / imageWidth) * zoom.factor + zoom.x) * stageWidth;
+  const toY = (y) => ((y / imageHeight) * zoom.factor + zoom.y) * stageHeight;
+  const placed = createPlaces();
+  for (const item of items) {
+    if (!item.isVisible) continue;
+    const [x0, y0, x1, y1] = item.instance.box;
+    const [left, top, right, bottom] = [toX(x0), toY(y0), toX(x1), toY(y1)];
+    const isInView = right >= 0 && bottom >= 0 && left <= stageWidth && top <= stageHeight;
+    const text = labelText(item.instance);
+    item.label.classList.toggle("fl-off", !isInView || !text);
+    if (!isInView || !text) {
+      item.place = null;
+      continue;
+    }
+    const box = [Math.max(0, left), Math.max(0, top), Math.min(stageWidth, right), Math.min(stageHeight, bottom)];
+    const width = measure(text);
+    let place = placeLabel(box, width, placed, stageWidth, stageHeight);
+    const isShort = place.covered > CROWDED * width * LABEL_HEIGHT;
+    if (isShort) place = placeLabel(box, measure(String(item.index + 1)), placed, stageWidth, stageHeight);
+    placed.add(place);
+    item.place = { ...place, isShort, fullX: clamp(place.x, 0, Math.max(0, stageWidth - width)) };
+    moveLabel(item);
+  }
+};
+
+/** Put a label in its place. One that shrank to its number is whole while it is lit. */
+const moveLabel = ({ label, place, instance, index, isLit }) => {
+  const isShort = place.isShort && !isLit;
+  setText(label, isShort ? String(index + 1) : labelText(instance));
+  const transform = `translate(${(isShort ? place.x : place.fullX).toFixed(1)}px, ${place.y.toFixed(1)}px)`;
+  if (label.style.transform !== transform) label.style.transform = transform;
+};
+
+// --- List: the answer in words, or its instances, which are the accessible twin of the drawing
+
+const createList = (slot) => {
+  const counts = make("span", "fl-counts");
+  const showAll = makeButton("Show all", null, "fl-show-all");
+  const head = make("div", "fl-list-head", {}, make("span", "fl-badge", { text: "AB"[slot] }), counts, showAll);
+  const words = make("div", "fl-words");
+  const area = make("ul", "fl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true" });
+  const remark = make("div", "fl-remark");
+  const cut = make("div", "fl-warning", {
+    text: "The answer is truncated: it reached the limit of its length. What follows is missing.",
+  });
+  const element = make("section", "fl-block", { "data-slot": slot }, words, head, area, remark, cut);
+  return {
+    element, area, showAll,
+    update: (answer, count, info) => {
+      element.classList.toggle("fl-compared", info.isCompared);
+      setText(words, answer?.answer ?? "");
+      words.classList.toggle("fl-off", !answer?.answer);
+      head.classList.toggle("fl-off", !count);
+      area.classList.toggle("fl-off", !count);
+      area.setAttribute("aria-label", ["Instances", answer?.task_name, answer?.model].filter(Boolean).join(", "));
+      setText(remark, remarkOf(answer, count > 0, info));
+      cut.classList.toggle("fl-off", !answer?.truncated);
+    },
+    /** Say how many instances there are, and how many of them are hidden. */
+    count: (listed, unseen) => {
+      setText(counts, plural(listed, "instance"));
+      setText(showAll, unseen ? `Show all (${unseen} hidden)` : "Show all");
+      showAll.disabled = !unseen;
+    },
+    /** Mark the row that the keys act on. */
+    mark: (item) => {
+      const marked = area.querySelector(".fl-current");
+      if (item) area.setAttribute("aria-activedescendant", item.row.id);
+      else area.removeAttribute("aria-activedescendant");
+      if (marked === item?.row) return;
+      marked?.classList.remove("fl-current");
+      item?.row.classList.add("fl-current");
+    },
+  };
 };
 
 /** Return what stands in place of the list while there is nothing to list. */
@@ -838,10 +666,216 @@ const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
   return answer.kind === "text" ? "The answer is empty." : "No instances.";
 };
 
+// --- Raw text
+
+const createRaw = (slot) => {
+  const prompt = make("div", "fl-prompt");
+  const area = make("div", "fl-generated", {
+    tabindex: "0", role: "group", "aria-label": "Generated text. The arrow keys go through the instances.",
+  });
+  const [first, second] = ["Prompt", "Generated text"].map((text) => make("div", "fl-raw-title", { text }));
+  const element = make("section", "fl-block", { "data-slot": slot }, first, prompt, second, area);
+  return {
+    element, area,
+    /** Write prompt and segments, and note the segments of each item. */
+    update: (answer, items) => {
+      const segments = answer?.segments ?? [];
+      element.classList.toggle("fl-off", !answer);
+      setText(prompt, answer?.prompt ?? "");
+      for (const item of items) item.tokens = [];
+      if (!segments.length) area.replaceChildren();
+      while (area.childElementCount > segments.length) area.lastChild.remove();
+      const known = [...area.children];
+      const added = segments.slice(known.length).map((_, i) => make("span", "", { "data-segment": known.length + i }));
+      const spans = [...known, ...added];
+      segments.forEach(([content, kind, owners], i) => {
+        setText(spans[i], content);
+        const name = `fl-segment fl-${kind}${owners.length ? " fl-owned" : ""}`;
+        if (spans[i].className !== name) spans[i].className = name; // `light` follows in each redraw
+        for (const owner of owners) items[owner]?.tokens.push(spans[i]);
+      });
+      area.append(...added);
+    },
+    light: (tokens) => {
+      for (const span of area.querySelectorAll(".fl-lit")) if (!tokens.has(span)) span.classList.remove("fl-lit");
+      for (const span of tokens) span.classList.add("fl-lit");
+    },
+  };
+};
+
+// --- Pane: one answer with its header, stage, list and raw text
+
+/**
+ * Create the elements of an answer. The first pane lives as long as the view, the second one appears in comparisons.
+ * @param {Context} context
+ * @param {object} shared `state`, `zoom`, `measure` and the actions on instances; see `createDisplay`.
+ * @param {number} slot 0, or 1 for the second answer of a comparison.
+ */
+const createPane = (context, shared, slot) => {
+  const { state } = shared;
+  const [header, stage, list, raw] = [createHeader(slot), createStage(context, shared, slot), createList(slot), createRaw(slot)];
+  const pane = { slot, header, stage, list, raw, answer: null, items: [], current: -1 };
+
+  const updateItems = () => {
+    const instances = pane.answer?.instances ?? [];
+    const styles = styleIndices(instances);
+    const added = [];
+    instances.forEach((instance, i) => {
+      const known = pane.items[i];
+      if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
+      const item = known ?? createItem(i, `${state.id}-${slot}-${i}`);
+      fillItem(item, instance, styles[i]);
+      if (!known) added.push(item);
+    });
+    pane.items.push(...added);
+    const gone = pane.items.splice(instances.length);
+    if (!instances.length) for (const parent of [stage.shapes, stage.labels, list.area]) parent.replaceChildren();
+    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
+    list.area.append(...added.map((item) => item.row));
+    stage.labels.append(...added.map((item) => item.label));
+    if (added.length) stage.order(pane.items);
+    if (pane.current >= pane.items.length) pane.current = -1;
+  };
+
+  /** Show an answer, or none. Elements are updated in place: an answer that grows only adds. */
+  pane.update = (answer, info) => {
+    if (answer?.id !== pane.answer?.id || !answer) {
+      pane.current = -1;
+      list.area.scrollTop = 0;
+    }
+    const isSame = answer === pane.answer;
+    pane.answer = answer;
+    header.update(answer, info);
+    if (!isSame) {
+      updateItems();
+      stage.showRegions(answer?.regions ?? []);
+      raw.update(answer, pane.items);
+    }
+    const count = pane.items.length;
+    list.update(answer, count, info);
+    const content = count ? `, ${plural(count, "instance")}, named in the list` : "";
+    stage.view.setAttribute("aria-label", `${state.picture.name || "Image"}${content}. Plus and minus zoom, 0 fits.`);
+  };
+
+  /** Apply threshold, comparison, hidden ones and solo. `isListed(item)` and `isShown(item)` decide. */
+  pane.filter = (isListed, isShown) => {
+    for (const item of pane.items) {
+      item.isListed = isListed(item);
+      item.isVisible = item.isListed && isShown(item);
+      if (!item.isVisible) item.place = null;
+      item.row.classList.toggle("fl-off", !item.isListed);
+      item.row.classList.toggle("fl-unlisted", item.isListed && !item.isVisible);
+      item.row.setAttribute("aria-label", item.isVisible ? item.spoken : `${item.spoken}, hidden`);
+      item.shape.classList.toggle("fl-off", !item.isVisible);
+      item.label.classList.toggle("fl-off", !item.isVisible);
+    }
+    const listed = pane.listed();
+    list.count(listed.length, listed.filter((item) => !item.isVisible).length);
+    if (pane.current >= 0 && !pane.items[pane.current].isListed) pane.current = -1;
+  };
+
+  /** Light instances on the stage, in the list and in the raw text, and dim the others. */
+  pane.light = (lit, kept) => {
+    const isDim = pane.listed().some((item) => lit.has(item.index));
+    for (const element of [stage.view, list.area, raw.area]) element.classList.toggle("fl-dim", isDim);
+    const tokens = new Set();
+    for (const item of pane.items) {
+      setLight(item, item.isListed && lit.has(item.index), kept.has(item.index));
+      if (item.isLit) item.tokens.forEach((span) => tokens.add(span));
+    }
+    raw.light(tokens);
+    list.mark(pane.items[pane.current]);
+  };
+
+  pane.listed = () => pane.items.filter((item) => item.isListed);
+  pane.hit = (event) => stage.hit(event, pane.items);
+  /** Keep the instance at a pointer position. */
+  pane.pick = (event) => {
+    const index = pane.hit(event);
+    if (index < 0) return;
+    pane.current = index;
+    shared.keep(slot, index);
+  };
+  listenToPointer(context, shared, pane);
+  listenToTexts(context, shared, pane);
+  return pane;
+};
+
+/** Light an item or not, and mark it as kept or not. Touches the elements only if that changes. */
+const setLight = (item, isLit, isKept) => {
+  if (item.isLit !== isLit) {
+    item.isLit = isLit;
+    for (const element of [item.shape, item.label, item.row]) element.classList.toggle("fl-lit", isLit);
+    if (item.place) moveLabel(item);
+  }
+  if (item.isKept === isKept) return;
+  item.isKept = isKept;
+  item.row.setAttribute("aria-selected", String(isKept));
+  item.shape.classList.toggle("fl-kept", isKept);
+};
+
+// --- Hover, click and keys in the list and in the raw text
+
+const listenToTexts = (context, shared, pane) => {
+  const { slot, list, raw } = pane;
+  const rowOf = (event) => Number(event.target.closest(".fl-row")?.dataset.index ?? -1);
+  const ownersOf = (event) => {
+    const span = event.target.closest(".fl-owned");
+    return span ? pane.answer.segments[span.dataset.segment][2] : [];
+  };
+  const hover = (indices) => shared.hover(indices.length ? { slot, indices } : null);
+
+  context.listen(list.area, "pointerover", (event) => hover([rowOf(event)].filter((index) => index >= 0)));
+  context.listen(list.area, "click", (event) => {
+    const index = rowOf(event);
+    if (index < 0) return;
+    pane.current = index;
+    shared[event.target.dataset.act ?? "keep"](slot, index);
+  });
+  context.listen(list.showAll, "click", () => shared.showAll(slot));
+  context.listen(raw.area, "pointerover", (event) => hover(ownersOf(event)));
+  context.listen(raw.area, "click", (event) => {
+    const [owner] = ownersOf(event);
+    if (owner !== undefined && getSelection().isCollapsed) shared.keep(slot, owner); // a selected text may be copied
+  });
+
+  /** Make an instance the current one: it is lit, and the keys act on it. */
+  const goTo = (index) => {
+    pane.current = index;
+    hover([index]);
+    for (const element of [pane.items[index].row, pane.items[index].tokens[0]]) element?.scrollIntoView({ block: "nearest" });
+  };
+  const onKey = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const listed = pane.listed().map((item) => item.index);
+    const at = listed.indexOf(pane.current);
+    const next = {
+      ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1,
+      PageDown: at + PAGE_ROWS, PageUp: at - PAGE_ROWS, Home: 0, End: listed.length - 1,
+    }[event.key];
+    const action = { Enter: "keep", " ": "hide", s: "solo", S: "solo" }[event.key];
+    if (next === undefined && !action) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (next !== undefined && listed.length) goTo(listed[clamp(next, 0, listed.length - 1)]);
+    else if (action && at >= 0) shared[action](slot, pane.current);
+  };
+  const onFocus = (event) => {
+    const [first] = pane.listed();
+    if (first && event.target.matches(":focus-visible")) goTo(pane.current < 0 ? first.index : pane.current);
+  };
+  for (const { area } of [list, raw]) {
+    context.listen(area, "pointerleave", () => shared.hover(null));
+    context.listen(area, "focus", onFocus);
+    context.listen(area, "blur", () => shared.hover(null));
+    context.listen(area, "keydown", onKey);
+  }
+};
+
 // --- Pointer: hover, click, pan, pinch and wheel on a stage
 
 const listenToPointer = (context, shared, pane) => {
-  const { view } = pane;
+  const { view } = pane.stage;
   const { zoom } = shared;
   const fingers = new Map();
   let press = null;
@@ -851,7 +885,7 @@ const listenToPointer = (context, shared, pane) => {
     const [a, b] = [...fingers.values()];
     return {
       distance: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1,
-      middle: pane.fractions({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 }),
+      middle: pane.stage.fractions({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 }),
     };
   };
   const pinch = (before, after) => {
@@ -911,7 +945,7 @@ const listenToPointer = (context, shared, pane) => {
   context.listen(view, "wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return; // the page scrolls
     event.preventDefault();
-    zoom.by(clamp(Math.exp(-event.deltaY / 200), 0.5, 2), ...pane.fractions(event));
+    zoom.by(clamp(Math.exp(-event.deltaY / 200), 0.5, 2), ...pane.stage.fractions(event));
   }, { passive: false });
   context.listen(view, "keydown", (event) => {
     const step = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key];
@@ -919,12 +953,6 @@ const listenToPointer = (context, shared, pane) => {
     event.preventDefault();
     zoom.pan(...step);
   });
-  pane.pick = (event) => {
-    const index = pane.hit(event);
-    if (index < 0) return;
-    pane.current = index;
-    shared.keep(pane.slot, index);
-  };
 };
 
 // --- Controls of the toolbar
@@ -961,7 +989,9 @@ const createThreshold = (context, shared) => {
 };
 
 const createZoomButtons = (context, { zoom }) => {
-  const [out, into, fit] = [makeButton("−", "Zoom out (−)"), makeButton("+", "Zoom in (+)"), makeButton("Fit", "Fit the image (0)")];
+  const out = makeButton("−", "Zoom out (−)");
+  const into = makeButton("+", "Zoom in (+)");
+  const fit = makeButton("Fit", "Fit the image (0)");
   const percent = make("span", "fl-value fl-zoom-value");
   context.listen(out, "click", () => zoom.by(1 / ZOOM_STEP));
   context.listen(into, "click", () => zoom.by(ZOOM_STEP));
@@ -1080,13 +1110,13 @@ const createTabs = (context) => {
 
 // --- Image
 
-/** Create the function that shows the pixels of the model on a stage, as an object URL that is revoked. */
+/** Create the function that shows the pixels of the model in images, as an object URL that is revoked. */
 const createPicture = (context) => {
   let pixels = null;
   let url = "";
   const release = () => { if (url) URL.revokeObjectURL(url); url = ""; };
   context.onCleanup(release);
-  return (panes) => {
+  return (images, name) => {
     const current = context.model.get("pixels");
     const size = current?.byteLength ?? 0;
     if (current !== pixels) {
@@ -1094,7 +1124,8 @@ const createPicture = (context) => {
       pixels = current;
       if (size) url = URL.createObjectURL(new Blob([current]));
     }
-    for (const { image } of panes) {
+    for (const image of images) {
+      image.alt = name;
       if ((image.dataset.url ?? "") === url) continue;
       image.dataset.url = url;
       if (url) image.src = url;
@@ -1103,50 +1134,34 @@ const createPicture = (context) => {
   };
 };
 
-// --- Display: everything that shows answers
+// --- Actions on instances
 
-const createDisplay = (context) => {
-  const { model, parts, root } = context;
-  const state = {
-    id: context.id,
-    picture: {},
-    threshold: 0,
-    hovered: null, // Target
-    solo: null, // {slot, index}
-    hidden: new Map(), // id of an answer -> indices of its hidden instances
-    mode: "side", // a key of MODES
-    shownSlot: 0, // the answer on show when there is room for one
-    matches: [new Map(), new Map()],
-  };
-  const zoom = createZoom(context.redraw);
-  const shared = { state, zoom, measure: createMeasure(context) };
-  /** Return the function from image pixels to CSS pixels along one axis. */
-  shared.mapping = (stageSize, imageSize, offset) => (value) => ((value / imageSize) * zoom.factor + offset) * stageSize;
-
-  const panes = [createPane(context, shared, 0)];
-  /** The second pane is made once, by the first comparison. */
-  const secondPane = () => (panes[1] ??= createPane(context, shared, 1));
-  const answerAt = (slot) => panes[slot]?.answer;
-  const partnerOf = (slot, index) => state.matches[slot].get(index);
-  const isComparing = () => model.get("arrangement") === "compare";
-
-  // .. Actions on instances
-
+/** Add the actions to `shared`, and `keptOf(slot)`, the instances that were clicked. */
+const createActions = (context, shared) => {
+  const { model } = context;
+  const { state, panes } = shared;
+  const nameOf = (slot, index) => `${index + 1} ${panes[slot].answer.instances[index].label}`.trim();
   const sameTarget = (a, b) => a === b || (a && b && a.slot === b.slot && sameNumbers(a.indices, b.indices));
+
+  shared.isComparing = () => model.get("arrangement") === "compare";
+  shared.keptOf = (slot) => {
+    const isChosen = !shared.isComparing() || (model.get("active") ?? 0) === slot;
+    return new Set(isChosen ? model.get("selected") ?? [] : []);
+  };
   shared.hover = (target) => {
     if (sameTarget(state.hovered, target)) return;
     state.hovered = target;
-    light();
+    shared.light();
   };
   shared.keep = (slot, index) => {
-    const kept = keptOf(slot);
+    const kept = shared.keptOf(slot);
     if (!kept.delete(index)) kept.add(index);
-    context.set({ ...(isComparing() ? { active: slot } : {}), selected: [...kept].sort((a, b) => a - b) });
+    context.set({ ...(shared.isComparing() ? { active: slot } : {}), selected: [...kept].sort((a, b) => a - b) });
     context.announce(`${nameOf(slot, index)} ${kept.has(index) ? "kept" : "no longer kept"}`);
     context.redraw();
   };
   shared.hide = (slot, index) => {
-    const { id } = answerAt(slot);
+    const { id } = panes[slot].answer;
     if (!state.hidden.has(id)) state.hidden.set(id, new Set());
     const hidden = state.hidden.get(id);
     if (!hidden.delete(index)) hidden.add(index);
@@ -1155,38 +1170,69 @@ const createDisplay = (context) => {
   };
   shared.solo = (slot, index) => {
     const isSolo = state.solo?.slot === slot && state.solo.index === index;
-    state.solo = isSolo ? null : { slot, index };
+    state.solo = isSolo ? null : { slot, index, id: panes[slot].answer.id };
     context.announce(isSolo ? "All shown" : `Only ${nameOf(slot, index)} shown`);
     context.redraw();
   };
   shared.showAll = (slot) => {
-    state.hidden.delete(answerAt(slot)?.id);
+    state.hidden.delete(panes[slot].answer?.id);
     state.solo = null;
-    panes[slot].list.focus({ preventScroll: true });
+    panes[slot].list.area.focus({ preventScroll: true }); // the button is disabled now
     context.announce("All shown");
     context.redraw();
   };
   shared.activate = (index) => {
     if (index === model.get("active")) return;
-    state.solo = null;
     context.set({ active: index, selected: [] });
     context.redraw();
   };
   /** Escape: nothing is kept, lit or alone. Hidden instances stay hidden. */
-  const clear = () => {
-    const hadAny = state.solo || state.hovered || model.get("selected")?.length;
-    state.solo = null;
-    state.hovered = null;
+  shared.clear = () => {
+    Object.assign(state, { solo: null, hovered: null });
     for (const pane of panes) pane.current = -1;
     if (model.get("selected")?.length) context.set({ selected: [] });
     context.redraw();
-    return Boolean(hadAny);
   };
-  const nameOf = (slot, index) => `${index + 1} ${answerAt(slot)?.instances[index]?.label ?? ""}`.trim();
-  const keptOf = (slot) => {
-    const isChosen = !isComparing() || (model.get("active") ?? 0) === slot;
-    return new Set(isChosen ? model.get("selected") ?? [] : []);
-  };
+};
+
+/** Whether an instance is at least as sure as the threshold asks, or has no score. */
+const isSure = ({ score }, threshold) => score === null || score >= threshold;
+
+/** Match the sure instances of two answers. Returns the partners of both, and how many instances each mode shows. */
+const compareAnswers = (answers, threshold) => {
+  const [a, b] = answers.map((answer) =>
+    (answer?.instances ?? []).map((instance) => (isSure(instance, threshold) ? instance : null)));
+  const matches = matchInstances(a, b);
+  const both = matches[0].size;
+  return { matches, counts: { a: a.filter(Boolean).length - both, b: b.filter(Boolean).length - both, both } };
+};
+
+// --- Display: everything that shows answers
+
+const DRAWN_TRAITS = ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"];
+
+const createState = (context) => ({
+  id: context.id,
+  picture: {},
+  threshold: 0,
+  hovered: null, // Target
+  solo: null, // {slot, index, id of the answer}
+  hidden: new Map(), // id of an answer -> indices of its hidden instances
+  mode: "side", // a key of MODES
+  shownSlot: 0, // the answer on show when there is room for one
+  matches: [new Map(), new Map()], // of each answer: index -> that of its partner
+});
+
+const createDisplay = (context) => {
+  const { model, parts, root } = context;
+  const state = createState(context);
+  const zoom = createZoom(context.redraw);
+  const panes = [];
+  const shared = { state, zoom, panes, measure: createMeasure(context) };
+  createActions(context, shared);
+  panes.push(createPane(context, shared, 0));
+  const [first] = panes;
+  const partnerOf = (slot, index) => state.matches[slot].get(index);
 
   const threshold = createThreshold(context, shared);
   const zoomButtons = createZoomButtons(context, shared);
@@ -1194,24 +1240,18 @@ const createDisplay = (context) => {
   const strip = createStrip(context, shared);
   const showPicture = createPicture(context);
   createTabs(context);
-  parts.toolbar.replaceChildren(parts.upload, parts.region, threshold.element, modes.element, zoomButtons.element, parts.download);
-
-  const [first] = panes;
-  Object.assign(parts, { stage: first.stage, view: first.view, regionLayer: first.regionLayer });
+  Object.assign(parts, { stage: first.stage.element, view: first.stage.view, regionLayer: first.stage.regionLayer });
+  parts.toolbar.append(parts.upload, parts.region, threshold.element, modes.element, zoomButtons.element, parts.download);
+  parts.main.append(first.header.element, first.stage.element, parts.side);
+  parts.answer.append(first.list.element);
+  parts.raw.append(first.raw.element);
   context.pick = first.pick;
-  context.scale = () => (first.size[0] / state.picture.width) * zoom.factor || 1;
-  parts.main.append(first.header, first.stage, parts.side);
-  parts.answer.append(first.block);
-  parts.raw.append(first.raw);
-
-  // .. Drawing
-
-  const passes = ({ score }) => score === null || score >= state.threshold;
+  context.scale = () => (first.stage.size[0] / state.picture.width) * zoom.factor || 1;
 
   /** Return the answers of the panes: one, or two in a comparison of which one may still be missing. */
   const readAnswers = () => {
     const answers = model.get("answers") ?? [];
-    if (isComparing()) return [answers[0] ?? null, answers[1] ?? null];
+    if (shared.isComparing()) return [answers[0] ?? null, answers[1] ?? null];
     return [answers[model.get("active") ?? 0] ?? answers[0] ?? null];
   };
 
@@ -1220,125 +1260,132 @@ const createDisplay = (context) => {
     if (picture.id !== state.picture.id) {
       zoom.fit();
       state.hidden.clear();
-      state.solo = null;
-      state.hovered = null;
+      Object.assign(state, { solo: null, hovered: null });
     }
     state.picture = picture;
     root.style.setProperty("--fl-aspect", picture.width ? picture.width / picture.height : 4 / 3);
   };
 
-  /** Add and remove what the second answer needs. */
+  /** Add and remove what the second answer needs. Its elements are made once, by the first comparison. */
   const arrange = (isCompared) => {
-    const second = isCompared ? secondPane() : panes[1];
-    if (!second) return;
-    if (isCompared && !second.stage.isConnected) {
-      first.stage.after(second.header, second.stage);
-      parts.answer.append(second.block);
-      parts.raw.append(second.raw);
-    } else if (!isCompared && second.stage.parentNode) {
-      for (const element of [second.header, second.stage, second.block, second.raw]) element.remove();
-      second.update(null, { phase: "done", isStale: false, isCompared: false });
+    if (isCompared && !panes[1]) panes.push(createPane(context, shared, 1));
+    if (!panes[1]) return;
+    const { header, stage, list, raw, update } = panes[1];
+    if (isCompared && !stage.element.parentNode) {
+      first.stage.element.after(header.element, stage.element);
+      parts.answer.append(list.element);
+      parts.raw.append(raw.element);
+    } else if (!isCompared && stage.element.parentNode) {
+      for (const { element } of [header, stage, list, raw]) element.remove();
+      update(null, { phase: "done", isStale: false, isCompared: false });
     }
   };
 
-  /** Forget what belongs to answers that are gone, and what a new answer must not inherit. */
+  /** Forget what belongs to answers that are gone: a new answer must not inherit it. */
   const forget = () => {
-    const ids = new Set((model.get("answers") ?? []).map(({ id }) => id));
-    for (const id of state.hidden.keys()) if (!ids.has(id)) state.hidden.delete(id);
-    if (state.solo && !answerAt(state.solo.slot)?.instances[state.solo.index]) state.solo = null;
-    if (state.hovered?.indices.some((index) => !answerAt(state.hovered.slot)?.instances[index])) state.hovered = null;
-  };
-
-  const match = () => {
-    const [a, b] = [0, 1].map((slot) => (answerAt(slot)?.instances ?? []).map((instance) => (passes(instance) ? instance : null)));
-    state.matches = matchInstances(a, b);
-    const [total, other] = [a, b].map((instances) => instances.filter(Boolean).length);
-    const both = state.matches[0].size;
-    return { a: total - both, b: other - both, both };
+    const answers = model.get("answers") ?? [];
+    for (const id of state.hidden.keys()) if (!answers.some((answer) => answer.id === id)) state.hidden.delete(id);
+    if (state.solo && panes[state.solo.slot].answer?.id !== state.solo.id) state.solo = null;
+    const { hovered } = state;
+    if (hovered?.indices.some((index) => !panes[hovered.slot].items[index])) state.hovered = null;
   };
 
   const filter = () => {
-    for (const { slot, filter: apply } of panes) {
-      const isInMode = (index) =>
-        state.mode === "both" ? partnerOf(slot, index) !== undefined : !"ab".includes(state.mode) || partnerOf(slot, index) === undefined;
-      const hidden = state.hidden.get(answerAt(slot)?.id);
-      const { solo } = state;
-      const isAlone = (index) => !solo || (solo.slot === slot ? solo.index === index : partnerOf(solo.slot, solo.index) === index);
-      apply(({ index, instance }) => passes(instance) && isInMode(index), ({ index }) => !hidden?.has(index) && isAlone(index));
+    const { solo, mode } = state;
+    for (const pane of panes) {
+      const { slot } = pane;
+      const hasPartner = (index) => partnerOf(slot, index) !== undefined;
+      const isInMode = (index) => mode === "side" || mode === "flicker" || hasPartner(index) === (mode === "both");
+      const isAlone = (index) => (solo.slot === slot ? solo.index : partnerOf(solo.slot, solo.index)) === index;
+      const hidden = state.hidden.get(pane.answer?.id);
+      pane.filter(
+        ({ index, instance }) => isSure(instance, state.threshold) && isInMode(index),
+        ({ index }) => !hidden?.has(index) && (!solo || isAlone(index)),
+      );
     }
   };
 
-  const light = () => {
+  shared.light = () => {
     const { hovered } = state;
     for (const pane of panes) {
-      const { slot } = pane;
-      const kept = keptOf(slot);
-      const lit = new Set(kept);
-      if (hovered?.slot === slot) hovered.indices.forEach((index) => lit.add(index));
-      else hovered?.indices.forEach((index) => lit.add(partnerOf(hovered.slot, index)));
-      pane.light(lit, kept);
+      const kept = shared.keptOf(pane.slot);
+      const isOwn = hovered?.slot === pane.slot;
+      const pointed = (hovered?.indices ?? []).map((index) => (isOwn ? index : partnerOf(hovered.slot, index)));
+      pane.light(new Set([...kept, ...pointed]), kept);
     }
   };
 
   /** Where the focused stage or list gives way to that of the other answer, the focus goes there, too. */
   const keepFocus = (focused) => {
-    const from = panes.find(({ view, list, raw }) => view === focused || list === focused || (focused && raw.contains(focused)));
-    if (!from || root.dataset.shown === "all" || root.dataset.shown === String(from.slot)) return;
-    const to = panes[1 - from.slot];
-    const areas = [[from.view, to.view], [from.list, to.list]];
-    (areas.find(([area]) => area === focused) ?? [null, to.view])[1].focus({ preventScroll: true });
+    const areasOf = ({ stage, list, raw }) => [stage.view, list.area, list.showAll, raw.area];
+    const from = panes.find((pane) => areasOf(pane).includes(focused));
+    if (!from || !panes[1] || ["all", String(from.slot)].includes(root.dataset.shown)) return;
+    areasOf(panes[1 - from.slot])[areasOf(from).indexOf(focused)].focus({ preventScroll: true });
   };
 
-  let drawnAnswers = null;
+  /** Tell the style sheet the state. */
+  const setLayout = (isCompared, count) => {
+    const focused = root.getRootNode().activeElement;
+    const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
+    Object.assign(root.dataset, {
+      shown,
+      layout: isCompared && shown === "all" ? "two" : "one",
+      phase: model.get("phase") ?? "empty",
+      picture: state.picture.width ? "yes" : "no",
+      answers: count,
+    });
+    keepFocus(focused);
+  };
+
+  const updatePanes = (answers, isCompared, count) => {
+    const info = {
+      isCompared,
+      phase: model.get("phase") ?? "empty",
+      hint: model.get("hint") ?? "",
+      isStale: Boolean(model.get("is_stale")),
+      isMissing: shared.isComparing() && !isCompared && count === 1,
+    };
+    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, info));
+  };
+
   context.onDraw(() => {
     readPicture();
-    const phase = model.get("phase") ?? "empty";
     const answers = readAnswers();
     const count = answers.filter(Boolean).length;
     // where one of two models fails, its half is missing
-    const isCompared = isComparing() && (count === 2 || ["loading", "answering"].includes(phase));
+    const isCompared = shared.isComparing() && (count === 2 || ["loading", "answering"].includes(model.get("phase")));
     arrange(isCompared);
-    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, {
-      phase, isCompared,
-      hint: model.get("hint") ?? "",
-      isStale: Boolean(model.get("is_stale")),
-      isMissing: isComparing() && !isCompared && count === 1,
-    }));
-    if (drawnAnswers !== model.get("answers")) forget();
-    drawnAnswers = model.get("answers");
+    updatePanes(answers, isCompared, count);
+    forget();
 
-    const hasPicture = Boolean(state.picture.width);
-    modes.update(isCompared, isCompared ? match() : {});
-    if (!isCompared) state.matches = [new Map(), new Map()];
+    const { matches, counts } = compareAnswers(isCompared ? answers : [null, null], state.threshold);
+    state.matches = matches;
+    modes.update(isCompared, counts);
     threshold.update(answers.flatMap((answer) => answer?.instances ?? []));
-    zoomButtons.update(hasPicture);
+    zoomButtons.update(Boolean(state.picture.width));
     strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
+    setLayout(isCompared, count);
 
-    const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
-    const focused = root.getRootNode().activeElement;
-    Object.assign(root.dataset, { phase, layout: isCompared && shown === "all" ? "two" : "one", shown, picture: hasPicture ? "yes" : "no", answers: count });
-    keepFocus(focused);
-    setText(first.blank, hasPicture ? "" : model.get("hint") || "No image.");
-    for (const pane of panes) pane.image.alt = state.picture.name ?? "";
-    showPicture(panes);
+    setText(first.stage.blank, state.picture.width ? "" : model.get("hint") || "No image.");
+    showPicture(panes.map(({ stage }) => stage.image), state.picture.name ?? "");
     filter();
-    for (const pane of panes) pane.place();
-    light();
+    for (const { stage, items } of panes) stage.place(items);
+    shared.light();
   });
+  for (const name of DRAWN_TRAITS) context.on(name, context.redraw);
 
-  for (const name of ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"]) context.on(name, context.redraw);
-
+  const keys = {
+    "+": () => zoom.by(ZOOM_STEP), "=": () => zoom.by(ZOOM_STEP), "-": () => zoom.by(1 / ZOOM_STEP), 0: zoom.fit,
+    Escape: shared.clear,
+  };
   context.listen(root, "keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
-    const keys = {
-      "+": () => zoom.by(ZOOM_STEP), "=": () => zoom.by(ZOOM_STEP), "-": () => zoom.by(1 / ZOOM_STEP), 0: zoom.fit,
-      Escape: clear,
-      ...(isComparing() ? { b: modes.turn, B: modes.turn } : {}),
-    };
-    if (!keys[event.key]) return;
+    const isTurn = event.key.toLowerCase() === "b" && !modes.element.classList.contains("fl-off");
+    const action = isTurn ? modes.turn : keys[event.key];
+    if (!action) return;
     event.preventDefault();
     event.stopPropagation();
-    keys[event.key]();
+    action();
   });
 };
 
@@ -1398,16 +1445,16 @@ const describeRegion = ([x0, y0, x1, y1]) => `Region from x ${x0}, y ${y0} to x 
 
 /** Create the rectangle with its handles. Returns the group and the function that puts it around a region. */
 const createRegionShape = () => {
-  const shade = draw("rect", "fl-region-box", { "vector-effect": "non-scaling-stroke" });
+  const [halo, box] = ["halo", "box"].map((name) => draw("rect", `fl-region-${name}`, { "vector-effect": "non-scaling-stroke" }));
   const handles = HANDLES.map(([sx, sy, cursor], index) =>
     draw("rect", "fl-region-handle", { "data-handle": index, style: `cursor: ${cursor}-resize`, "vector-effect": "non-scaling-stroke" }),
   );
   // "application": screen readers pass the arrow keys on
-  const group = draw("g", "fl-region-shape", { tabindex: "0", role: "application", "aria-roledescription": "region" }, shade, ...handles);
+  const group = draw("g", "fl-region-shape", { tabindex: "0", role: "application", "aria-roledescription": "region" }, halo, box, ...handles);
   const place = ([x0, y0, x1, y1], scale) => {
     const set = (element, x, y, width, height) =>
       Object.entries({ x, y, width, height }).forEach(([name, value]) => element.setAttribute(name, value));
-    set(shade, x0, y0, x1 - x0, y1 - y0);
+    for (const border of [halo, box]) set(border, x0, y0, x1 - x0, y1 - y0);
     const side = HANDLE_PX / scale;
     handles.forEach((handle, index) => {
       const [sx, sy] = HANDLES[index];
@@ -2156,6 +2203,7 @@ const dressSiblings = (context) => {
     for (const element of undo.keys()) if (!element.isConnected) undo.delete(element); // ipywidgets made a new one
     for (const status of panel.querySelectorAll(STATUS)) add(status, { role: "status", "aria-live": "polite" });
     for (const error of panel.querySelectorAll(".fl-status .fl-error")) add(error, { role: "alert" });
+    for (const icon of panel.querySelectorAll("button.jupyter-button > i")) add(icon, { "aria-hidden": "true" });
     for (const control of panel.querySelectorAll(CONTROLS)) {
       if (root.contains(control) || hasName(control)) continue;
       const label = findLabel(control);
@@ -2167,6 +2215,11 @@ const dressSiblings = (context) => {
   const keepFocus = () => {
     const isLost = lastFocused?.isConnected && !lastFocused.disabled && document.activeElement === document.body;
     if (isLost && lastFocused.matches(".fl-run")) lastFocused.focus({ preventScroll: true });
+  };
+
+  /** A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. */
+  const keepKeys = (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   };
 
   const observer = new MutationObserver((mutations) => {
@@ -2182,6 +2235,7 @@ const dressSiblings = (context) => {
     onPlaced.disconnect();
     if (!panel) return;
     context.listen(panel, "focusin", (event) => { lastFocused = event.target; });
+    context.listen(panel, "keydown", keepKeys);
     observer.observe(panel, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
     dress();
   });

@@ -92,19 +92,17 @@ class Viewer(anywidget.AnyWidget):
         """Create a viewer.
 
         Args:
-            on_upload: called with the name of an uploaded file, without folders, and the image in it. A `FlorenceLabError` that
-                it raises is shown beside the upload.
+            on_upload: called in a thread with the name of an uploaded file, without folders, and the image in it. A
+                `FlorenceLabError` that it raises is shown beside the upload.
             on_open: called with the id of a history entry that was clicked.
-            make_file: called with the id of an entry of `files`; returns the file.
+            make_file: called in a thread with the id of an entry of `files`; returns the file.
             traits: initial values.
         """
         super().__init__(**traits)
         self.on_upload = on_upload
         self.on_open = on_open
         self.make_file = make_file
-        self._receiver = UploadReceiver(
-            0, lambda name, image: self.on_upload and self.on_upload(name, image), self.send
-        )
+        self._receiver = UploadReceiver(0, self._open_upload, self.send, run=_start_thread)
         self._handlers: dict[str, Callable[[dict[str, Any], list], None]] = {
             "upload": self._receive,
             "cancel": self._cancel,
@@ -113,6 +111,12 @@ class Viewer(anywidget.AnyWidget):
             "file": self._start_file,
         }
         self.on_msg(self._handle)
+
+    @traitlets.validate("region")
+    def _check_region(self, proposal: Any) -> list[int]:
+        if len(proposal["value"]) not in (0, 4):
+            raise traitlets.TraitError(f"region must be empty or four integers, got {shorten(proposal['value'])}")
+        return list(proposal["value"])
 
     def show_picture(self, picture: Picture | None) -> None:
         """Show another image, or none. Region, threshold and selection belong to the last one and are reset."""
@@ -153,8 +157,8 @@ class Viewer(anywidget.AnyWidget):
             self.on_open(entry)
 
     def _start_file(self, content: dict[str, Any], buffers: list) -> None:
-        # drawing takes a while, in which other messages must be answered
-        threading.Thread(target=self._send_file, args=(content.get("id"),), daemon=True).start()
+        # drawing takes a while, in which other messages must be answered, such as those that ask if the kernel is alive
+        _start_thread(lambda: self._send_file(content.get("id")))
 
     def _send_file(self, file_id: Any) -> None:
         if self.make_file is None or file_id not in [known.get("id") for known in self.files]:
@@ -166,3 +170,7 @@ class Viewer(anywidget.AnyWidget):
             self.send({"kind": "failed", "text": f"The file could not be made: {summarize_error(error)}"})
             return
         self.send({"kind": "file", "name": file.name, "mime": file.mime_type}, [file.content])
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()

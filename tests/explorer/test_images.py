@@ -9,7 +9,7 @@ import florence_lab
 from florence_lab.exceptions import ImageError
 from florence_lab.explorer.images import load_sample, load_scene, open_source, save_upload
 from florence_lab.images import load_image
-from florence_lab.scenes import SAMPLES, draw_scene, sample_path
+from florence_lab.scenes import draw_scene, sample_path
 
 
 @pytest.mark.parametrize(

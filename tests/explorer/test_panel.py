@@ -16,6 +16,7 @@ from support import PHOTO, UNREACHABLE
 import florence_lab
 from florence_lab.exceptions import ImageError
 from florence_lab.explorer import explore
+from florence_lab.explorer.access import PUBLIC_PAGE
 from florence_lab.explorer.image_menu import PATH, SCENE
 from florence_lab.explorer.panel import Explorer
 from florence_lab.explorer.predictor_cache import PredictorCache
@@ -464,6 +465,18 @@ def test_a_missing_model_name_is_an_error(panel, run_panel):
     assert {*available_models()} < {*panel.model.menu.options}
 
 
+def test_a_public_page_opens_no_paths_and_loads_no_other_models(monkeypatch, cache, run_panel):
+    monkeypatch.setenv(PUBLIC_PAGE, "my/model")
+    panel = Explorer("my/model", str(PHOTO), "<OD>", cache)
+    assert "served to other machines" in error_of(panel)
+    assert PATH not in panel.image.menu.options
+    assert [*panel.model.menu.options] == [*available_models(), "my/model"]
+    assert len(run_panel(panel)) == 2
+    monkeypatch.setenv(PUBLIC_PAGE, "another/model")
+    run_panel(panel)
+    assert "my/model" in error_of(panel)
+
+
 def test_an_exception_of_loading_is_an_error(sheep, run_panel):
     def load(name, is_compiled):
         raise TypeError("of a library")
@@ -573,11 +586,11 @@ def test_changes_during_a_run_do_not_disturb_it(panel, fake, running, idle):
 # ---------------------------------------------------------------------- life
 
 
-def test_150_runs_leave_no_widgets_and_only_the_last_results(panel, run_panel):
+def test_runs_leave_no_widgets_and_only_the_last_results(panel, run_panel):
     values = ["<OD>", "<CAPTION>", ALL_TASKS, "grounded <CAPTION>", "<REGION_TO_CATEGORY>"]
     run_panel(panel)
     before = len(_instances)
-    for i in range(150):
+    for i in range(60):
         panel.image.value = list(SAMPLES)[i % 3]
         run_panel(panel, values[i % 5], REGION if "REGION_TO" in values[i % 5] else None)
     assert len(_instances) <= before + 5

@@ -45,10 +45,10 @@ def test_names_of_classes_that_cannot_be_detected_are_an_error(text):
         select(DETECT_CLASSES).validate(text, (100, 100))
 
 
-def test_a_caption_without_words_is_an_error(fake, monkeypatch):
+def test_a_caption_without_words_is_an_error(fake, sheep, monkeypatch):
     monkeypatch.setattr(fake, "stream", lambda image, task: iter([]))
     with pytest.raises(FlorenceLabError, match="nothing to locate"):
-        list(select("grounded <CAPTION>").run(fake, fake.encode_image(None), None))
+        list(select("grounded <CAPTION>").run(fake, fake.encode_image(sheep.image), None))
 
 
 def test_a_caption_is_grounded_by_its_own_words(fake, sheep):

@@ -89,7 +89,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    context = browser.new_context(viewport={"width": 1000, "height": 760})
+    context = browser.new_context(viewport={"width": 1000, "height": 760}, has_touch=True)
     context.set_default_timeout(10_000)
     page = context.new_page()
     yield page
@@ -313,6 +313,15 @@ class TestInstances:
         meadow.set(answers=[answer(2, [instance("sheep", None, [0, 0, 9, 9])])])
         expect(meadow.root.locator(".fl-threshold")).to_be_hidden()
 
+    def test_the_arrow_keys_go_through_the_raw_text(self, meadow):
+        meadow.root.get_by_role("tab", name="Raw text").click()
+        meadow.page.keyboard.press("Tab")
+        expect(meadow.root.locator(".fl-generated")).to_be_focused()
+        meadow.page.keyboard.press("ArrowRight")
+        assert lit(meadow)[3] == ["sheep", "<loc_200>", "<loc_220>", "<loc_330>", "<loc_330>"]
+        meadow.page.keyboard.press("Enter")
+        assert meadow.get("selected") == [1]
+
     def test_another_answer_starts_afresh(self, meadow):
         meadow.root.locator(".fl-list").focus()
         meadow.page.keyboard.press(" ")
@@ -368,6 +377,21 @@ class TestZoom:
         assert meadow.root.locator(".fl-scene").get_attribute("transform") != before
         assert meadow.saved("selected") == []
 
+    def test_two_fingers_pinch(self, meadow):
+        session = meadow.page.context.new_cdp_session(meadow.page)
+
+        def touch(kind, *points):
+            touches = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+        middle, y = at(meadow, 256, 256)
+        touch("touchStart", (middle - 40, y), (middle + 40, y))
+        for spread in (50, 60, 70, 80):
+            touch("touchMove", (middle - spread, y), (middle + spread, y))
+        touch("touchEnd")
+        expect(meadow.root.locator(".fl-zoom-value")).to_have_text("200%")
+        assert meadow.saved("selected") == []
+
     def test_another_image_is_fitted(self, meadow):
         meadow.root.get_by_label("Zoom in").click()
         meadow.set(picture={"id": "2", "name": "other", "width": 512, "height": 512})
@@ -375,10 +399,13 @@ class TestZoom:
 
 
 class TestHeader:
-    def test_it_names_image_task_text_and_model(self, front_end):
-        front_end.show(photo(), answers=[answer(1, MEADOW, text="a sheep")], phase="done")
+    @pytest.mark.parametrize(
+        ("text", "expected"), [("a sheep", "“a sheep”"), ("region (35, 237, 157, 337)", "region (35, 237, 157, 337)")]
+    )
+    def test_it_names_image_task_text_and_model(self, front_end, text, expected):
+        front_end.show(photo(), answers=[answer(1, MEADOW, text=text)], phase="done")
         expect(front_end.root.locator(".fl-head")).to_contain_text(
-            "Object detection<OD>“a sheep”meadow.png · florence-2-nano · decoder 0.08 s"
+            f"Object detection<OD>{expected}meadow.png · florence-2-nano · decoder 0.08 s"
         )
 
     def test_a_stale_answer_says_so(self, meadow):
@@ -409,7 +436,15 @@ class TestHeader:
     def test_states_without_an_answer_are_said(self, front_end, phase):
         front_end.show(photo(), phase=phase)
         expect(front_end.root.locator(".fl-remark")).not_to_be_empty()
-        expect(front_end.root.locator(".fl-head")).to_be_hidden()
+        assert front_end.root.locator(".fl-head").inner_text() == ""
+
+    def test_the_first_answer_does_not_move_the_stage(self, front_end):
+        front_end.show(photo())
+        front_end.page.evaluate(FRAMES, 2)
+        before = front_end.root.locator(".fl-view").bounding_box()
+        front_end.set(answers=[answer(1, [instance("sheep", None, [0, 0, 9, 9])])], phase="done")
+        expect(front_end.root.locator(".fl-row")).to_have_count(1)
+        assert front_end.root.locator(".fl-view").bounding_box() == before
 
     def test_the_hint_takes_the_place_of_an_image(self, front_end):
         front_end.start(hint="Choose an image.")

@@ -106,6 +106,20 @@ def test_selections_and_other_labels_keep_their_tokens_and_no_link_is_wrong(raw,
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("raw", "owners"),
+    [
+        (f"{loc(*A)}car{loc(*A)}", [0, 1, 2, 3]),  # the region without a label is the one that got its class
+        (f"car{loc(*A)}\ngrass{loc(*B)}\n{loc(*A)}", [11, 12, 13, 14]),  # each line is an answer of its own
+        (f"grass{loc(1, 2, 3)}\n{loc(*A)}", [5, 6, 7, 8]),
+        (f"car{loc(*A)}\ndog{loc(*A)}", []),
+    ],
+)
+def test_a_detection_is_linked_to_the_answer_that_it_comes_from(raw, owners):
+    result = replace(parse(loc(*A)), raw=raw, labels=["sheep"], class_ids=[0], classes=("sheep",))
+    assert [number for number, segment in enumerate(segments(result)) if segment[2]] == owners
+
+
 def test_a_ground_truth_whose_coordinates_are_not_the_centers_of_bins_is_linked():
     result = parse(f"sheep{loc(*A)}")
     assert linked(replace(result, boxes=result.boxes + 0.2)) == linked(result)

@@ -21,7 +21,7 @@ PANEL = """\
     <div class="jupyter-widgets widget-label">Model</div>
     <div class="jupyter-widgets widget-text"><label class="widget-label" style="display: none"></label><input></div>
     <div class="jupyter-widgets widget-text"><input placeholder="a sheep"></div>
-    <button class="fl-run">Run</button>
+    <button class="fl-run jupyter-button"><i class="fa fa-play"></i>Run</button>
     <div class="jupyter-widgets fl-status"><div class="widget-html-content"></div></div>
   </div>
   <div id="viewer"></div>
@@ -427,7 +427,9 @@ class TestHeartbeat:
     def test_a_restart_that_ipywidgets_knows_of_is_told_at_once(self, alive):
         alive.answers(PONG)
         alive.page.locator("#viewer").evaluate("e => e.classList.add('jupyter-widgets-disconnected')")
-        expect(alive.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")).to_be_visible()
+        expect(
+            alive.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")
+        ).to_be_visible()
         count = len(alive.sent("ping"))
         self.runs(alive, 30)
         assert len(alive.sent("ping")) == count  # which a new kernel would only log
@@ -550,7 +552,25 @@ class TestSiblings:
         expect(names.nth(1)).to_have_attribute("aria-label", "Model")
         expect(names.nth(2)).to_have_attribute("aria-label", "a sheep")
         assert names.nth(0).get_attribute("aria-label") is None  # has a label
-        expect(in_panel.page.get_by_label("Task")).to_have_count(1)
+        expect(in_panel.page.get_by_label("Task", exact=True)).to_have_count(1)
+
+    def test_icons_of_buttons_are_not_read_out(self, in_panel):
+        in_panel.start()
+        icon = in_panel.page.locator(".fl-run i")
+        expect(icon).to_have_attribute("aria-hidden", "true")
+        in_panel.page.locator(".fl-run").evaluate("b => { b.innerHTML = '<i></i>Stop' }")  # as ipywidgets does
+        expect(icon).to_have_attribute("aria-hidden", "true")
+
+    def test_keys_in_the_panel_are_no_shortcuts_of_the_notebook(self, in_panel):
+        in_panel.start()
+        in_panel.page.evaluate(
+            "() => { window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key)) }"
+        )
+        expect(in_panel.page.locator(".fl-status .widget-html-content")).to_have_attribute("role", "status")
+        in_panel.page.get_by_label("Task", exact=True).focus()
+        for key in ("r", "0", "Control+s"):
+            in_panel.page.keyboard.press(key)
+        assert in_panel.page.evaluate("keys") == ["Control", "s"]
 
     def test_the_run_button_gets_its_focus_back(self, in_panel):
         in_panel.start()

@@ -1,6 +1,7 @@
 """Files that arrive in chunks."""
 
 import io
+import random
 import time
 
 import pytest
@@ -168,3 +169,15 @@ def test_names_are_the_last_part_and_can_be_printed(given, name):
     sender = Sender()
     sender.upload(png(), name=given)
     assert sender.images[0][0] == name
+
+
+def test_no_sequence_of_messages_raises_or_exceeds_the_limit():
+    rng = random.Random(0)
+    sender = Sender(limit=MIB)
+    odd = [0, 0, 0, MIN_CHUNK_BYTES, -1, 2**70, None, "0", 0.5, True, [], MIB, MIB // 2, 10]
+    for _ in range(500):
+        buffers = rng.choice([[CHUNK], [CHUNK], [CHUNK], [], ["x"], [b""], [memoryview(CHUNK)[::2]], [None]])
+        sender.send(rng.choice(odd), rng.choice(odd), buffers, name=rng.choice(odd), id=rng.choice(["a", "b", 3, *odd]))
+        assert sender.receiver.num_bytes <= MIB
+    assert {answer["kind"] for answer in sender.answers} == {"received", "refused"}
+    assert not sender.images

@@ -76,7 +76,15 @@ def test_the_front_end_has_the_colors_and_dashes_of_the_drawing():
 
 @pytest.mark.parametrize(
     ("trait", "value"),
-    [("arrangement", "row"), ("phase", "?"), ("threshold", 1.5), ("active", -1), ("region", ["a"]), ("answers", [1])],
+    [
+        ("arrangement", "row"),
+        ("phase", "?"),
+        ("threshold", 1.5),
+        ("active", -1),
+        ("region", ["a"]),
+        ("region", [1, 2]),
+        ("answers", [1]),
+    ],
 )
 def test_other_values_are_refused(trait, value):
     with pytest.raises(TraitError):
@@ -110,14 +118,15 @@ def test_an_upload_is_handed_over_as_an_image():
     images = []
     viewer = Connected(upload_limit=100_000, on_upload=lambda name, image: images.append((name, image.size)))
     upload = {"kind": "upload", "id": "a", "name": "cat.png", "at": 0, "size": len(png())}
-    assert viewer.message(upload, [memoryview(png())]) == [{"kind": "received", "id": "a", "at": 0}]
+    viewer.message(upload, [memoryview(png())])
+    assert viewer.wait()[0] == {"kind": "received", "id": "a", "at": 0}
     assert images == [("cat.png", (3, 2))]
 
 
 @pytest.mark.parametrize("settings", [{}, {"upload_limit": 10_000}, {"on_upload": print}])
 def test_a_viewer_without_uploads_refuses_them(settings):
     upload = {"kind": "upload", "id": "a", "name": "cat.png", "at": 0, "size": len(png())}
-    (answer,) = Connected(**settings).message(upload, [png()])
+    (answer,) = Connected(**settings).message(upload, [png()])  # at once
     assert answer["kind"] == "refused"
 
 
@@ -196,3 +205,14 @@ def test_a_file_that_cannot_be_made_is_told_in_words(file_id, make_file, word):
 )
 def test_a_malformed_message_is_ignored(content):
     assert Connected(on_open=_fail, on_upload=_fail).message(content) == []
+
+
+def test_messages_are_answered_while_a_file_is_decoded():
+    release = threading.Event()
+    viewer = Connected(upload_limit=100_000, on_upload=lambda name, image: release.wait(5))
+    upload = {"kind": "upload", "id": "a", "name": "cat.png", "at": 0, "size": len(png())}
+    assert viewer.message(upload, [png()]) == []
+    assert viewer.message({"kind": "ping", "id": 1})
+    viewer.sent.clear()
+    release.set()
+    assert viewer.wait()[0]["kind"] == "received"
