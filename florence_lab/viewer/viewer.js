@@ -1759,9 +1759,11 @@ const createUploads = (context) => {
 
   const isOn = () => model.get("has_tools") && model.get("upload_limit") > 0;
 
+  /** Say what came of an upload, in the place of the limit. */
   const say = (text, refusal = "") => {
     elements.text.textContent = text;
     elements.error.textContent = refusal;
+    elements.limit.hidden = Boolean(text || refusal || upload);
   };
 
   const showLimits = () => {
@@ -1781,7 +1783,6 @@ const createUploads = (context) => {
     upload?.answer({ kind: "left" });
     upload = null;
     elements.progress.hidden = true;
-    elements.limit.hidden = false;
   };
 
   const cancel = () => {
@@ -1799,12 +1800,12 @@ const createUploads = (context) => {
     upload = mine;
     showProgress(file, 0);
     elements.progress.hidden = false;
-    elements.limit.hidden = true;
+    say("");
     try {
       await sendChunks(context, mine, file, (sent) => mine.isOver || showProgress(file, sent));
       if (mine.isOver) return;
-      say(`${file.name} has been uploaded.`);
       end();
+      say(`${file.name} has been uploaded.`);
     } catch (problem) {
       if (mine.isOver) return;
       cancel();
@@ -1863,19 +1864,27 @@ const PONG_MS = 4_000; // an import or a large image holds a live kernel up for 
 const MAX_PING_MS = 48_000; // a silent kernel is asked less and less often: it logs each message for a widget that is gone
 const MAX_UNANSWERED = 20; // pings that are remembered
 
-/** Why a kernel is silent: as far as Jupyter's own connection, where it can be reached, tells. */
-const SILENCE = {
-  unknown: "The kernel does not answer. It is busy with another cell, or it was restarted: run this cell again.",
-  busy: "The kernel is busy with another cell. It answers here when that cell has finished.",
-  restarted: "The kernel was restarted: run this cell again.",
-  dead: "The kernel has stopped. Restart it and run this cell again.",
-  disconnected: "The connection to the kernel is lost. If it does not come back, reload the page.",
+/** Return why a kernel is silent, in words. What helps is another thing in a notebook than on Voilà's page. */
+const describeSilence = (reason) => {
+  const [busy, again, dead] = document.body.dataset.voila
+    ? ["It is busy", "reload the page", "reload the page"]
+    : ["It is busy with another cell", "run this cell again", "restart it and run this cell again"];
+  const texts = {
+    unknown: `The kernel does not answer. ${busy}, or it was restarted: ${again}.`,
+    busy: `The kernel does not answer. ${busy}, and answers here afterwards.`,
+    restarted: `The kernel was restarted: ${again}.`,
+    dead: `The kernel has stopped: ${dead}.`,
+    disconnected: "The connection to the kernel is lost. If it does not come back, reload the page.",
+  };
+  return texts[reason] ?? "";
 };
-const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
+
+/** What Jupyter calls the status of a kernel that does not answer -> the reason. */
+const REASONS = { busy: "busy", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
 const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
 
-/** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
+/** Return the reason that fits what Jupyter's own connection, where it can be reached, knows about the kernel. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
   if (kernel?.connectionStatus && kernel.connectionStatus !== "connected") return "disconnected";
@@ -1891,12 +1900,12 @@ const createHeartbeat = (context) => {
   let pingTimer = 0;
   let pongTimer = 0;
   let interval = PING_MS;
-  let reason = ""; // key of SILENCE, or "" while the kernel answers
+  let reason = ""; // "" while the kernel answers
 
   const setReason = (found) => {
     if (found === reason) return;
     reason = found;
-    notice.textContent = SILENCE[reason] ?? "";
+    notice.textContent = describeSilence(reason);
     const panel = el.closest(".fl-panel") ?? context.root;
     panel.classList.toggle("fl-silent", Boolean(reason));
     const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
@@ -2043,9 +2052,8 @@ const createDownloads = (context) => {
   const { model, parts, listen } = context;
   const list = make("div", "fl-menu", { role: "group", "aria-label": "Download as", hidden: "" });
   const button = make("button", "fl-button", { type: "button", "aria-expanded": "false", text: "Download" });
-  const text = make("span", "fl-download-text", { role: "status" });
   const error = make("span", "fl-download-error", { role: "alert" });
-  parts.download.append(make("span", "fl-menu-box", {}, button, list), text, error);
+  parts.download.append(error, make("span", "fl-menu-box", {}, button, list));
   let waiting = 0; // files that were asked for and have not come
   let timer = 0;
 
@@ -2054,9 +2062,11 @@ const createDownloads = (context) => {
     button.setAttribute("aria-expanded", String(isOpen));
   };
 
+  /** Say a status to screen readers, as the browser shows its downloads itself, and a problem to everybody. */
   const say = (status, problem = "") => {
-    text.textContent = status;
+    if (status) context.announce(status);
     error.textContent = problem;
+    button.textContent = waiting ? "Preparing …" : "Download";
   };
 
   const settle = (status, problem = "") => {

@@ -413,7 +413,16 @@ class TestHeartbeat:
         ("kernel", "words", "is_disabled"),
         [
             ({"status": "busy", "connectionStatus": "connected"}, "busy with another cell", False),
-            ({"status": "idle", "connectionStatus": "connected"}, "was restarted: run this cell again", True),
+            (
+                {"status": "autorestarting", "connectionStatus": "connected"},
+                "The kernel was restarted: run this cell",
+                True,
+            ),
+            (
+                {"status": "idle", "connectionStatus": "connected"},
+                "It is busy with another cell, or it was restarted",
+                True,
+            ),
             ({"status": "dead", "connectionStatus": "connected"}, "The kernel has stopped", True),
             ({"status": "unknown", "connectionStatus": "disconnected"}, "The connection to the kernel is lost", True),
         ],
@@ -423,6 +432,11 @@ class TestHeartbeat:
         self.runs(alive, 8)
         expect(alive.root.get_by_role("alert").filter(has_text=words)).to_be_visible()
         assert (alive.page.locator(".fl-run").get_attribute("aria-disabled") == "true") is is_disabled
+
+    def test_a_page_of_voila_is_reloaded(self, alive):
+        alive.page.evaluate("() => { document.body.dataset.voila = 'voila' }")
+        self.runs(alive, 8)
+        expect(self.notice(alive)).to_contain_text("it was restarted: reload the page.")
 
     def test_a_restart_that_ipywidgets_knows_of_is_told_at_once(self, alive):
         alive.answers(PONG)
@@ -504,12 +518,13 @@ class TestFiles:
         front_end.page.keyboard.press("Tab")
         front_end.page.keyboard.press("Enter")
         assert front_end.sent("file") == [{"kind": "file", "id": "json", "sizes": []}]
-        expect(menu).to_be_focused()
+        expect(front_end.page.get_by_role("button", name="Preparing …")).to_be_focused()
         with front_end.page.expect_download() as download:
             front_end.receive({"kind": "file", "name": "sheep.json", "mime": "application/json"}, b'{"a": 1}')
         assert download.value.suggested_filename == "sheep.json"
         assert Path(download.value.path()).read_bytes() == b'{"a": 1}'
-        expect(front_end.page.get_by_text("sheep.json saved.")).to_be_visible()
+        expect(front_end.root.get_by_role("status").filter(has_text="sheep.json saved.")).to_have_count(1)
+        expect(menu).to_be_focused()
 
     def test_a_failure_is_told(self, front_end):
         front_end.start(files=self.FILES)
