@@ -1692,6 +1692,15 @@ let lastId = 0;
 /** Return an id that no other view of the model uses, also after a reload of the page. */
 const createId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}-${(lastId += 1)}`;
 
+/** Send a message; where the connection is closed for good, silence is what the user hears of. */
+const trySend = (context, content, buffers = []) => {
+  try {
+    context.send(content, buffers);
+  } catch {
+    // ipywidgets throws after the kernel was restarted; time limits and the heartbeat tell
+  }
+};
+
 /** Return why a file cannot be uploaded, or "". */
 const refuseFile = (file, limit) => {
   if (file.size > limit) {
@@ -1745,7 +1754,7 @@ const sendChunks = async (context, upload, file, onProgress) => {
         if (message.kind === "refused") reject(new Error(message.text));
         else resolve();
       };
-      context.send({ kind: "upload", id: upload.id, name: file.name, at, size: file.size }, [chunk]);
+      trySend(context, { kind: "upload", id: upload.id, name: file.name, at, size: file.size }, [chunk]);
     });
     onProgress(Math.min(at + CHUNK_BYTES, file.size));
   }
@@ -1787,7 +1796,7 @@ const createUploads = (context) => {
 
   const cancel = () => {
     if (!upload) return;
-    context.send({ kind: "cancel", id: upload.id });
+    trySend(context, { kind: "cancel", id: upload.id });
     end();
   };
 
@@ -1851,9 +1860,7 @@ const createUploads = (context) => {
     if (upload && message.id === upload.id && ["received", "refused"].includes(message.kind)) upload.answer(message);
   });
   for (const name of ["upload_limit", "has_tools"]) context.on(name, showLimits);
-  context.onCleanup(() => {
-    try { cancel(); } catch { /* the connection is gone with the view */ }
-  });
+  context.onCleanup(cancel);
   showLimits();
 };
 
@@ -1917,9 +1924,7 @@ const createHeartbeat = (context) => {
   const ping = () => {
     const id = createId();
     unanswered = [...unanswered, id].slice(-MAX_UNANSWERED);
-    try {
-      context.send({ kind: "ping", id });
-    } catch { /* the connection is closed: no answer will come, which is told like any silence */ }
+    trySend(context, { kind: "ping", id });
     pongTimer ||= setTimeout(() => {
       interval = Math.min(2 * interval, MAX_PING_MS);
       pongTimer = 0;
@@ -1952,6 +1957,15 @@ const createHeartbeat = (context) => {
     interval = PING_MS;
     setReason("");
   });
+  /** A click on a disabled Run does nothing, also not when the connection comes back. */
+  const onClick = (event) => {
+    const run = event.target.closest?.('.fl-bar button.fl-run[aria-disabled="true"]');
+    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+
+  listen(window, "click", onClick, { capture: true });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
   let wasDisconnected = el.classList.contains(DISCONNECTED);
@@ -2020,7 +2034,7 @@ const createHistory = (context) => {
 
   listen(list, "click", (event) => {
     const button = event.target.closest("button");
-    if (button) context.send({ kind: "open", id: Number(button.dataset.id) });
+    if (button) trySend(context, { kind: "open", id: Number(button.dataset.id) });
   });
   for (const name of ["history", "has_tools"]) context.on(name, show);
   show();
@@ -2083,7 +2097,7 @@ const createDownloads = (context) => {
       waiting = 0;
       say("", `${label} has not come: the kernel does not answer.`);
     }, FILE_MS);
-    context.send({ kind: "file", id });
+    trySend(context, { kind: "file", id });
   };
 
   const show = () => {

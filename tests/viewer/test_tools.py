@@ -329,6 +329,16 @@ class TestUploads:
         expect(alert).to_be_visible()
         expect(front_end.root.get_by_role("progressbar")).to_be_hidden()
 
+    def test_a_closed_connection_is_told_like_a_silent_kernel(self, front_end):
+        front_end.page.clock.install()
+        front_end.start(has_tools=True, upload_limit=64 * MIB)
+        front_end.page.evaluate("() => { model.send = () => { throw Error('closed') } }")
+        self.choose(front_end, "photo.png", 100)
+        expect(front_end.root.get_by_role("progressbar")).to_be_visible()
+        front_end.page.clock.run_for(10_500)
+        expect(front_end.root.get_by_role("alert").filter(has_text="The upload of photo.png")).to_be_visible()
+        expect(front_end.root.get_by_role("progressbar")).to_be_hidden()
+
     def test_an_upload_can_be_cancelled(self, uploads):
         self.choose(uploads, "photo.png", 5 * MIB)
         uploads.waits_for_sent("upload")
@@ -401,12 +411,18 @@ class TestHeartbeat:
         )
         run = alive.page.locator(".fl-run")
         assert run.get_attribute("aria-disabled") == "true"
+        alive.page.evaluate(
+            "() => { window.clicks = 0; document.querySelector('.fl-run').onclick = () => { clicks += 1 } }"
+        )
+        run.click()
         assert "fl-silent" in alive.page.locator(".fl-panel").get_attribute("class")
 
         alive.answers(PONG)
         self.runs(alive, 30)
         expect(self.notice(alive)).to_be_hidden()
         assert run.get_attribute("aria-disabled") is None
+        run.click()
+        assert alive.page.evaluate("clicks") == 1  # the first one did nothing
         assert "fl-silent" not in alive.page.locator(".fl-panel").get_attribute("class")
 
     @pytest.mark.parametrize(
