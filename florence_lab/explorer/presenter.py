@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..viewer.files import DownloadFile, file_choices, make_file
 from ..viewer.records import Styles, answer_record
 from ..viewer.widget import Viewer
 from .answer import Answer, answer_code, filter_result
+from .history import HistoryEntry
 from .images import SourceImage
 from .questions import Question
 
@@ -105,14 +105,13 @@ class Presenter:
                 self._viewer.arrangement = _arrange(self.question, len(self.answers))
             self._show_code()
 
-    def show_past(self, answers: Sequence[Answer], phase: str) -> None:
-        """Show answers that were given before, and their image."""
-        question = answers[0].question
+    def show_past(self, entry: HistoryEntry) -> None:
+        """Show answers of the history, and their image."""
         with self._viewer.hold_sync():
-            self.show_image(question.image)
-            self.begin(question)
-            self.answers = list(answers)
-            self.end(phase)
+            self.show_image(entry.question.image)
+            self.begin(entry.question)
+            self.answers = list(entry.answers)
+            self.end("stopped" if entry.is_stopped else "done")
 
     def make_file(self, file_id: str) -> DownloadFile:
         """Return a file of what is shown, filtered by the threshold. Any thread may call it.
@@ -174,7 +173,7 @@ class Presenter:
     def _record(self, index: int, answer: Answer, number: int) -> dict[str, Any]:
         question, result = answer.question, answer.results[number]
         region = question.text if isinstance(question.text, tuple) else None
-        return answer_record(
+        record = answer_record(
             result,
             id=self._first_id + index * _MAX_RESULTS // 2 + number,
             image=question.image.name,
@@ -186,6 +185,7 @@ class Presenter:
             regions=None if region is None else [region],
             styles=self._styles,
         )
+        return record | {"task": question.selection.token_of(result)}
 
     def _show_code(self) -> None:
         """Refresh the code and the files, once the answers are whole."""

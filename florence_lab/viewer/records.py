@@ -139,9 +139,6 @@ def _task_title(result: Result) -> str:
     return get_task(result.task).title if is_known else result.task
 
 
-# ------------------------------------------------------------------------------------------------- the generated text
-
-
 def segments(result: Result) -> list[Segment]:
     """Cut the generated text of a result into segments, whose texts joined are `result.raw`.
 

@@ -1692,6 +1692,15 @@ let lastId = 0;
 /** Return an id that no other view of the model uses, also after a reload of the page. */
 const createId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}-${(lastId += 1)}`;
 
+/** Send a message; where the connection is closed for good, silence is what the user hears of. */
+const trySend = (context, content, buffers = []) => {
+  try {
+    context.send(content, buffers);
+  } catch {
+    // ipywidgets throws after the kernel was restarted; time limits and the heartbeat tell
+  }
+};
+
 /** Return why a file cannot be uploaded, or "". */
 const refuseFile = (file, limit) => {
   if (file.size > limit) {
@@ -1745,7 +1754,7 @@ const sendChunks = async (context, upload, file, onProgress) => {
         if (message.kind === "refused") reject(new Error(message.text));
         else resolve();
       };
-      context.send({ kind: "upload", id: upload.id, name: file.name, at, size: file.size }, [chunk]);
+      trySend(context, { kind: "upload", id: upload.id, name: file.name, at, size: file.size }, [chunk]);
     });
     onProgress(Math.min(at + CHUNK_BYTES, file.size));
   }
@@ -1759,9 +1768,11 @@ const createUploads = (context) => {
 
   const isOn = () => model.get("has_tools") && model.get("upload_limit") > 0;
 
+  /** Say what came of an upload, in the place of the limit. */
   const say = (text, refusal = "") => {
     elements.text.textContent = text;
     elements.error.textContent = refusal;
+    elements.limit.hidden = Boolean(text || refusal || upload);
   };
 
   const showLimits = () => {
@@ -1781,12 +1792,11 @@ const createUploads = (context) => {
     upload?.answer({ kind: "left" });
     upload = null;
     elements.progress.hidden = true;
-    elements.limit.hidden = false;
   };
 
   const cancel = () => {
     if (!upload) return;
-    context.send({ kind: "cancel", id: upload.id });
+    trySend(context, { kind: "cancel", id: upload.id });
     end();
   };
 
@@ -1799,12 +1809,12 @@ const createUploads = (context) => {
     upload = mine;
     showProgress(file, 0);
     elements.progress.hidden = false;
-    elements.limit.hidden = true;
+    say("");
     try {
       await sendChunks(context, mine, file, (sent) => mine.isOver || showProgress(file, sent));
       if (mine.isOver) return;
-      say(`${file.name} has been uploaded.`);
       end();
+      say(`${file.name} has been uploaded.`);
     } catch (problem) {
       if (mine.isOver) return;
       cancel();
@@ -1850,9 +1860,7 @@ const createUploads = (context) => {
     if (upload && message.id === upload.id && ["received", "refused"].includes(message.kind)) upload.answer(message);
   });
   for (const name of ["upload_limit", "has_tools"]) context.on(name, showLimits);
-  context.onCleanup(() => {
-    try { cancel(); } catch { /* the connection is gone with the view */ }
-  });
+  context.onCleanup(cancel);
   showLimits();
 };
 
@@ -1863,19 +1871,27 @@ const PONG_MS = 4_000; // an import or a large image holds a live kernel up for 
 const MAX_PING_MS = 48_000; // a silent kernel is asked less and less often: it logs each message for a widget that is gone
 const MAX_UNANSWERED = 20; // pings that are remembered
 
-/** Why a kernel is silent: as far as Jupyter's own connection, where it can be reached, tells. */
-const SILENCE = {
-  unknown: "The kernel does not answer. It is busy with another cell, or it was restarted: run this cell again.",
-  busy: "The kernel is busy with another cell. It answers here when that cell has finished.",
-  restarted: "The kernel was restarted: run this cell again.",
-  dead: "The kernel has stopped. Restart it and run this cell again.",
-  disconnected: "The connection to the kernel is lost. If it does not come back, reload the page.",
+/** Return why a kernel is silent, in words. What helps is another thing in a notebook than on Voilà's page. */
+const describeSilence = (reason) => {
+  const [busy, again, dead] = document.body.dataset.voila
+    ? ["It is busy", "reload the page", "reload the page"]
+    : ["It is busy with another cell", "run this cell again", "restart it and run this cell again"];
+  const texts = {
+    unknown: `The kernel does not answer. ${busy}, or it was restarted: ${again}.`,
+    busy: `The kernel does not answer. ${busy}, and answers here afterwards.`,
+    restarted: `The kernel was restarted: ${again}.`,
+    dead: `The kernel has stopped: ${dead}.`,
+    disconnected: "The connection to the kernel is lost. If it does not come back, reload the page.",
+  };
+  return texts[reason] ?? "";
 };
-const REASONS = { busy: "busy", idle: "restarted", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
+
+/** What Jupyter calls the status of a kernel that does not answer -> the reason. */
+const REASONS = { busy: "busy", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
 const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
 
-/** Return the key of `SILENCE` that fits what Jupyter knows about the kernel of a model. */
+/** Return the reason that fits what Jupyter's own connection, where it can be reached, knows about the kernel. */
 const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
   if (kernel?.connectionStatus && kernel.connectionStatus !== "connected") return "disconnected";
@@ -1891,12 +1907,12 @@ const createHeartbeat = (context) => {
   let pingTimer = 0;
   let pongTimer = 0;
   let interval = PING_MS;
-  let reason = ""; // key of SILENCE, or "" while the kernel answers
+  let reason = ""; // "" while the kernel answers
 
   const setReason = (found) => {
     if (found === reason) return;
     reason = found;
-    notice.textContent = SILENCE[reason] ?? "";
+    notice.textContent = describeSilence(reason);
     const panel = el.closest(".fl-panel") ?? context.root;
     panel.classList.toggle("fl-silent", Boolean(reason));
     const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
@@ -1908,9 +1924,7 @@ const createHeartbeat = (context) => {
   const ping = () => {
     const id = createId();
     unanswered = [...unanswered, id].slice(-MAX_UNANSWERED);
-    try {
-      context.send({ kind: "ping", id });
-    } catch { /* the connection is closed: no answer will come, which is told like any silence */ }
+    trySend(context, { kind: "ping", id });
     pongTimer ||= setTimeout(() => {
       interval = Math.min(2 * interval, MAX_PING_MS);
       pongTimer = 0;
@@ -1943,6 +1957,15 @@ const createHeartbeat = (context) => {
     interval = PING_MS;
     setReason("");
   });
+  /** A click on a disabled Run does nothing, also not when the connection comes back. */
+  const onClick = (event) => {
+    const run = event.target.closest?.('.fl-bar button.fl-run[aria-disabled="true"]');
+    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+
+  listen(window, "click", onClick, { capture: true });
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
   let wasDisconnected = el.classList.contains(DISCONNECTED);
@@ -2011,7 +2034,7 @@ const createHistory = (context) => {
 
   listen(list, "click", (event) => {
     const button = event.target.closest("button");
-    if (button) context.send({ kind: "open", id: Number(button.dataset.id) });
+    if (button) trySend(context, { kind: "open", id: Number(button.dataset.id) });
   });
   for (const name of ["history", "has_tools"]) context.on(name, show);
   show();
@@ -2043,9 +2066,8 @@ const createDownloads = (context) => {
   const { model, parts, listen } = context;
   const list = make("div", "fl-menu", { role: "group", "aria-label": "Download as", hidden: "" });
   const button = make("button", "fl-button", { type: "button", "aria-expanded": "false", text: "Download" });
-  const text = make("span", "fl-download-text", { role: "status" });
   const error = make("span", "fl-download-error", { role: "alert" });
-  parts.download.append(make("span", "fl-menu-box", {}, button, list), text, error);
+  parts.download.append(error, make("span", "fl-menu-box", {}, button, list));
   let waiting = 0; // files that were asked for and have not come
   let timer = 0;
 
@@ -2054,9 +2076,11 @@ const createDownloads = (context) => {
     button.setAttribute("aria-expanded", String(isOpen));
   };
 
+  /** Say a status to screen readers, as the browser shows its downloads itself, and a problem to everybody. */
   const say = (status, problem = "") => {
-    text.textContent = status;
+    if (status) context.announce(status);
     error.textContent = problem;
+    button.textContent = waiting ? "Preparing …" : "Download";
   };
 
   const settle = (status, problem = "") => {
@@ -2073,7 +2097,7 @@ const createDownloads = (context) => {
       waiting = 0;
       say("", `${label} has not come: the kernel does not answer.`);
     }, FILE_MS);
-    context.send({ kind: "file", id });
+    trySend(context, { kind: "file", id });
   };
 
   const show = () => {

@@ -329,6 +329,16 @@ class TestUploads:
         expect(alert).to_be_visible()
         expect(front_end.root.get_by_role("progressbar")).to_be_hidden()
 
+    def test_a_closed_connection_is_told_like_a_silent_kernel(self, front_end):
+        front_end.page.clock.install()
+        front_end.start(has_tools=True, upload_limit=64 * MIB)
+        front_end.page.evaluate("() => { model.send = () => { throw Error('closed') } }")
+        self.choose(front_end, "photo.png", 100)
+        expect(front_end.root.get_by_role("progressbar")).to_be_visible()
+        front_end.page.clock.run_for(10_500)
+        expect(front_end.root.get_by_role("alert").filter(has_text="The upload of photo.png")).to_be_visible()
+        expect(front_end.root.get_by_role("progressbar")).to_be_hidden()
+
     def test_an_upload_can_be_cancelled(self, uploads):
         self.choose(uploads, "photo.png", 5 * MIB)
         uploads.waits_for_sent("upload")
@@ -401,19 +411,34 @@ class TestHeartbeat:
         )
         run = alive.page.locator(".fl-run")
         assert run.get_attribute("aria-disabled") == "true"
+        alive.page.evaluate(
+            "() => { window.clicks = 0; document.querySelector('.fl-run').onclick = () => { clicks += 1 } }"
+        )
+        run.click()
         assert "fl-silent" in alive.page.locator(".fl-panel").get_attribute("class")
 
         alive.answers(PONG)
         self.runs(alive, 30)
         expect(self.notice(alive)).to_be_hidden()
         assert run.get_attribute("aria-disabled") is None
+        run.click()
+        assert alive.page.evaluate("clicks") == 1  # the first one did nothing
         assert "fl-silent" not in alive.page.locator(".fl-panel").get_attribute("class")
 
     @pytest.mark.parametrize(
         ("kernel", "words", "is_disabled"),
         [
             ({"status": "busy", "connectionStatus": "connected"}, "busy with another cell", False),
-            ({"status": "idle", "connectionStatus": "connected"}, "was restarted: run this cell again", True),
+            (
+                {"status": "autorestarting", "connectionStatus": "connected"},
+                "The kernel was restarted: run this cell",
+                True,
+            ),
+            (
+                {"status": "idle", "connectionStatus": "connected"},
+                "It is busy with another cell, or it was restarted",
+                True,
+            ),
             ({"status": "dead", "connectionStatus": "connected"}, "The kernel has stopped", True),
             ({"status": "unknown", "connectionStatus": "disconnected"}, "The connection to the kernel is lost", True),
         ],
@@ -423,6 +448,11 @@ class TestHeartbeat:
         self.runs(alive, 8)
         expect(alive.root.get_by_role("alert").filter(has_text=words)).to_be_visible()
         assert (alive.page.locator(".fl-run").get_attribute("aria-disabled") == "true") is is_disabled
+
+    def test_a_page_of_voila_is_reloaded(self, alive):
+        alive.page.evaluate("() => { document.body.dataset.voila = 'voila' }")
+        self.runs(alive, 8)
+        expect(self.notice(alive)).to_contain_text("it was restarted: reload the page.")
 
     def test_a_restart_that_ipywidgets_knows_of_is_told_at_once(self, alive):
         alive.answers(PONG)
@@ -504,12 +534,13 @@ class TestFiles:
         front_end.page.keyboard.press("Tab")
         front_end.page.keyboard.press("Enter")
         assert front_end.sent("file") == [{"kind": "file", "id": "json", "sizes": []}]
-        expect(menu).to_be_focused()
+        expect(front_end.page.get_by_role("button", name="Preparing …")).to_be_focused()
         with front_end.page.expect_download() as download:
             front_end.receive({"kind": "file", "name": "sheep.json", "mime": "application/json"}, b'{"a": 1}')
         assert download.value.suggested_filename == "sheep.json"
         assert Path(download.value.path()).read_bytes() == b'{"a": 1}'
-        expect(front_end.page.get_by_text("sheep.json saved.")).to_be_visible()
+        expect(front_end.root.get_by_role("status").filter(has_text="sheep.json saved.")).to_have_count(1)
+        expect(menu).to_be_focused()
 
     def test_a_failure_is_told(self, front_end):
         front_end.start(files=self.FILES)

@@ -14,6 +14,7 @@ import florence_lab.viewer
 from florence_lab import ImageError
 from florence_lab.viewer.files import DownloadFile
 from florence_lab.viewer.picture import make_picture
+from florence_lab.viewer.uploads import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from florence_lab.viewer.widget import Viewer
 from florence_lab.visualization.style import LINE_STYLES, PALETTE
 
@@ -216,3 +217,9 @@ def test_messages_are_answered_while_a_file_is_decoded():
     viewer.sent.clear()
     release.set()
     assert viewer.wait()[0]["kind"] == "received"
+
+
+def test_the_front_end_sends_chunks_that_are_accepted():
+    script = (FOLDER / "viewer.js").read_text(encoding="utf-8")
+    (mebibytes,) = re.findall(r"const CHUNK_BYTES = (\d+) \* 2 \*\* 20;", script)
+    assert MIN_CHUNK_BYTES <= int(mebibytes) * 2**20 <= MAX_CHUNK_BYTES

@@ -22,7 +22,8 @@ _WATCH_STATUS = """(panel) => {
   new MutationObserver(note).observe(status, { childList: true, characterData: true, subtree: true });
   panel.flLog = log;
 }"""
-_CLICK_AND_TIME = """async ([panel, button, pattern, seconds]) => {
+_CLICK_AND_TIME = """async (panel, [pattern, seconds]) => {
+  const button = panel.querySelector('button.fl-run');
   panel.flLog.length = 0;
   const start = performance.now(), end = new RegExp(pattern);
   button.click();
@@ -70,6 +71,13 @@ class Viewer:
     def phase(self) -> str:
         """What it is at: empty, loading, answering, done, stopped or error."""
         return self.root.get_attribute("data-phase")
+
+    def wait_for_image(self, name: str) -> None:
+        """Wait until the stage shows an image: its name begins the name of the stage."""
+        view = self.root.locator(".fl-view").first
+        playwright.expect(view).to_have_attribute(
+            "aria-label", re.compile(f"^{re.escape(name)}[ ,.]"), timeout=TIMEOUT * 1000
+        )
 
     @property
     def header(self) -> Any:
@@ -181,7 +189,7 @@ class User:
     def choose_image(self, name: str) -> None:
         """Choose a sample, and wait until it is on the stage."""
         self.choose("Image", name)
-        playwright.expect(self.viewer.root).to_contain_text(name, timeout=TIMEOUT * 1000)
+        self.viewer.wait_for_image(name)
 
     def choose_task(self, task: str) -> None:
         """Choose a task by its name or token."""
@@ -189,7 +197,7 @@ class User:
 
     def type_phrase(self, text: str) -> None:
         """Fill in the text that the task takes, and leave the field."""
-        field = self.panel.locator(".fl-phrase input")
+        field = self.panel.locator(".fl-phrase-field input")
         field.fill(text)
         field.blur()
 
@@ -215,8 +223,7 @@ class User:
 
     def ask(self, ends_with: str = FINISHED) -> float:
         """Press Run, wait until the status line says the end, and return the seconds between, by a clock in the page."""
-        arguments = [self.panel.element_handle(), self.run.element_handle(), ends_with, TIMEOUT]
-        return self.page.evaluate(_CLICK_AND_TIME, arguments)["seconds"]
+        return self.panel.evaluate(_CLICK_AND_TIME, [ends_with, TIMEOUT])["seconds"]
 
     def upload(self, path: Path) -> None:
         """Choose a file of the disk."""
@@ -228,7 +235,7 @@ class User:
         """Upload a file, wait until the viewer names it, and return the seconds."""
         start = monotonic()
         self.upload(path)
-        playwright.expect(self.viewer.root).to_contain_text(expected, timeout=TIMEOUT * 1000)
+        self.viewer.wait_for_image(expected)
         return monotonic() - start
 
     # ------------------------------------------------------------------ the page
