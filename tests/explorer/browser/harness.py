@@ -37,12 +37,14 @@ TIMEOUT = 60
 LAPTOP = (1366, 768)
 
 EXPLORE = "import florence_lab\n\nexplorer = florence_lab.explore()\nexplorer"
-SLOW_DECODING = """\
+PACED = """\
 import time
+
 from florence_lab.explorer.predictor_cache import shared_cache
 
-shared_cache().get("florence-2-nano").model.lm_head.register_forward_hook(lambda *_: time.sleep({seconds}));"""
-"""A cell that slows florence-2-nano down by `seconds` for each token: it answers before Stop could be pressed."""
+pace = [0.0]  # seconds for each token
+shared_cache().get("florence-2-nano").model.lm_head.register_forward_hook(lambda *_: time.sleep(pace[0]));"""
+"""A cell after which florence-2-nano can be slowed down: it answers before Stop could be pressed. See `Notebook.set_pace`."""
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -280,6 +282,10 @@ class Notebook:
         assert value["status"] == "ok", value
         return json.loads(eval(value["data"]["text/plain"]))  # the repr of a str
 
+    def set_pace(self, seconds: float) -> None:
+        """Set the seconds that florence-2-nano waits at each token; the cell `PACED` has to be run before."""
+        self.evaluate("None", f"pace[0] = {seconds}")
+
     @property
     def kernel_id(self) -> str:
         """The id of the kernel of the notebook."""
@@ -339,6 +345,7 @@ def notebook_in(
         page.locator(".jp-Cell .cm-content").first.wait_for()
         notebook.wait_until_idle()
         yield notebook
+        assert not page.errors, f"the console has errors: {page.errors}"
     finally:
         notebook.close()
 

@@ -71,6 +71,11 @@ class Viewer:
         """What it is at: empty, loading, answering, done, stopped or error."""
         return self.root.get_attribute("data-phase")
 
+    def wait_for_image(self, name: str) -> None:
+        """Wait until the stage shows an image: its name begins the name of the stage."""
+        view = self.root.locator(".fl-view").first
+        playwright.expect(view).to_have_attribute("aria-label", re.compile(f"^{re.escape(name)}[ ,.]"), timeout=TIMEOUT * 1000)
+
     @property
     def header(self) -> Any:
         """The line that says what is answered."""
@@ -181,7 +186,7 @@ class User:
     def choose_image(self, name: str) -> None:
         """Choose a sample, and wait until it is on the stage."""
         self.choose("Image", name)
-        playwright.expect(self.viewer.root).to_contain_text(name, timeout=TIMEOUT * 1000)
+        self.viewer.wait_for_image(name)
 
     def choose_task(self, task: str) -> None:
         """Choose a task by its name or token."""
@@ -189,7 +194,7 @@ class User:
 
     def type_phrase(self, text: str) -> None:
         """Fill in the text that the task takes, and leave the field."""
-        field = self.panel.locator(".fl-phrase input")
+        field = self.panel.locator(".fl-phrase-field input")
         field.fill(text)
         field.blur()
 
@@ -228,7 +233,7 @@ class User:
         """Upload a file, wait until the viewer names it, and return the seconds."""
         start = monotonic()
         self.upload(path)
-        playwright.expect(self.viewer.root).to_contain_text(expected, timeout=TIMEOUT * 1000)
+        self.viewer.wait_for_image(expected)
         return monotonic() - start
 
     # ------------------------------------------------------------------ the page

@@ -39,7 +39,7 @@ def walk(user, tmp_path):
     user.upload(notes)
     expect(user.panel).to_contain_text(re.compile(r"notes\.png.*(not an image|cannot be read)"), timeout=TIMEOUT * 1000)
     user.upload(PHOTO)
-    expect(user.viewer.root).to_contain_text(PHOTO.stem, timeout=TIMEOUT * 1000)
+    user.viewer.wait_for_image(PHOTO.stem)
     expect(user.panel).to_contain_text("florence-2-nano was trained on")
 
     user.choose_task("<CAPTION>")
