@@ -8,18 +8,20 @@ import io
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from PIL import Image
 
 from ..exceptions import ImageError
 from ..images import GENERATOR_TAG, load_image
-from ..inference.generation import EncodedImage
-from ..predictor import Predictor
 from ..scenes import SAMPLES, draw_scene, sample_path
 from ..viewer.picture import Picture, make_picture
 from .access import check_source
+
+if TYPE_CHECKING:
+    from ..inference.generation import EncodedImage
+    from ..predictor import Predictor
 
 _THUMBNAIL_SIDE = 72  # pixels; the history shows it at half the size, for displays of high resolution
 _MAX_STEM_LENGTH = 40

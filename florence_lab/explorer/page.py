@@ -53,7 +53,7 @@ class PageOptions:
             raise ArgumentError(f"port must be 0 to {_NUM_PORTS - 1}, got {self.port}")
         if self.max_visitors < 1:
             raise ArgumentError(f"max_visitors must be at least 1, got {self.max_visitors}")
-        _parse_address(self.ip)
+        parse_address(self.ip)
         if self.token and not (len(self.token) >= _MIN_TOKEN_LENGTH and self.token.isascii() and self.token.isalnum()):
             raise ArgumentError(
                 f"token must be at least {_MIN_TOKEN_LENGTH} letters and digits, got {len(self.token)} characters"
@@ -64,7 +64,7 @@ class PageOptions:
     @property
     def is_public(self) -> bool:
         """Whether other machines can reach the page."""
-        return not _parse_address(self.ip).is_loopback
+        return not parse_address(self.ip).is_loopback
 
 
 def serve(
@@ -92,7 +92,7 @@ def serve(
         OSError: if no port near `port` is free.
         RuntimeError: if Voilà is not installed.
     """
-    is_public = not _parse_address(ip).is_loopback
+    is_public = not parse_address(ip).is_loopback
     options = PageOptions(
         _resolve_folder(model_type), ip, port, token or (secrets.token_hex(16) if is_public else ""), max_visitors
     )
@@ -132,7 +132,7 @@ def server_settings(options: PageOptions) -> dict[str, dict[str, Any]]:
     """Return the settings of Voilà's classes: class name -> trait -> value."""
     return {
         "Voila": {
-            "ip": options.ip,
+            "ip": str(parse_address(options.ip)),
             "port": options.port,
             "token": options.token,
             "open_browser": False,
@@ -190,7 +190,7 @@ def _resolve_folder(model_type: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else model_type
 
 
-def _parse_address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def parse_address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return an IP address.
 
     Raises:

@@ -10,6 +10,7 @@ import webbrowser
 from collections import defaultdict, deque
 from contextvars import ContextVar
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ class PageServer(Voila):
     @property
     def url(self) -> str:
         """The link to the page, with its token."""
-        host = socket.gethostname() if self.ip in ("0.0.0.0", "::") else f"[{self.ip}]" if ":" in self.ip else self.ip
+        is_any = ip_address(self.ip).is_unspecified
+        host = socket.gethostname() if is_any else f"[{self.ip}]" if ":" in self.ip else self.ip
         return f"http://{host}:{self.port}/" + (f"?token={self.options.token}" if self.options.token else "")
 
     def _can_listen(self, port: int) -> bool:

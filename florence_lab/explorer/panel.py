@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import Box, Layout, VBox, Widget
 from PIL import Image
 
 from ..argument_validation import validate_value
-from ..predictor import Predictor
 from ..results import Instances, Result
 from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
@@ -30,6 +29,9 @@ from .questions import Question
 from .selections import task_menu
 from .session import answer_question
 from .worker import Job, Request, Worker
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 _HINT = "Press Run to ask the model about this image."
 _REGION_HINT = "Drag a region on the image, then press Run."

@@ -9,16 +9,19 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..detection.ontology import Ontology
 from ..exceptions import PromptError, shorten
-from ..inference.generation import EncodedImage
-from ..predictor import Predictor
 from ..results import Result
 from ..results import Text as TextResult
 from ..tasks import FREE_QUESTION, TASKS, InputKind, Task, get_task
 from ..template.locations import Region
 from ..template.prompts import build_prompt
+
+if TYPE_CHECKING:
+    from ..inference.generation import EncodedImage
+    from ..predictor import Predictor
 
 ALL_TASKS = "all-tasks"
 """The value of the menu for all tasks that take no input besides the image."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..exceptions import capture_warnings
-from ..inference.generation import interruptible
-from ..predictor import Predictor
 from ..results import Result
 from .answer import Answer
 from .images import SourceImage
 from .questions import Question
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 compute_lock = threading.Lock()
 """Held while a model computes. Two models at once would only slow each other down."""
@@ -36,6 +38,8 @@ def answer_question(
             interrupted.
         PromptError: as `Predictor.stream`.
     """
+    from ..inference.generation import interruptible  # imports torch, and the panel is shown before that
+
     with compute_lock, interruptible(predictor.model, stop.is_set):
         image_seconds = _encode_once(question.image, predictor)
         growing = question.selection.run(predictor, question.image.encoded[predictor], question.text)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..inference.generation import GenerationInterrupted
+from ..exceptions import GenerationInterrupted
 
 
 @dataclass(frozen=True, eq=False)
