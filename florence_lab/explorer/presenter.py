@@ -174,7 +174,7 @@ class Presenter:
     def _record(self, index: int, answer: Answer, number: int) -> dict[str, Any]:
         question, result = answer.question, answer.results[number]
         region = question.text if isinstance(question.text, tuple) else None
-        return answer_record(
+        record = answer_record(
             result,
             id=self._first_id + index * _MAX_RESULTS // 2 + number,
             image=question.image.name,
@@ -186,6 +186,7 @@ class Presenter:
             regions=None if region is None else [region],
             styles=self._styles,
         )
+        return record | {"task": question.selection.token_of(result)}
 
     def _show_code(self) -> None:
         """Refresh the code and the files, once the answers are whole."""

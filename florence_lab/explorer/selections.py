@@ -76,6 +76,10 @@ class Selection(ABC):
         """Return the name of what a result of the answer answers."""
         return get_task(result.task).title if self.has_many else self.title
 
+    def token_of(self, result: Result) -> str:
+        """Return the task token of a result of the answer; "" if it does not tell what was asked."""
+        return result.task
+
     def validate(self, text: Text, image_size: Size) -> None:
         """Check the input before a model is loaded. Without an input there is nothing to check.
 
@@ -183,6 +187,10 @@ class GroundedCaption(Selection):
 @dataclass(frozen=True)
 class DetectClasses(Selection):
     """The classes that the user names, detected and verified, see `Predictor.detect`."""
+
+    def token_of(self, result: Result) -> str:
+        """Return no token: several tasks were asked."""
+        return ""
 
     def validate(self, text: Text, image_size: Size) -> None:
         """Check the names of the classes."""

@@ -20,7 +20,7 @@ from florence_lab.explorer.access import PUBLIC_PAGE
 from florence_lab.explorer.image_menu import PATH, SCENE
 from florence_lab.explorer.panel import Explorer
 from florence_lab.explorer.predictor_cache import PredictorCache
-from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES, select, task_menu
+from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES, GROUNDING, select, task_menu
 from florence_lab.explorer.session import compute_lock
 from florence_lab.loading.registry import available_models
 from florence_lab.scenes import SAMPLES, draw_scene, sample_path
@@ -86,23 +86,23 @@ def test_only_the_input_that_a_task_takes_is_offered(panel, selection):
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "arrangement", "names"),
+    ("task", "text", "arrangement", "shown"),
     [
-        ("<CAPTION>", None, "single", ["Caption"]),
-        ("<REGION_TO_CATEGORY>", REGION, "single", ["Category of a region"]),
-        ("", "<DocVQA>What is the date?", "single", ["Question"]),
-        ("grounded <CAPTION>", None, "tasks", ["Caption", "Phrase grounding"]),
-        (DETECT_CLASSES, "sheep, dog", "single", ["Detect classes"]),
-        (ALL_TASKS, None, "tasks", [task.title for task in TASKS.values() if task.input == "none"]),
+        ("<CAPTION>", None, "single", {"<CAPTION>": "Caption"}),
+        ("<REGION_TO_CATEGORY>", REGION, "single", {"<REGION_TO_CATEGORY>": "Category of a region"}),
+        ("", "<DocVQA>What is the date?", "single", {"<DocVQA>": "Question"}),
+        ("grounded <CAPTION>", None, "tasks", {"<CAPTION>": "Caption", GROUNDING: "Phrase grounding"}),
+        (DETECT_CLASSES, "sheep, dog", "single", {"": "Detect classes"}),
+        (ALL_TASKS, None, "tasks", {task.token: task.title for task in TASKS.values() if task.input == "none"}),
     ],
 )
-def test_an_answer_is_shown_with_its_question(panel, run_panel, task, text, arrangement, names):
+def test_an_answer_is_shown_with_its_question(panel, run_panel, task, text, arrangement, shown):
     result = run_panel(panel, task, text)
     viewer = panel.viewer
     assert (viewer.phase, viewer.arrangement, status_of(panel)) == ("done", arrangement, "Done.")
-    assert [answer["task_name"] for answer in viewer.answers] == names
+    assert [(answer["task"], answer["task_name"]) for answer in viewer.answers] == list(shown.items())
     assert all(answer["image"] == "sheep" and answer["complete"] for answer in viewer.answers)
-    assert len({answer["id"] for answer in viewer.answers}) == len(names)
+    assert len({answer["id"] for answer in viewer.answers}) == len(shown)
     assert isinstance(result, list) == (arrangement == "tasks")
     assert "florence_lab.load('florence-2-nano')" in viewer.code
     assert {"id": "png", "label": "PNG"} in viewer.files

@@ -10,6 +10,8 @@ from explorer.browser.harness import EXPLORE, NEEDS_BROWSER, TIMEOUT, measure, n
 from explorer.browser.user import User
 from PIL import Image
 
+from florence_lab.scenes import sample_path
+
 pytestmark = NEEDS_BROWSER
 
 expect = playwright.expect
@@ -68,8 +70,7 @@ def test_seven_images_in_a_region_task_leave_one_drawing(user):
 
 def test_detection_in_12_megapixels_takes_as_long_as_the_model(user, notebook, tmp_path):
     path = tmp_path / "large.jpg"
-    sheep = Image.open(notebook.evaluate("str(explorer.shown_image.path)"))
-    sheep.convert("RGB").resize((4000, 3000)).save(path)
+    Image.open(sample_path("sheep")).convert("RGB").resize((4000, 3000)).save(path)
     user.open_path(str(path))
     user.ask()  # which also encodes the image
     totals, overheads = [], []
