@@ -414,7 +414,7 @@ class TestHeartbeat:
         alive.page.evaluate(
             "() => { window.clicks = 0; document.querySelector('.fl-run').onclick = () => { clicks += 1 } }"
         )
-        run.click()
+        run.click(force=True)
         assert "fl-silent" in alive.page.locator(".fl-panel").get_attribute("class")
 
         alive.answers(PONG)
