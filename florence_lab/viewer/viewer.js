@@ -2192,6 +2192,7 @@ const createFiles = (context) => {
 // --- Sibling widgets (tools)
 
 const STATUS = ".fl-status .widget-html-content, .fl-status .widget-htmlmath-content";
+const NO_SHORTCUTS = "data-lm-suppress-shortcuts"; // shortcuts of Jupyter whose selector matches the element
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
 /** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
@@ -2214,6 +2215,7 @@ const dressSiblings = (context) => {
   const undo = new Map(); // element -> names of the attributes that were added
   let panel = null;
   let lastFocused = null;
+  let keeper = null; // the element that got the last key
 
   const add = (element, attributes) => {
     for (const [name, value] of Object.entries(attributes)) {
@@ -2241,9 +2243,17 @@ const dressSiblings = (context) => {
     if (isLost && lastFocused.matches(".fl-run")) lastFocused.focus({ preventScroll: true });
   };
 
-  /** A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. */
+  /**
+   * A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. Keys with Ctrl
+   * or Cmd stay the notebook's, such as saving. Lumino looks for the attribute when the key reaches the document. The focused
+   * element has to have it, as the selectors of these shortcuts match that.
+   */
   const keepKeys = (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+    keeper?.removeAttribute(NO_SHORTCUTS);
+    keeper = (panel ?? root).contains(event.target) ? event.target : null;
+    const isOurs = !event.ctrlKey && !event.metaKey;
+    keeper?.toggleAttribute(NO_SHORTCUTS, isOurs);
+    root.toggleAttribute(NO_SHORTCUTS, isOurs);
   };
 
   const observer = new MutationObserver((mutations) => {
@@ -2259,15 +2269,16 @@ const dressSiblings = (context) => {
     onPlaced.disconnect();
     if (!panel) return;
     context.listen(panel, "focusin", (event) => { lastFocused = event.target; });
-    context.listen(panel, "keydown", keepKeys);
     observer.observe(panel, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
     dress();
   });
 
   onPlaced.observe(root);
+  context.listen(window, "keydown", keepKeys, { capture: true });
   context.onCleanup(() => {
     onPlaced.disconnect();
     observer.disconnect();
+    keeper?.removeAttribute(NO_SHORTCUTS);
     for (const [element, names] of undo) names.forEach((name) => element.removeAttribute(name));
   });
 };
