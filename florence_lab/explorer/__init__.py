@@ -24,6 +24,13 @@ def explore(model_type: str | Path = "florence-2-nano", image: Any = None, task:
         model_type: one of `available_models()`, a checkpoint folder or a hub id. The model is loaded at the first run.
         image: any source that `florence_lab.load_image` reads (path, URL, PIL image, array …); None is the first sample image.
         task: a task token; "" for a free-form question.
+
+    Example:
+        >>> explorer = florence_lab.explore(image="farm.png")
+        >>> explorer
+        >>> explorer.result, explorer.selected  # in the next cell: what is shown, and the instances that were clicked
+        >>> explorer.task.value = "<OCR>"
+        >>> explorer.run.click()
     """
     from .panel import Explorer
     from .predictor_cache import shared_cache

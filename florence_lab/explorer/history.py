@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -37,7 +37,8 @@ class HistoryEntry:
     @property
     def question(self) -> Question:
         """The question, for the models that have answered."""
-        return self.answers[0].question
+        names = tuple(answer.model_name for answer in self.answers)
+        return replace(self.answers[0].question, model_names=names)
 
     def record(self) -> dict[str, Any]:
         """Return an entry of `Viewer.history`."""

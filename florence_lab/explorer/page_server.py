@@ -24,7 +24,7 @@ from voila.static_file_handler import AllowListFileHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
 from .kernel_watch import KernelWatch
-from .page import PageOptions, server_settings
+from .page_options import PageOptions, server_settings
 
 _WATCH_INTERVAL = 1000  # ms
 _MAX_BODY_BYTES = 2**20  # of a POST request; uploads do not come that way

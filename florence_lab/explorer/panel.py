@@ -360,8 +360,8 @@ class Explorer(VBox):
         self.task.value = question.selection.value
         if isinstance(question.text, str) or question.selection.input in ("phrase", "any"):
             self.phrase.value = question.text if isinstance(question.text, str) else ""
-        self._bar.set_models(tuple(answer.model_name for answer in entry.answers), question.is_compiled)
-        self._presenter.show_past(entry.answers, "stopped" if entry.is_stopped else "done")
+        self._bar.set_models(question.model_names, question.is_compiled)
+        self._presenter.show_past(entry)
         if question.text is not None and not isinstance(question.text, str):
             self.viewer.region = list(question.text)
         self._on_change()

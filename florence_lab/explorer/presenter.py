@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..viewer.files import DownloadFile, file_choices, make_file
 from ..viewer.records import Styles, answer_record
 from ..viewer.widget import Viewer
 from .answer import Answer, answer_code, filter_result
+from .history import HistoryEntry
 from .images import SourceImage
 from .questions import Question
 
@@ -105,14 +105,13 @@ class Presenter:
                 self._viewer.arrangement = _arrange(self.question, len(self.answers))
             self._show_code()
 
-    def show_past(self, answers: Sequence[Answer], phase: str) -> None:
-        """Show answers that were given before, and their image."""
-        question = answers[0].question
+    def show_past(self, entry: HistoryEntry) -> None:
+        """Show answers of the history, and their image."""
         with self._viewer.hold_sync():
-            self.show_image(question.image)
-            self.begin(question)
-            self.answers = list(answers)
-            self.end(phase)
+            self.show_image(entry.question.image)
+            self.begin(entry.question)
+            self.answers = list(entry.answers)
+            self.end("stopped" if entry.is_stopped else "done")
 
     def make_file(self, file_id: str) -> DownloadFile:
         """Return a file of what is shown, filtered by the threshold. Any thread may call it.

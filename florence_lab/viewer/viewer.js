@@ -474,7 +474,7 @@ const createHeader = (slot) => {
       setText(task, name || taskToken || "");
       setText(token, name === taskToken ? "" : taskToken);
       setText(text, query ? (REGION_TEXT.test(query) ? query : `“${query}”`) : "");
-      setText(facts, [image, model, times].filter(Boolean).join(" · "));
+      setText(facts, [image, model, isStale ? "" : times].filter(Boolean).join(" · ")); // room for the note
       setText(progress, answer ? progressOf(answer, phase) : "");
       stale.classList.toggle("fl-off", !answer || !isStale);
     },
@@ -1070,6 +1070,7 @@ const createStrip = (context, shared) => {
           make("button", "fl-strip-tab", { type: "button", role: "tab" }, make("b"), make("span")),
         );
         setText(tab.children[0], answers[i].task_name || answers[i].task);
+        tab.title = tab.children[0].textContent; // the strip may cut it
         setText(tab.children[1], summaryOf(answers[i]));
       }
       markTab(strip, active);
