@@ -2226,7 +2226,12 @@ const dressSiblings = (context) => {
     }
   };
 
+  /** The bar is sticky: what gets the focus is scrolled to a place below it, see `scroll-margin-top` in viewer.css. */
+  const onBarSize = new ResizeObserver(([{ target }]) => root.style.setProperty("--fl-bar-height", `${target.offsetHeight}px`));
+
   const dress = () => {
+    const bar = panel.querySelector(".fl-bar");
+    if (bar) onBarSize.observe(bar); // once, however often it is called
     for (const element of undo.keys()) if (!element.isConnected) undo.delete(element); // ipywidgets made a new one
     for (const status of panel.querySelectorAll(STATUS)) add(status, { role: "status", "aria-live": "polite" });
     for (const error of panel.querySelectorAll(".fl-status .fl-error")) add(error, { role: "alert" });
@@ -2277,8 +2282,7 @@ const dressSiblings = (context) => {
   onPlaced.observe(root);
   context.listen(window, "keydown", keepKeys, { capture: true });
   context.onCleanup(() => {
-    onPlaced.disconnect();
-    observer.disconnect();
+    for (const one of [onPlaced, onBarSize, observer]) one.disconnect();
     keeper?.removeAttribute(NO_SHORTCUTS);
     for (const [element, names] of undo) names.forEach((name) => element.removeAttribute(name));
   });
