@@ -1654,7 +1654,8 @@ const createRegion = (context) => {
 
   context.pointerTools.push(onPress);
   listen(shape, "keydown", onKey);
-  for (const place of [parts.view, bar]) listen(place, "keydown", onEscape);
+  listen(shape, "blur", () => writeTimer && write(true)); // before Run is pressed
+  for (const area of [parts.view, bar]) listen(area, "keydown", onEscape);
   listen(window, "keydown", onSpace);
   listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
   listen(window, "blur", () => { isSpaceDown = false; });
