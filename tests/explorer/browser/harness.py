@@ -228,10 +228,16 @@ class Notebook:
         raise AssertionError(f"cell {number} does not run")
 
     def run_cell(self, number: int) -> None:
-        """Run the cell of a number, from 0, and wait for its end."""
+        """Run the cell of a number, from 0, and wait for its end. Its exception fails the test."""
         prompt = self.start_cell(number)
         playwright.expect(prompt).not_to_have_text(re.compile(r"\*"), timeout=TIMEOUT * 1000)
         assert re.search(r"\d", prompt.inner_text()), "the kernel has dropped the cell"
+        errors = (
+            self.page.locator(".jp-Notebook .jp-Cell")
+            .nth(number)
+            .locator("[data-mime-type='application/vnd.jupyter.error']")
+        )
+        assert errors.count() == 0, errors.first.inner_text()
         self.wait_until_idle()
 
     def save(self) -> dict[str, Any]:
