@@ -1475,7 +1475,7 @@ const createRegionBar = (context) => {
   const add = make("button", "fl-button", { type: "button", text: "Add region", title: "Place a region in the middle of the image" });
   const clear = make("button", "fl-button", { type: "button", text: "Clear", title: "Remove the region (Escape)" });
   const cue = make("span", "fl-cue", { text: "Drag a region on the image" });
-  const bar = make("div", "fl-region-bar", { role: "group", "aria-label": "Region in pixels" }, cue, add, ...fields, clear);
+  const bar = make("div", "fl-region-bar", { role: "group", "aria-label": "Region in pixels" }, add, clear, ...fields, cue);
   context.parts.region.append(bar);
   return { bar, inputs, add, clear, cue };
 };
@@ -1498,7 +1498,7 @@ const createRegion = (context) => {
     const isShown = isOn() && region.length === 4;
     bar.hidden = !isOn();
     parts.stage.classList.toggle("fl-takes-region", isOn());
-    cue.hidden = isShown;
+    cue.style.visibility = isShown ? "hidden" : ""; // it keeps its space: the image must not move under the pointer
     add.hidden = isShown;
     clear.hidden = !isShown;
     inputs.forEach((input, index) => {
