@@ -1,4 +1,4 @@
-"""A session with the panel by keyboard alone, in JupyterLab and in Voilà."""
+"""A session with the panel by keyboard alone, in JupyterLab, Notebook 7 and Voilà."""
 
 import json
 import re
