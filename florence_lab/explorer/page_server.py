@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import authenticated
@@ -63,6 +64,7 @@ class PageHandler(TornadoVoilaHandler):
         super().initialize(**kwargs)
         self.server = server
 
+    @allow_unauthenticated  # such a request is not sent to a form, but gets a text
     async def get(self, path: str = "") -> None:
         """Start a kernel, and send the page with what its cell displays."""
         status = self._refusal(path)

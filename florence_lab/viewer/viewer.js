@@ -1475,7 +1475,7 @@ const createRegionBar = (context) => {
   const add = make("button", "fl-button", { type: "button", text: "Add region", title: "Place a region in the middle of the image" });
   const clear = make("button", "fl-button", { type: "button", text: "Clear", title: "Remove the region (Escape)" });
   const cue = make("span", "fl-cue", { text: "Drag a region on the image" });
-  const bar = make("div", "fl-region-bar", { role: "group", "aria-label": "Region in pixels" }, cue, add, ...fields, clear);
+  const bar = make("div", "fl-region-bar", { role: "group", "aria-label": "Region in pixels" }, add, clear, ...fields, cue);
   context.parts.region.append(bar);
   return { bar, inputs, add, clear, cue };
 };
@@ -1498,7 +1498,7 @@ const createRegion = (context) => {
     const isShown = isOn() && region.length === 4;
     bar.hidden = !isOn();
     parts.stage.classList.toggle("fl-takes-region", isOn());
-    cue.hidden = isShown;
+    cue.style.visibility = isShown ? "hidden" : ""; // it keeps its space: the image must not move under the pointer
     add.hidden = isShown;
     clear.hidden = !isShown;
     inputs.forEach((input, index) => {
@@ -1654,7 +1654,8 @@ const createRegion = (context) => {
 
   context.pointerTools.push(onPress);
   listen(shape, "keydown", onKey);
-  for (const place of [parts.view, bar]) listen(place, "keydown", onEscape);
+  listen(shape, "blur", () => writeTimer && write(true)); // before Run is pressed
+  for (const area of [parts.view, bar]) listen(area, "keydown", onEscape);
   listen(window, "keydown", onSpace);
   listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
   listen(window, "blur", () => { isSpaceDown = false; });
@@ -2193,6 +2194,7 @@ const createFiles = (context) => {
 // --- Sibling widgets (tools)
 
 const STATUS = ".fl-status .widget-html-content, .fl-status .widget-htmlmath-content";
+const NO_SHORTCUTS = "data-lm-suppress-shortcuts"; // shortcuts of Jupyter whose selector matches the element
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
 /** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
@@ -2215,6 +2217,7 @@ const dressSiblings = (context) => {
   const undo = new Map(); // element -> names of the attributes that were added
   let panel = null;
   let lastFocused = null;
+  let keeper = null; // the element that got the last key
 
   const add = (element, attributes) => {
     for (const [name, value] of Object.entries(attributes)) {
@@ -2224,7 +2227,12 @@ const dressSiblings = (context) => {
     }
   };
 
+  /** The bar is sticky: what gets the focus is scrolled to a place below it, see `scroll-margin-top` in viewer.css. */
+  const onBarSize = new ResizeObserver(([{ target }]) => root.style.setProperty("--fl-bar-height", `${target.offsetHeight}px`));
+
   const dress = () => {
+    const bar = panel.querySelector(".fl-bar");
+    if (bar) onBarSize.observe(bar); // once, however often it is called
     for (const element of undo.keys()) if (!element.isConnected) undo.delete(element); // ipywidgets made a new one
     for (const status of panel.querySelectorAll(STATUS)) add(status, { role: "status", "aria-live": "polite" });
     for (const error of panel.querySelectorAll(".fl-status .fl-error")) add(error, { role: "alert" });
@@ -2242,9 +2250,17 @@ const dressSiblings = (context) => {
     if (isLost && lastFocused.matches(".fl-run")) lastFocused.focus({ preventScroll: true });
   };
 
-  /** A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. */
+  /**
+   * A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. Keys with Ctrl
+   * or Cmd stay the notebook's, such as saving. Lumino looks for the attribute when the key reaches the document. The focused
+   * element has to have it, as the selectors of these shortcuts match that.
+   */
   const keepKeys = (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+    keeper?.removeAttribute(NO_SHORTCUTS);
+    keeper = (panel ?? root).contains(event.target) ? event.target : null;
+    const isOurs = !event.ctrlKey && !event.metaKey;
+    keeper?.toggleAttribute(NO_SHORTCUTS, isOurs);
+    root.toggleAttribute(NO_SHORTCUTS, isOurs);
   };
 
   const observer = new MutationObserver((mutations) => {
@@ -2260,15 +2276,15 @@ const dressSiblings = (context) => {
     onPlaced.disconnect();
     if (!panel) return;
     context.listen(panel, "focusin", (event) => { lastFocused = event.target; });
-    context.listen(panel, "keydown", keepKeys);
     observer.observe(panel, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled"] });
     dress();
   });
 
   onPlaced.observe(root);
+  context.listen(window, "keydown", keepKeys, { capture: true });
   context.onCleanup(() => {
-    onPlaced.disconnect();
-    observer.disconnect();
+    for (const one of [onPlaced, onBarSize, observer]) one.disconnect();
+    keeper?.removeAttribute(NO_SHORTCUTS);
     for (const [element, names] of undo) names.forEach((name) => element.removeAttribute(name));
   });
 };

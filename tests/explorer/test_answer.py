@@ -5,10 +5,12 @@ import threading
 import pytest
 
 from florence_lab.explorer.answer import answer_code, filter_result, num_hidden
-from florence_lab.explorer.selections import ALL_TASKS, task_menu
+from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES, task_menu
 from florence_lab.explorer.session import answer_question
 
 VALUES = [selection.value for selection in task_menu()]
+KINDS = ["<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "grounded <CAPTION>", DETECT_CLASSES, ALL_TASKS]
+MODELS = ("florence-2-nano", "florence-2-base")
 
 
 @pytest.fixture
@@ -32,9 +34,14 @@ def filtered(answers, threshold=0.0):
     return [filter_result(result, threshold) for answer in answers for result in answer.results]
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.5])
-@pytest.mark.parametrize("models", [("florence-2-nano",), ("florence-2-nano", "florence-2-base")])
-@pytest.mark.parametrize("task", VALUES)
+@pytest.mark.parametrize(
+    ("task", "models", "threshold"),
+    [
+        *((value, MODELS[:1], 0.0) for value in VALUES),
+        *((value, MODELS[:1], 0.5) for value in KINDS),
+        *((value, MODELS, threshold) for value in KINDS for threshold in (0.0, 0.5)),
+    ],
+)
 def test_the_code_gives_what_is_shown(answers_to, run_code, task, models, threshold):
     answers = answers_to(task, model_names=models)
     code = answer_code(answers, threshold)

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -108,23 +109,28 @@ def test_the_browser_may_load_nothing_from_another_host():
     assert "*" not in policy
 
 
-def test_a_checkpoint_folder_is_passed_as_an_absolute_path(tmp_path, monkeypatch):
+@pytest.fixture
+def served(monkeypatch):
+    """The arguments with which a server would run: options, notebook, whether a browser is opened."""
     seen = []
-    monkeypatch.setattr("florence_lab.explorer.page_server.run_server", lambda options, *_: seen.append(options))
+    server = types.SimpleNamespace(run_server=lambda *arguments: seen.append(arguments))
+    monkeypatch.setitem(sys.modules, "florence_lab.explorer.page_server", server)  # imports Voilà, which takes a second
+    return seen
+
+
+def test_a_checkpoint_folder_is_passed_as_an_absolute_path(tmp_path, monkeypatch, served):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-model").mkdir()
     serve("my-model")
     serve("florence-2-base")
-    assert [options.model_type for options in seen] == [str(tmp_path / "my-model"), "florence-2-base"]
+    assert [options.model_type for options, _, _ in served] == [str(tmp_path / "my-model"), "florence-2-base"]
 
 
-def test_a_token_is_generated_for_another_address_and_the_page_is_not_opened(monkeypatch):
-    seen = []
-    monkeypatch.setattr("florence_lab.explorer.page_server.run_server", lambda *arguments: seen.append(arguments))
+def test_a_token_is_generated_for_another_address_and_the_page_is_not_opened(served):
     serve(ip="0.0.0.0")
     serve(ip="0.0.0.0")
     serve()
-    (first, _, opens), (second, _, _), (local, _, opens_local) = seen
+    (first, _, opens), (second, _, _), (local, _, opens_local) = served
     assert len(first.token) == 32
     assert first.token != second.token
     assert not opens

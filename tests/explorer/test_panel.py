@@ -1,9 +1,11 @@
 """The panel, driven as a browser does: controls are set, buttons are clicked, and the widgets hold what is shown."""
 
+import gc
 import re
 import threading
 import time
 import warnings
+import weakref
 from html import unescape
 
 import ipywidgets
@@ -597,6 +599,16 @@ def test_runs_leave_no_widgets_and_only_the_last_results(panel, run_panel):
         run_panel(panel, values[i % 5], REGION if "REGION_TO" in values[i % 5] else None)
     assert len(_instances) <= before + 5
     assert len(panel.viewer.history) == len(panel.history.entries) == 20
+
+
+def test_images_and_answers_that_are_not_kept_are_freed(panel, run_panel):
+    images, results = [], []
+    for i in range(30):
+        panel.image.value = Image.new("RGB", (8, 8), (i, 0, 0))
+        results.append(weakref.ref(run_panel(panel, "<OD>")))
+        images.append(weakref.ref(panel.shown_image))
+    gc.collect()
+    assert [sum(ref() is not None for ref in refs) for refs in (images, results)] == [20, 20]
 
 
 def test_a_run_draws_nothing_with_matplotlib(panel, run_panel, monkeypatch):

