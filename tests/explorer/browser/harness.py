@@ -246,6 +246,7 @@ class Notebook:
     def save(self) -> dict[str, Any]:
         """Save the notebook, and return what is in the file."""
         before = self.path.stat().st_mtime_ns
+        self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
         self.page.keyboard.press("Control+s")
         deadline = monotonic() + TIMEOUT
         while self.path.stat().st_mtime_ns == before:
