@@ -249,7 +249,7 @@ class Notebook:
         self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
         self.page.keyboard.press("Control+s")
         deadline = monotonic() + TIMEOUT
-        while self.path.stat().st_mtime_ns == before:
+        while self.path.stat().st_mtime_ns == before or not self.path.read_text().rstrip().endswith("}"):
             assert monotonic() < deadline, "the notebook was not saved"
             self.page.wait_for_timeout(100)
         return json.loads(self.path.read_text())
