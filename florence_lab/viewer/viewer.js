@@ -1390,7 +1390,7 @@ const createDisplay = (context) => {
   });
 };
 
-// --- Region (tools)
+// --- Region
 
 const REGION_WRITE_MS = 100; // Python may show the region while it is drawn; ten times a second is enough for that
 const REGION_SAY_MS = 400; // screen readers hear where a region has come to rest, not each step
@@ -1681,7 +1681,7 @@ const createRegion = (context) => {
   follow();
 };
 
-// --- Uploads (tools)
+// --- Uploads
 
 const CHUNK_BYTES = 2 * 2 ** 20; // Jupyter's server closes a connection whose message has more than 10 MiB
 const ACKNOWLEDGE_MS = 10_000; // a kernel that is alive answers a chunk within tenths of a second
@@ -1866,7 +1866,7 @@ const createUploads = (context) => {
   showLimits();
 };
 
-// --- Heartbeat (tools)
+// --- Heartbeat
 
 const PING_MS = 3_000; // with PONG_MS 7 s: a dead kernel is told within 8 s
 const PONG_MS = 4_000; // an import or a large image holds a live kernel up for a second or two
@@ -1986,7 +1986,7 @@ const createHeartbeat = (context) => {
   start();
 };
 
-// --- History (tools)
+// --- History
 
 /** Create an entry of the history, and the function that shows a record in it. */
 const createHistoryEntry = () => {
@@ -2042,7 +2042,7 @@ const createHistory = (context) => {
   show();
 };
 
-// --- Files and code (tools)
+// --- Files and code
 
 const FILE_MS = 60_000; // a PDF with many masks takes some seconds
 const SAVED_MS = 10_000; // the browser has started to save by then, and the object URL can go
@@ -2191,7 +2191,7 @@ const createFiles = (context) => {
   createCode(context);
 };
 
-// --- Sibling widgets (tools)
+// --- Sibling widgets
 
 const STATUS = ".fl-status .widget-html-content, .fl-status .widget-htmlmath-content";
 const NO_SHORTCUTS = "data-lm-suppress-shortcuts"; // shortcuts of Jupyter whose selector matches the element

@@ -563,6 +563,35 @@ class TestFiles:
         expect(front_end.page.get_by_role("button", name="Download")).to_be_focused()
 
 
+class TestCode:
+    CODE = "import florence_lab\n\nflorence_lab.load('florence-2-nano')"
+
+    @pytest.fixture
+    def copy(self, front_end):
+        """The button that copies, and the clipboard for reading."""
+        front_end.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        front_end.show(photo(), code=self.CODE, code_note="The threshold is applied.")
+        front_end.page.get_by_role("tab", name="Code").click()
+        expect(front_end.page.get_by_text("The threshold is applied.")).to_be_visible()
+        return front_end.page.get_by_role("button", name="Copy the code")
+
+    @pytest.mark.parametrize("api", ["clipboard", "selection"])
+    def test_the_code_is_copied(self, copy, api):
+        read = copy.page.evaluate_handle("() => navigator.clipboard.readText.bind(navigator.clipboard)")
+        if api == "selection":  # as on a page that is neither HTTPS nor localhost
+            copy.page.evaluate("() => Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        copy.click()
+        expect(copy.page.get_by_role("status").filter(has_text="Copied.")).to_be_visible()
+        assert copy.page.evaluate("read => read()", read) == self.CODE
+
+    def test_where_copying_is_not_allowed_the_code_is_selected(self, copy):
+        copy.page.evaluate("() => Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        copy.page.evaluate("() => { document.execCommand = () => false }")
+        copy.click()
+        expect(copy.page.get_by_role("status").filter(has_text="press Ctrl+C")).to_be_visible()
+        assert copy.page.evaluate("String(getSelection())") == self.CODE
+
+
 class TestSiblings:
     def test_the_status_line_is_a_live_region_also_when_it_comes_later(self, in_panel):
         in_panel.page.evaluate("() => document.querySelector('.fl-status').remove()")
