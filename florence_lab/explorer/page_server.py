@@ -208,7 +208,7 @@ class PageServer(Voila):
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return False
-            raise
+            raise OSError(f"cannot listen at {self.ip}: {error.strerror}") from error
         (self.port, *_) = {s.getsockname()[1] for s in server._sockets.values()}  # noqa: SLF001 - the port of port 0
         return True
 

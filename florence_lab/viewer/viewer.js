@@ -496,7 +496,7 @@ const createStage = (context, shared, slot) => {
   const asked = draw("g", "fl-asked");
   const regionLayer = draw("g", "fl-region-layer");
   const scene = draw("g", "fl-scene", {}, asked, shapes, regionLayer);
-  const svg = draw("svg", "fl-svg", { preserveAspectRatio: "none" }, scene);
+  const svg = draw("svg", "fl-svg", { preserveAspectRatio: "none", role: "presentation" }, scene);
   const labels = make("div", "fl-labels", { "aria-hidden": "true" });
   const view = make("div", "fl-view", { tabindex: "0", role: "group" }, image, svg, labels);
   const blank = make("div", "fl-blank");

@@ -46,6 +46,7 @@ _CONTRASTS = r"""(root) => {
   };
   const isShown = (element) => {
     if (!element.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return false;
+    if (element.closest('.fl-dim .fl-label:not(.fl-lit)')) return false;  // dimmed beside the one that is lit
     if (element.closest('[disabled], [aria-disabled=true], [hidden], .jp-mod-disabled')) return false;
     const { width, height } = element.getBoundingClientRect();
     return width > 2 && height > 2;

@@ -3,7 +3,7 @@
 import pytest
 from explorer.browser.accessibility import accessible_nodes, faint_texts, nameless_controls
 from explorer.browser.harness import EXPLORE, NEEDS_BROWSER, notebook_in
-from explorer.browser.user import SIZES, User
+from explorer.browser.user import NARROW, SIZES, User, show_sidebar
 
 pytestmark = NEEDS_BROWSER
 
@@ -53,5 +53,6 @@ def test_nothing_is_cut_off_at_the_right(jupyterlab, browser, size):
     with notebook_in(jupyterlab, browser, [EXPLORE], size=SIZES[size]) as notebook:
         notebook.run_cell(0)
         user = User(notebook.page)
+        show_sidebar(notebook.page, SIZES[size][0] > NARROW)
         user.ask()
         assert user.overflowing() == []

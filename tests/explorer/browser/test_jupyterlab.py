@@ -12,7 +12,7 @@ from support import PHOTO
 pytestmark = NEEDS_BROWSER
 
 expect = playwright.expect
-SLOW = 0.1  # seconds a token
+SLOW = 0.2  # seconds a token
 HEARTBEAT_LIMIT = 8  # seconds
 # the GIL is held, so that no thread of the kernel can answer; a cell that only sleeps holds nothing up in JupyterLab
 BUSY = "import ctypes\n\nctypes.PyDLL(None).sleep(12)"
@@ -46,7 +46,7 @@ def slow_user(notebook, user):
 def start(user):
     """Press Run, and wait for the first instance."""
     user.press("Run")
-    expect(user.viewer.list_items()).to_have_count(1, timeout=TIMEOUT * 1000)
+    user.viewer.list_items().first.wait_for()
 
 
 def test_a_walk_through_the_panel(user, tmp_path):

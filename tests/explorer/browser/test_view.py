@@ -42,27 +42,27 @@ def test_hover_lights_an_instance(viewer):
 
 
 def test_the_threshold_hides_instances_while_it_moves(viewer, notebook):
-    scores = sorted(notebook.evaluate("[float(score) for score in result.scores]"))
-    threshold = (scores[1] + scores[2]) / 2
+    scores = notebook.evaluate("[float(score) for score in result.scores]")
+    threshold = round(sorted(scores)[2], 2)  # the slider has steps of 0.01
+    count = sum(score >= threshold for score in scores)
+    assert 0 < count < 4
     viewer.set_threshold(threshold)
-    expect(viewer.shown()).to_have_count(2)
-    assert notebook.evaluate("view.threshold") == pytest.approx(threshold, abs=0.011)
-    assert len(notebook.evaluate("[float(score) for score in view.result.scores]")) == 2
+    expect(viewer.shown()).to_have_count(count)
+    notebook.wait_for("len(view.result)", count)
     notebook.run_cell(1)
     expect(viewer.shown()).to_have_count(4)
 
 
 def test_a_click_selects_for_the_next_cell(viewer, notebook):
     viewer.list_items().nth(1).click()
-    selected = notebook.wait_for("len(view.selected)", 1)
-    assert selected == 1
+    notebook.wait_for("len(view.selected or [])", 1)
     viewer.list_items().nth(1).click()
-    notebook.wait_for("len(view.selected)", 0)
+    notebook.wait_for("len(view.selected or [])", 0)
 
 
 def test_there_are_no_tools_of_the_panel(viewer):
-    assert viewer.root.locator("input[type=file]").count() == 0
-    expect(viewer.root.locator(".fl-history")).to_be_empty()
+    expect(viewer.root.locator(".fl-upload")).to_be_hidden()
+    expect(viewer.root.locator(".fl-history")).to_be_hidden()
 
 
 def test_a_saved_notebook_holds_a_png_and_stays_small(notebook):

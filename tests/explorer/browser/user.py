@@ -13,6 +13,9 @@ from explorer.browser.harness import TIMEOUT, playwright
 SIZES = {"phone": (360, 740), "laptop": (1366, 768), "large": (2560, 1440)}
 """Widths and heights of the windows in which screenshots are taken."""
 
+NARROW = 700
+"""Width of a window, in pixels, up to which a user closes JupyterLab's sidebar."""
+
 _WATCH_STATUS = """(panel) => {
   const status = panel.querySelector('.fl-status'), log = [];
   const note = () => {
@@ -53,6 +56,13 @@ _OVERFLOWING = """(panel) => {
     .map((element) => `${element.tagName} ${element.getAttribute('class')}`);
 }"""
 FINISHED = r"^(Done|Stopped)"
+
+
+def show_sidebar(page: Any, is_shown: bool) -> None:
+    """Open or close the file browser of JupyterLab, which leaves nothing of a narrow window."""
+    tab = page.locator(".jp-SideBar.jp-mod-left .lm-TabBar-tab[data-id=filebrowser]")
+    if tab.count() and ("lm-mod-current" in tab.get_attribute("class")) != is_shown:
+        tab.click()
 
 
 class Viewer:
@@ -263,6 +273,7 @@ class User:
         before = self.page.viewport_size
         for size, (width, height) in SIZES.items():
             self.page.set_viewport_size({"width": width, "height": height})
+            show_sidebar(self.page, width > NARROW)
             self.page.wait_for_timeout(400)  # until the layout has settled, for which there is no event
             self.panel.scroll_into_view_if_needed()
             self.page.screenshot(path=folder / f"{name}-{size}.png")

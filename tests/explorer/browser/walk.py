@@ -44,7 +44,7 @@ def walk(user, tmp_path):
 
     user.choose_task("<CAPTION>")
     user.ask()
-    for name, selector in (("Raw text", ".fl-generated"), ("Code", ".fl-tabpanel-code")):
+    for name, selector in (("Raw text", ".fl-prompt"), ("Code", ".fl-tabpanel-code")):
         user.viewer.open_tab(name)
         expect(user.viewer.root.locator(selector).first).to_be_visible()
     expect(user.viewer.root.locator(".fl-tabpanel-code")).to_contain_text("florence_lab.load")
