@@ -15,8 +15,9 @@ from ..evaluation.absence import AbsenceEvaluation, ask_absence
 from ..evaluation.absence_questions import ABSENCE_TASKS, AbsenceQuestion, sample_absence_questions
 from ..evaluation.evaluator import Evaluation, evaluate
 from ..evaluation.metrics import locates_phrase
-from ..evaluation.suites import evaluate_scenes, scene_examples
-from ..exceptions import DatasetError
+from ..evaluation.suites import SuiteEvaluation, evaluate_scenes, evaluate_suite, get_suite, scene_examples
+from ..evaluation.suites.published import get_split
+from ..exceptions import ArgumentError, DatasetError
 from ..predictor import Predictor
 from ..tasks import get_task
 
@@ -91,6 +92,42 @@ def evaluate_dataset(
     located = _locating_tasks(tasks)
     absence = ask_absence(predictor, questions, located, batch_size=batch_size, **generate_kwargs)
     return DatasetEvaluation(evaluation, absence)
+
+
+def evaluate_benchmark(
+    load: Callable[[], Predictor],
+    name: str,
+    root: str | None,
+    folder: str,
+    split: str | None = None,
+    limit: int | None = None,
+    tasks: Sequence[str] | None = None,
+    batch_size: int = 16,
+    **generate_kwargs: Any,
+) -> SuiteEvaluation:
+    """Evaluate a model on a published benchmark, see `evaluate_suite`.
+
+    Args:
+        load: returns the model. It is called after the files of the benchmark are found.
+        name: a key of `SUITES`.
+        root: the folder with the published files.
+        folder, split, limit, batch_size, generate_kwargs: as for `evaluate_suite`.
+        tasks: at most one task token, which is asked in place of the suite's own.
+
+    Raises:
+        ArgumentError: without a root, and for several tasks.
+        DatasetError: as `evaluate_suite`.
+    """
+    suite = get_suite(name)
+    if root is None:
+        raise ArgumentError(f"--suite {name} needs --root, the folder with the published files")
+    if tasks is not None and len(tasks) > 1:
+        raise ArgumentError(f"--suite asks one task, but --tasks gives {', '.join(tasks)}")
+    suite.check()
+    suite.read(Path(root), get_split(suite, split))  # before a model is loaded
+    return evaluate_suite(
+        load(), name, root, folder, split, limit, batch_size, tasks[0] if tasks else None, **generate_kwargs
+    )
 
 
 def _locating_tasks(tasks: Sequence[str] | None) -> list[str]:
