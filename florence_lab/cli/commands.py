@@ -156,6 +156,11 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         "POPE, and these names, if any",
     )
     parser.add_argument(
+        "--compare",
+        metavar="DIR",
+        help="output folder of an earlier run, with which this one is compared answer by answer",
+    )
+    parser.add_argument(
         "--out",
         default="florence-lab-eval",
         metavar="DIR",
@@ -198,6 +203,8 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         arguments.absence,
         **generate_kwargs(arguments, ["num_beams"]),
     )
+    if arguments.compare is not None:
+        evaluation = evaluation.compare(arguments.compare)
     print(evaluation.to_text(), flush=True)
     print(f"\nmetrics, predictions and the worst examples: {evaluation.save(arguments.out).resolve()}")
 

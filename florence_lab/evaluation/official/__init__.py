@@ -1,5 +1,6 @@
 """Published metrics by their official code, or by its rules where it is no package: no model is involved."""
 
+from ..labels import normalize_label
 from .answers import anls, textvqa_accuracy, vqa_accuracy
 from .boxes import box_iou, grounding_recall, mask_areas, merge_boxes, segmentation_metrics
 from .captions import CaptionScores, MissingToolError, available_caption_metrics, caption_scores
@@ -14,7 +15,7 @@ from .estimates import (
     ratio_estimate,
 )
 from .names import COCO_SYNONYMS, NameTable
-from .text import count_character_edits, count_word_edits, edit_distance, error_rate, normalize_label
+from .text import count_character_edits, count_word_edits, edit_distance, error_rate
 
 __all__ = [
     "COCO_METRICS",

@@ -23,8 +23,8 @@ import numpy as np
 
 from ...argument_validation import validate_arguments
 from ...exceptions import ArgumentError, FlorenceLabError, shorten, unknown_name
+from ..labels import normalize_space
 from .estimates import Estimate, mean_estimate
-from .text import normalize_space
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...argument_validation import validate_arguments
-from .text import normalize_label
+from ..labels import normalize_label
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...argument_validation import validate_arguments
+from ..labels import normalize_space
 
 
 class EditCounts(NamedTuple):
@@ -49,16 +49,6 @@ def error_rate(counts: Sequence[EditCounts]) -> float:
     if not counts:
         return float("nan")
     return edits / length if length else (float("inf") if edits else 0.0)
-
-
-def normalize_space(text: str) -> str:
-    """Return a text whose words are separated by one space."""
-    return " ".join(text.split())
-
-
-def normalize_label(text: str) -> str:
-    """Return the name of a category or region without case, punctuation at its ends and superfluous white space."""
-    return normalize_space(text.casefold()).strip(string.punctuation + " ")
 
 
 def _count_edits(items: Sequence[str], reference: Sequence[str]) -> EditCounts:
