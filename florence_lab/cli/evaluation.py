@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,10 +30,12 @@ from ..evaluation.predictions import ANSWERS_FILE, read_predictions
 from ..evaluation.report import write_report
 from ..evaluation.suites import SuiteEvaluation, evaluate_scenes, evaluate_suite, get_suite, scene_examples
 from ..evaluation.suites.published import get_split
-from ..exceptions import ArgumentError, DatasetError
+from ..exceptions import ArgumentError, DatasetError, summarize_error
 from ..output_files import write_text
 from ..predictor import Predictor
 from ..tasks import get_task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,8 @@ def evaluate_dataset(
             one that gives no question about absent things. The latter is raised before the model answers.
     """
     (spec,) = parse_datasets([dataset], split="held_out")
+    if spec.kind == "coco":  # images without annotations are asked about, too, as pycocotools evaluates them
+        spec = replace(spec, options={"empty": "ask", **spec.options})
     check_datasets([spec])
     predictor = load()
     if spec.kind == "scenes":
@@ -131,8 +136,6 @@ def evaluate_dataset(
         if not evaluation.examples and not evaluation.errors:
             raise _no_example(dataset, tasks)
     else:
-        if spec.kind == "coco":
-            spec = replace(spec, options={"empty": "ask", **spec.options})
         validator = RowValidator.for_model(predictor.model, predictor.processor)
         examples = merge_references(load_examples([spec], validator).require_valid())
         selected = [example for example in examples if tasks is None or example.prompt.task.token in tasks]
@@ -153,7 +156,13 @@ def _official_numbers(spec: DatasetSpec, evaluation: Evaluation) -> CocoScores |
     if spec.kind != "coco":
         return None
     reader = CocoReader(spec)
-    return None if reader.has_captions else coco_file_scores(evaluation, reader.path, reader.folder)
+    if reader.has_captions:
+        return None
+    try:
+        return coco_file_scores(evaluation, reader.path, reader.folder)
+    except Exception as error:  # what pycocotools does not accept must not cost the answers
+        logger.warning("pycocotools cannot evaluate %s: %s", reader.path, summarize_error(error))
+        return None
 
 
 def evaluate_benchmark(

@@ -142,12 +142,19 @@ def _index(annotations: str | Path | Mapping[str, Any]) -> Any:
     from pycocotools.coco import COCO
 
     coco = COCO()
-    coco.dataset = dict(annotations) if isinstance(annotations, Mapping) else read_coco(annotations)
+    data = dict(annotations) if isinstance(annotations, Mapping) else read_coco(annotations)
     try:
+        coco.dataset = {**data, "annotations": [_complete(annotation) for annotation in data["annotations"]]}
         coco.createIndex()
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"the COCO file has an entry without {summarize_error(error)}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"the COCO file has an invalid entry: {error!r}") from error
     return coco
+
+
+def _complete(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what files of other tools often lack, and pycocotools requires: no crowd, and the area of the box."""
+    _, _, width, height = annotation["bbox"]
+    return {"iscrowd": 0, "area": width * height, **annotation}
 
 
 def _load_detections(truth: Any, detections: Sequence[Mapping[str, Any]]) -> Any:
