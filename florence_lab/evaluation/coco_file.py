@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from ..argument_validation import validate_arguments
-from ..data.examples import Example
+from ..data.examples import Example, image_key
 from ..data.readers.files import resolve_image
 from ..data.rows import InvalidRow
 from ..results import Instances
@@ -58,7 +58,7 @@ def _image_ids(data: dict, folder: Path) -> dict[Hashable, Hashable]:
     ids: dict[Hashable, Hashable] = {}
     for image in data["images"]:
         try:
-            ids[resolve_image(image["file_name"], folder)] = image["id"]
+            ids[image_key(resolve_image(image["file_name"], folder))] = image["id"]
         except (InvalidRow, KeyError, TypeError):  # the reader reports it
             continue
     return ids

@@ -195,7 +195,7 @@ def mask_metrics(predictions: Sequence[Polygons], ground_truths: Sequence[Polygo
 
 
 def _union_areas(prediction: Polygons, ground_truth: Polygons) -> MaskAreas:
-    predicted, true = (rasterize(result).any(axis=0) for result in (prediction, ground_truth))
+    predicted, true = (np.asarray(rasterize(result).any(axis=0)) for result in (prediction, ground_truth))
     return mask_areas(predicted, true)
 
 
