@@ -58,7 +58,9 @@ def _image_ids(data: dict, folder: Path) -> dict[Hashable, Hashable]:
     ids: dict[Hashable, Hashable] = {}
     for image in data["images"]:
         try:
-            ids[image_key(resolve_image(image["file_name"], folder))] = image["id"]
+            source = resolve_image(image["file_name"], folder)
+            if source is not None:
+                ids[image_key(source)] = image["id"]
         except (InvalidRow, KeyError, TypeError):  # the reader reports it
             continue
     return ids

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..argument_validation import validate_arguments
 from ..exceptions import summarize_error
 from ..output_files import write_text
-from ..results import Instances, Result
+from ..results import Instances, Result, Text
 from .comparison import TaskComparison, comparison_table
 from .errors import count_errors, measure_classes
 from .evaluator import FREE_QUESTION_NAME, Evaluation
@@ -133,7 +133,9 @@ def _describe_answer(evaluation: Evaluation, index: int) -> str:
 
 
 def _describe_side(name: str, result: Result, panel: str) -> str:
-    text = result.raw if not isinstance(result, Instances) else f"{len(result)} instances"
+    text = (
+        result.text if isinstance(result, Text) else f"{len(result)} instances" if isinstance(result, Instances) else ""
+    )
     image = f"<img alt='{name}' loading='lazy' src='{panel}'>" if panel else ""
     return f"<figure>{image}<figcaption>{name}: <span class='text'>{escape(text) or '(nothing)'}</span></figcaption></figure>"
 
