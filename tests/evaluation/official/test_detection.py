@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from support import boxes
 
-from florence_lab.evaluation.official import COCO_METRICS, NameTable, coco_scores, read_coco, to_detections
+from florence_lab.evaluation.official import (
+    COCO_METRICS,
+    NameTable,
+    bootstrap_interval,
+    coco_scores,
+    read_coco,
+    to_detections,
+)
 from florence_lab.exceptions import DatasetError
 
 CATEGORIES = [{"id": i, "name": name} for i, name in ((1, "person"), (3, "dog"), (18, "tv"))]
@@ -172,6 +179,14 @@ def test_a_weight_is_a_number_of_copies(coco_file):
     weights = np.ones(len(data["images"]))
     weights[0] = 2
     assert coco_scores(data, found).average_precision.resample(weights) == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_interval_contains_the_value(coco_file):
+    """The average precision of resamples is biased."""
+    data = read_coco(coco_file)
+    estimate = coco_scores(data, answers("shifted", data)).average_precision
+    low, high = bootstrap_interval(estimate, range(len(data["images"])), 200)
+    assert low < estimate.value < high
 
 
 def test_labels_are_mapped_to_categories_by_a_table_that_is_shown():
