@@ -151,6 +151,19 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         default="scenes",
         help="scenes, scenes:COUNT (held-out scenes), or a dataset as for sft (default: 500 held-out scenes)",
     )
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="a published benchmark instead of --dataset, scored by its official code and compared with the model card: "
+        "coco-detection, coco-caption, nocaps, textcaps, flickr30k, refcoco, refcoco+, refcocog, res, vqav2, textvqa, docvqa",
+    )
+    parser.add_argument("--root", metavar="DIR", help="the published files of --suite, in their published layout")
+    parser.add_argument("--split", help="split of --suite (default: the one that the model card gives first)")
+    parser.add_argument(
+        "--limit",
+        type=number_parser("limit", int, Range(1)),
+        help="maximum number of questions of --suite, a random choice (default: all)",
+    )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="task tokens, <OD> or OD (default: all)")
     parser.add_argument(
         "--batch_size",
@@ -171,6 +184,11 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
         "POPE, and these names, if any",
     )
     parser.add_argument(
+        "--compare",
+        metavar="DIR",
+        help="output folder of an earlier run, with which this one is compared answer by answer",
+    )
+    parser.add_argument(
         "--out",
         default="florence-lab-eval",
         metavar="DIR",
@@ -180,13 +198,31 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_eval(arguments: argparse.Namespace) -> None:
     from ..tasks import get_task
-    from .evaluation import evaluate_dataset
+    from .evaluation import evaluate_benchmark, evaluate_dataset
 
     def load() -> Predictor:
         prepare_output_folder("--out", arguments.out)
         return load_predictor(arguments)
 
     tasks = list(dict.fromkeys(get_task(name).token for name in arguments.tasks or ())) or None
+    if arguments.suite is not None:
+        suite = evaluate_benchmark(
+            load,
+            arguments.suite,
+            arguments.root,
+            arguments.out,
+            arguments.split,
+            arguments.limit,
+            tasks,
+            arguments.batch_size,
+            **generate_kwargs(arguments, ["num_beams"]),
+        )
+        print(suite.to_text(), flush=True)
+        print(f"\nmetrics, answers and the file for the official scorer: {suite.save().resolve()}")
+        return
+    for name in ("root", "split", "limit"):
+        if getattr(arguments, name) is not None:
+            raise ArgumentError(f"--{name} belongs to --suite")
     evaluation = evaluate_dataset(
         load,
         arguments.dataset,
@@ -195,6 +231,8 @@ def _run_eval(arguments: argparse.Namespace) -> None:
         arguments.absence,
         **generate_kwargs(arguments, ["num_beams"]),
     )
+    if arguments.compare is not None:
+        evaluation = evaluation.compare(arguments.compare)
     print(evaluation.to_text(), flush=True)
     print(f"\nmetrics, predictions and the worst examples: {evaluation.save(arguments.out).resolve()}")
 

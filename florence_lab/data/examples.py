@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import load_image
-from ..results import Result
+from ..results import Boxes, Result
 from ..scenes import draw_scene
 from ..template.prompts import Prompt
 from ..template.template import FlorenceTemplate
@@ -46,6 +46,9 @@ class Example:
             answer is that there is nothing.
         source: where the example comes from, for messages: `"train.jsonl, row 12"`, `"scene 1000003"`.
         image_size: (width, height) of the image in pixels.
+        references: further targets that are right, too: the other captions of an image, the other answers to a question.
+        exact_boxes: N x 4, the boxes (x0, y0, x1, y1) of the instances of `target` as annotated, which its location tokens round;
+            None if they are unknown.
     """
 
     image: ImageSource
@@ -53,6 +56,8 @@ class Example:
     target: str
     source: str
     image_size: tuple[int, int]
+    references: tuple[str, ...] = ()
+    exact_boxes: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def load_image(self) -> Image.Image:
         """Return the image as upright RGB.
@@ -70,7 +75,18 @@ class Example:
     @cached_property
     def ground_truth(self) -> Result:
         """The target, parsed into a typed result in pixels. It has no scores."""
-        return FlorenceTemplate().parse_text(self.target, self.prompt, self.image_size)
+        result = self._parse(self.target)
+        if self.exact_boxes is not None and isinstance(result, Boxes):
+            result = replace(result, boxes=self.exact_boxes)
+        return result
+
+    @cached_property
+    def ground_truths(self) -> tuple[Result, ...]:
+        """`ground_truth`, and the results of the further `references`."""
+        return self.ground_truth, *map(self._parse, self.references)
+
+    def _parse(self, target: str) -> Result:
+        return FlorenceTemplate().parse_text(target, self.prompt, self.image_size)
 
 
 def load_image_source(source: ImageSource) -> Image.Image:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..exceptions import ArgumentError, ImageError, PromptError, shorten
+from ..results import Boxes
 from ..tasks import Task, get_task
 from ..template.grammar import validate_target
-from ..template.locations import format_location_tokens
+from ..template.locations import NUM_BINS, format_location_tokens
 from ..template.prompts import Prompt
 from ..template.targets import Instance, format_target
 from ..template.template import FlorenceTemplate
@@ -53,12 +54,15 @@ class RowValidator:
         require_target: whether a row without a response is invalid. Inference needs none, and takes the first of several answers.
             An empty response is valid: it teaches that there is nothing to find.
         max_prompt_tokens: maximum length of a prompt in tokens, including `<s>` and `</s>`; None does not limit it.
+        merge_answers: whether several answers to a query give one example with `references`, for evaluation, instead of one example
+            each, for training.
     """
 
     template: FlorenceTemplate
     max_target_tokens: int = 1024
     require_target: bool = True
     max_prompt_tokens: int | None = None
+    merge_answers: bool = False
     _image_sizes: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -83,8 +87,8 @@ class RowValidator:
             size = self.image_size(row.image)
             if isinstance(row, AnnotatedRow):
                 return self._validate_annotated(row, size)
-            pairs = list(self._expand(row, size))
-            return ValidatedRow([self._to_example(row, query, target, size) for query, target in pairs], [])
+            examples = [self._to_example(row, query, target, size) for query, target in self._expand(row, size)]
+            return ValidatedRow(merge_references(examples) if self.merge_answers else examples, [])
         except Exception as error:  # a value that no check foresees must not end the run either
             return ValidatedRow([], [to_row_error(error, row.source)])
 
@@ -149,7 +153,8 @@ class RowValidator:
             query += _format_region(instances[0], size)
         region = query.removeprefix(row.task.token) if row.task.input == "region" else ""
         target = _write_target(row.task, instances, size, region) if instances else ""
-        return ValidatedRow([self._to_example(row, query, target, size)], errors)
+        example = self._to_example(row, query, target, size)
+        return ValidatedRow([replace(example, exact_boxes=find_exact_boxes(example, instances))], errors)
 
     def _to_example(self, row: RawRow, query: str, target: str, size: tuple[int, int]) -> Example:
         prompt = self._build_prompt(query, size)
@@ -176,6 +181,39 @@ class RowValidator:
         tokenizer = self.template.tokenizer
         # not verbose: transformers would warn of long texts, which become row errors
         return 0 if tokenizer is None else len(tokenizer(text, verbose=False)["input_ids"])
+
+
+def merge_references(examples: Iterable[Example]) -> list[Example]:
+    """Return one example for each image and query that asks for text; the targets of the others become its `references`.
+
+    Other examples stay as they are: their targets list all instances.
+    """
+    groups: dict[Hashable, list[Example]] = {}
+    for number, example in enumerate(examples):
+        is_text = example.prompt.task.result == "text"
+        groups.setdefault((example.image_key, example.prompt.query) if is_text else number, []).append(example)
+    return [
+        replace(first, references=tuple(dict.fromkeys((*first.references, *(e.target for e in others)))))
+        for first, *others in groups.values()
+    ]
+
+
+def find_exact_boxes(example: Example, instances: Sequence[Instance]) -> np.ndarray | None:
+    """Return the annotated boxes in the order of the instances of a target, which groups them by category.
+
+    Returns:
+        N x 4 pixels; None if the target has no boxes, or if one of them is not an annotated box up to a location bin.
+    """
+    parsed = example.ground_truth
+    if not isinstance(parsed, Boxes) or parsed.polygons or len(parsed) != len(instances) or not instances:
+        return None
+    from scipy.optimize import linear_sum_assignment
+
+    annotated = np.array([instance.box for instance in instances], float).reshape(-1, 4)
+    tolerance = np.tile(np.array(example.image_size, float) / NUM_BINS, 2)
+    distance = (np.abs(parsed.boxes[:, None] - annotated[None]) / tolerance).max(axis=2)
+    rows, columns = linear_sum_assignment(distance)
+    return annotated[columns] if (distance[rows, columns] <= 1).all() else None
 
 
 def to_answers(response: Any) -> list[str]:

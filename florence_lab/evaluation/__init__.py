@@ -2,23 +2,30 @@
 
 from .absence import AbsenceAnswer, AbsenceEvaluation, ask_absence, evaluate_absence
 from .absence_questions import AbsenceQuestion, sample_absence_questions
+from .comparison import TaskComparison, compare_predictions, compare_runs, comparison_table
+from .errors import ERROR_KINDS, classify_errors, count_errors, measure_classes
 from .evaluator import Evaluation, FailedExample, evaluate, metric_names
 from .matching import match_instances, pairwise_iou, scored_matches
 from .metrics import (
     METRIC_SUITES,
     MetricSuite,
+    ReliabilityBins,
     area_under_roc,
     expected_calibration_error,
     mean_average_precision,
     precision_recall_curve,
+    reliability_bins,
 )
 from .plots import plot_precision_recall, plot_reliability, plot_roc
 from .predictions import Prediction, predict_dataset, read_predictions
-from .suites import SCENE_METRIC_SUITES, evaluate_scenes, scene_examples
+from .report import write_report
+from .suites import SCENE_METRIC_SUITES, SUITES, SuiteEvaluation, evaluate_scenes, evaluate_suite, scene_examples
 
 __all__ = [
+    "ERROR_KINDS",
     "METRIC_SUITES",
     "SCENE_METRIC_SUITES",
+    "SUITES",
     "AbsenceAnswer",
     "AbsenceEvaluation",
     "AbsenceQuestion",
@@ -26,14 +33,24 @@ __all__ = [
     "FailedExample",
     "MetricSuite",
     "Prediction",
+    "ReliabilityBins",
+    "SuiteEvaluation",
+    "TaskComparison",
     "area_under_roc",
     "ask_absence",
+    "classify_errors",
+    "compare_predictions",
+    "compare_runs",
+    "comparison_table",
+    "count_errors",
     "evaluate",
     "evaluate_absence",
     "evaluate_scenes",
+    "evaluate_suite",
     "expected_calibration_error",
     "match_instances",
     "mean_average_precision",
+    "measure_classes",
     "metric_names",
     "pairwise_iou",
     "plot_precision_recall",
@@ -42,7 +59,9 @@ __all__ = [
     "precision_recall_curve",
     "predict_dataset",
     "read_predictions",
+    "reliability_bins",
     "sample_absence_questions",
     "scene_examples",
     "scored_matches",
+    "write_report",
 ]

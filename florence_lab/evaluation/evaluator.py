@@ -76,7 +76,19 @@ class Evaluation:
     def for_task(self, task: str) -> tuple[list[Any], list[Any]]:
         """Return the predictions and the ground truths of a task token, both in the order of the examples."""
         indices = [i for i, example in enumerate(self.examples) if example.prompt.task.token == task]
-        return [self.predictions[i] for i in indices], [self.examples[i].ground_truth for i in indices]
+        return [self.predictions[i] for i in indices], [self.ground_truths[i] for i in indices]
+
+    @cached_property
+    def ground_truths(self) -> list[Result]:
+        """The N ground truths; of several references to an example, the one with which its prediction agrees best."""
+        return [self._closest(*pair) for pair in zip(self.examples, self.predictions, strict=True)]
+
+    def _closest(self, example: Example, prediction: Result) -> Result:
+        if not example.references:
+            return example.ground_truth
+        per_sample = metric_suite(example.prompt.task, self.metric_suites).per_sample
+        scores = np.nan_to_num([per_sample(prediction, truth) for truth in example.ground_truths], nan=-1)
+        return example.ground_truths[int(scores.argmax())]
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -108,8 +120,8 @@ class Evaluation:
     @cached_property
     def sample_scores(self) -> np.ndarray:
         """N float64: how well each prediction agrees with its ground truth, 0..1 or nan, see `MetricSuite.per_sample`."""
-        pairs = zip(self.examples, self.predictions, strict=True)
-        scores = [metric_suite(e.prompt.task, self.metric_suites).per_sample(p, e.ground_truth) for e, p in pairs]
+        rows = zip(self.examples, self.predictions, self.ground_truths, strict=True)
+        scores = [metric_suite(e.prompt.task, self.metric_suites).per_sample(p, truth) for e, p, truth in rows]
         return np.array(scores, float)
 
     @validate_arguments
@@ -151,7 +163,7 @@ class Evaluation:
             "metrics": metrics,
         }
         with replace_file(folder / ANSWERS_FILE) as temporary:
-            write_predictions(temporary, self._rows())
+            write_predictions(temporary, self.rows())
         settings_path(folder / ANSWERS_FILE).unlink(missing_ok=True)
         if self.settings is not None:
             write_settings(folder / ANSWERS_FILE, self.settings)
@@ -163,7 +175,8 @@ class Evaluation:
             logger.warning("%s could not be drawn: %s", folder / "worst.png", summarize_error(error))
         return folder
 
-    def _rows(self) -> Iterable[Prediction]:
+    def rows(self) -> Iterable[Prediction]:
+        """Yield the rows of `answers.jsonl`: the predictions with their scores, then the failed examples."""
         for example, prediction, score in zip(self.examples, self.predictions, self.sample_scores, strict=True):
             yield Prediction.from_outcome(example, prediction, _finite_or_none(round(float(score), 4)))
         for example, error in self.errors:

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..argument_validation import validate_arguments
 from ..exceptions import ArgumentError
+from ..geometry import polygons_to_mask
 from ..results import Instances, Polygons, Quads, Result
+from .labels import normalize_phrase, normalize_space
 
 IOU_THRESHOLD = 0.5
 """Minimum intersection over union of a match, as in PASCAL VOC and in COCO's mAP@0.5."""
@@ -32,8 +34,15 @@ def pairwise_iou(prediction: Instances, ground_truth: Instances) -> np.ndarray:
     if isinstance(prediction, Quads) and isinstance(ground_truth, Quads):
         return _quad_iou(prediction.quads, ground_truth.quads)
     if isinstance(prediction, Polygons) and isinstance(ground_truth, Polygons):
-        return mask_iou(prediction.masks, ground_truth.masks)
+        return mask_iou(rasterize(prediction), rasterize(ground_truth))
     return _box_iou(prediction.xyxy, ground_truth.xyxy)
+
+
+def rasterize(result: Polygons) -> np.ndarray:
+    """Return the N x H x W bool masks of polygons. Unlike `Polygons.masks` they are not kept: a data set has gigabytes of them."""
+    width, height = result.image_size
+    masks = [polygons_to_mask(polygons, result.image_size) for polygons in result.polygons]
+    return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
 
 def mask_iou(prediction: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
@@ -52,8 +61,8 @@ def mask_iou(prediction: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
 def match_instances(prediction: Instances, ground_truth: Instances, class_aware: bool = True) -> np.ndarray:
     """Match predictions with ground truth one to one.
 
-    A pair can be matched if its IoU is at least `IOU_THRESHOLD` and, with `class_aware`, its labels are equal. The number of
-    matches is maximal. Scores are not used: unlike COCO's greedy matching, the result does not depend on them.
+    A pair can be matched if its IoU is at least `IOU_THRESHOLD` and, with `class_aware`, its labels are equal. Case, punctuation
+    at the ends and an article before a label do not matter. The number of matches is maximal. Scores are not used: unlike COCO's greedy matching, the result does not depend on them.
 
     Args:
         prediction, ground_truth: N and M instances of the same result type, for the same image size.
@@ -66,11 +75,18 @@ def match_instances(prediction: Instances, ground_truth: Instances, class_aware:
 
     candidates = pairwise_iou(prediction, ground_truth) >= IOU_THRESHOLD
     if class_aware:
-        candidates &= prediction.labels[:, None] == ground_truth.labels[None, :]
+        predicted, true = (np.array(comparable_labels(result), dtype=object) for result in (prediction, ground_truth))
+        candidates &= predicted[:, None] == true[None, :]
     rows, columns = linear_sum_assignment(candidates, maximize=True)
     matches = np.full(len(prediction), -1)
     matches[rows] = np.where(candidates[rows, columns], columns, -1)
     return matches
+
+
+def comparable_labels(result: Instances) -> list[str]:
+    """Return the labels of instances in the form in which they are compared. Those of quad boxes are text, whose case counts."""
+    normalize = normalize_space if isinstance(result, Quads) else normalize_phrase
+    return [normalize(label) for label in result.labels.tolist()]
 
 
 def count_matches(

@@ -1,7 +1,6 @@
 """Metrics of predictions against ground truth, one suite for each kind of answer.
 
-mAP is torchmetrics' (pycocotools backend), ROUGE-L and the calibration error are torchmetrics', the word error rate is
-jiwer's. An undefined value is nan, such as the recall without ground truth: it is neither 0 nor 1, and averages leave it out.
+mAP is torchmetrics' (pycocotools backend), and so is ROUGE-L. An undefined value is nan, such as the recall without ground truth: it is neither 0 nor 1, and averages leave it out.
 
 An empty ground truth states that there is nothing. For instances, polygons and the text in an image, an empty prediction is then
 right, and any other is wrong, as for the samples without a target of GRES (Liu et al., 2023, arXiv 2306.00968).
@@ -12,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +19,11 @@ from ..argument_validation import validate_arguments, validate_fields
 from ..exceptions import ArgumentError, shorten, unknown_name
 from ..results import Instances, Polygons, Text
 from ..tasks import Metric, ResultKind, Task
-from .matching import check_equal_numbers, count_matches, mask_iou, scored_matches
+from .labels import normalize_label
+from .matching import check_equal_numbers, comparable_labels, count_matches, rasterize, scored_matches
+from .official import count_character_edits, count_word_edits, error_rate, mask_areas, segmentation_metrics
+from .official.boxes import MaskAreas
+from .official.text import EditCounts
 
 NUM_CALIBRATION_BINS = 15
 
@@ -122,17 +125,49 @@ def precision_recall_curve(
     return recalls, by_class.mean(axis=1) if by_class.size else np.full(len(recalls), np.nan)
 
 
+class ReliabilityBins(NamedTuple):
+    """Scores in bins of equal width.
+
+    Attributes:
+        edges: B + 1 float64, 0 to 1.
+        counts: B int64, the instances of each bin.
+        precisions: B float64, the share of them that is right; nan for an empty bin.
+        confidences: B float64, their mean score; nan for an empty bin.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    precisions: np.ndarray
+    confidences: np.ndarray
+
+    @property
+    def calibration_error(self) -> float:
+        """The mean distance between score and precision, weighted by the instances of the bins; nan without any."""
+        if not self.counts.sum():
+            return float("nan")
+        distances = np.nan_to_num(np.abs(self.precisions - self.confidences))
+        return float(self.counts @ distances / self.counts.sum())
+
+
+@validate_arguments
+def reliability_bins(
+    predictions: Sequence[Instances], ground_truths: Sequence[Instances], num_bins: int = NUM_CALIBRATION_BINS
+) -> ReliabilityBins:
+    """Return the scores of all predicted instances in bins. Metric, diagram and report use the same ones."""
+    scores, is_correct = scored_matches(predictions, ground_truths)
+    edges = np.linspace(0, 1, num_bins + 1)
+    # a bin contains its upper edge, as in torchmetrics
+    index = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, num_bins - 1)
+    counts = np.bincount(index, minlength=num_bins)
+    totals = [np.bincount(index, weights=values, minlength=num_bins) for values in (is_correct, scores)]
+    means = [np.divide(total, counts, out=np.full(num_bins, np.nan), where=counts > 0) for total in totals]
+    return ReliabilityBins(edges, counts, *means)
+
+
 @validate_arguments
 def expected_calibration_error(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> float:
     """Return the mean distance between score and precision over 15 bins of scores (Guo et al., 2017); nan without scores."""
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    scores, is_correct = scored_matches(predictions, ground_truths)
-    if not len(scores):
-        return float("nan")
-    labels = torch.from_numpy(is_correct).long()
-    return float(binary_calibration_error(torch.from_numpy(scores), labels, n_bins=NUM_CALIBRATION_BINS))
+    return reliability_bins(predictions, ground_truths).calibration_error
 
 
 def union_mask_iou(prediction: Polygons, ground_truth: Polygons) -> float:
@@ -142,15 +177,31 @@ def union_mask_iou(prediction: Polygons, ground_truth: Polygons) -> float:
     """
     if not len(ground_truth):
         return float(not len(prediction))
-    predicted, true = (np.any(result.masks, axis=0, keepdims=True) for result in (prediction, ground_truth))
-    if not predicted.any() and not true.any():
-        return float("nan")
-    return float(mask_iou(predicted, true)[0, 0])
+    areas = _union_areas(prediction, ground_truth)
+    return areas.iou if areas.union else float("nan")
+
+
+def mask_metrics(predictions: Sequence[Polygons], ground_truths: Sequence[Polygons]) -> dict[str, float]:
+    """Return `mask_iou` (the mean of `union_mask_iou`), `cIoU` and `P@0.5` to `P@0.9`, see `segmentation_metrics`.
+
+    `cIoU` and the others are those of the samples with a true polygon; nan without any.
+    """
+    values = np.array([union_mask_iou(p, t) for p, t in zip(predictions, ground_truths, strict=True)], float)
+    values = values[~np.isnan(values)]
+    located = [_union_areas(p, t) for p, t in zip(predictions, ground_truths, strict=True) if len(t)]
+    metrics = segmentation_metrics([areas for areas in located if areas.union])
+    del metrics["mIoU"]
+    return {"mask_iou": float(values.mean()) if len(values) else float("nan"), **metrics}
+
+
+def _union_areas(prediction: Polygons, ground_truth: Polygons) -> MaskAreas:
+    predicted, true = (np.asarray(rasterize(result).any(axis=0)) for result in (prediction, ground_truth))
+    return mask_areas(predicted, true)
 
 
 def exact_match(prediction: Text, ground_truth: Text) -> float:
-    """Return 1 if the texts are equal, else 0."""
-    return float(prediction.text == ground_truth.text)
+    """Return 1 if the texts are equal up to case, punctuation at the ends and white space, else 0."""
+    return float(normalize_label(prediction.text) == normalize_label(ground_truth.text))
 
 
 def word_accuracy(prediction: Text, ground_truth: Text) -> float:
@@ -159,18 +210,24 @@ def word_accuracy(prediction: Text, ground_truth: Text) -> float:
 
 
 def ocr_metrics(predictions: Sequence[Text], ground_truths: Sequence[Text]) -> dict[str, float]:
-    """Return `word_accuracy`: 1 - WER over all texts together, at least 0.
+    """Return `word_accuracy` (1 - WER), `character_accuracy` (1 - CER), both at least 0, and `exact_match`.
 
-    The word error rate is the number of substituted, missing and additional words, divided by the number of true words. If no
-    text has a true word, the accuracy is 1 if no word is predicted, else 0; nan without texts.
+    An error rate is the number of substituted, missing and additional words or characters of all texts together, divided by
+    the number of true ones. If no text has any, the accuracy is 1 if nothing is recognized, else 0; nan without texts. White space
+    of any kind and length separates words; case counts.
     """
-    import jiwer
+    pairs = [(p.text, t.text) for p, t in zip(predictions, ground_truths, strict=True)]
+    equal = [" ".join(text.split()) == " ".join(true.split()) for text, true in pairs]
+    return {
+        "word_accuracy": _accuracy([count_word_edits(*pair) for pair in pairs]),
+        "character_accuracy": _accuracy([count_character_edits(*pair) for pair in pairs]),
+        "exact_match": float(np.mean(equal)) if equal else float("nan"),
+    }
 
-    references = [_split_words(truth.text) for truth in ground_truths]
-    hypotheses = [_split_words(prediction.text) for prediction in predictions]
-    if not any(references):  # the rate is infinite if there are words, else undefined
-        return {"word_accuracy": float(not any(hypotheses)) if references else float("nan")}
-    return {"word_accuracy": max(0.0, 1 - float(jiwer.wer(references, hypotheses)))}
+
+def _accuracy(counts: Sequence[EditCounts]) -> float:
+    rate = error_rate(counts)
+    return rate if np.isnan(rate) else max(0.0, 1 - rate)
 
 
 def rouge_l(prediction: Text, ground_truth: Text) -> float:
@@ -281,7 +338,7 @@ METRIC_SUITES: Mapping[Metric, MetricSuite] = {
     "detection": MetricSuite(instance_f1, detection_metrics),
     "instances": MetricSuite(instance_f1, instance_metrics),
     "proposals": MetricSuite(box_recall, proposal_metrics),
-    "masks": mean_suite("mask_iou", union_mask_iou),
+    "masks": MetricSuite(union_mask_iou, mask_metrics),
     "exact_match": mean_suite("accuracy", exact_match),
     "ocr": MetricSuite(word_accuracy, ocr_metrics),
 }
@@ -348,11 +405,6 @@ def _undefined_to_nan(value: Any) -> float:
     return float(value) if value >= 0 else float("nan")  # COCO's -1
 
 
-def _split_words(text: str) -> str:
-    """The words separated by one space each: jiwer splits at spaces only."""
-    return " ".join(text.split())
-
-
 def _coco_evaluation(predictions: Sequence[Instances], ground_truths: Sequence[Instances]) -> dict[str, Any]:
     """COCO's figures of boxes, as torchmetrics names them; -1 where undefined."""
     from torchmetrics.detection import MeanAveragePrecision
@@ -360,7 +412,7 @@ def _coco_evaluation(predictions: Sequence[Instances], ground_truths: Sequence[I
     check_equal_numbers(predictions, ground_truths)
     if not sum(map(len, ground_truths)):
         return {"map": -1.0, "map_50": -1.0, "precision": -1.0}
-    labels = sorted({label for r in (*predictions, *ground_truths) for label in r.labels.tolist()})
+    labels = sorted({label for r in (*predictions, *ground_truths) for label in comparable_labels(r)})
     class_ids = {label: i for i, label in enumerate(labels)}
     metric = MeanAveragePrecision(backend="pycocotools", extended_summary=True)
     metric.update([_to_tensors(p, class_ids) for p in predictions], [_to_tensors(t, class_ids) for t in ground_truths])
@@ -373,6 +425,6 @@ def _to_tensors(result: Instances, class_ids: Mapping[str, int]) -> dict[str, An
     scores = np.ones(len(result)) if result.scores is None else result.scores
     return {
         "boxes": torch.from_numpy(result.xyxy).float(),
-        "labels": torch.tensor([class_ids[label] for label in result.labels.tolist()], dtype=torch.long),
+        "labels": torch.tensor([class_ids[label] for label in comparable_labels(result)], dtype=torch.long),
         "scores": torch.from_numpy(scores).float(),
     }

@@ -9,8 +9,14 @@ from matplotlib.axes import Axes
 
 from ..argument_validation import validate_arguments
 from ..results import Instances
-from .matching import scored_matches
-from .metrics import area_under_roc, check_scores, precision_recall_curve, roc_curve
+from .metrics import (
+    NUM_CALIBRATION_BINS,
+    area_under_roc,
+    check_scores,
+    precision_recall_curve,
+    reliability_bins,
+    roc_curve,
+)
 
 
 @validate_arguments
@@ -58,26 +64,24 @@ def plot_roc(scores: np.ndarray, is_positive: np.ndarray, ax: Axes, label: str =
 
 @validate_arguments
 def plot_reliability(
-    predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes, num_bins: int = 10
+    predictions: Sequence[Instances], ground_truths: Sequence[Instances], ax: Axes, num_bins: int = NUM_CALIBRATION_BINS
 ) -> Axes:
     """Plot a reliability diagram: the precision of each bin of scores, with the number of instances above the bar.
 
-    On the diagonal, scores are calibrated.
+    On the diagonal, scores are calibrated. The title gives the calibration error of the same bins, which are those of `ECE`.
 
     Args:
         predictions, ground_truths: one result for each image. Predictions without scores are left out.
         ax: the axes to draw into; they are returned.
         num_bins: bins of equal width.
     """
-    scores, is_correct = scored_matches(predictions, ground_truths)
-    edges = np.linspace(0, 1, num_bins + 1)
-    bins = np.clip(np.digitize(scores, edges) - 1, 0, num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    precisions = np.bincount(bins, weights=is_correct, minlength=num_bins) / np.maximum(1, counts)
-    ax.bar(edges[:-1], precisions, width=1 / num_bins, align="edge", color="C0", edgecolor="white", alpha=0.85)
+    bins = reliability_bins(predictions, ground_truths, num_bins)
+    precisions = np.nan_to_num(bins.precisions)
+    ax.bar(bins.edges[:-1], precisions, width=1 / num_bins, align="edge", color="C0", edgecolor="white", alpha=0.85)
     ax.plot((0, 1), (0, 1), "--", color="0.4")
-    for left, precision, count in zip(edges[:-1], precisions, counts, strict=True):
+    for left, precision, count in zip(bins.edges[:-1], precisions, bins.counts, strict=True):
         if count:
             ax.text(left + 0.5 / num_bins, precision + 0.01, str(count), ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="score", ylabel="precision", title="reliability diagram")
+    title = "reliability diagram" + (f", ECE {bins.calibration_error:.3f}" if bins.counts.any() else "")
+    ax.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="score", ylabel="precision", title=title)
     return ax

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from ..argument_validation import validate_arguments
+from ..argument_validation import validate_arguments, validate_value
 from ..data.datasets import load_examples
 from ..data.examples import Example, ImageSource, SceneReference
 from ..data.validation import RowValidator
@@ -23,8 +24,10 @@ from ..exceptions import ArgumentError, DatasetError, ImageError, PromptError, s
 from ..inference.generation import EncodedImage
 from ..output_files import prepare_output_folder, write_bytes
 from ..predictor import Predictor
-from ..results import Result
+from ..results import Boxes, Instances, Result
 from ..tasks import split_query
+from ..template.prompts import build_prompt
+from ..template.template import FlorenceTemplate
 from .settings import describe_difference, describe_settings, read_settings, write_settings
 
 ANSWERS_FILE = "answers.jsonl"
@@ -54,6 +57,7 @@ class Prediction:
         error: why there is no result; "" if there is one.
         truncated: whether the answer ends because it reached the maximum length.
         image_digest: hash of the image file, see `Example.image_digest`; "" if it is unknown.
+        image_size: (width, height) of the image in pixels; None if there is no result.
     """
 
     source: str = ""
@@ -67,6 +71,7 @@ class Prediction:
     error: str = ""
     truncated: bool = False
     image_digest: str = ""
+    image_size: tuple[int, int] | None = None
 
     @classmethod
     @validate_arguments
@@ -82,13 +87,32 @@ class Prediction:
             image_digest=image_digest(example),
         )
         if isinstance(outcome, Result):
-            return replace(row, response=outcome.raw, result=outcome.to_dict(), truncated=outcome.truncated)
+            return replace(
+                row,
+                response=outcome.raw,
+                result=outcome.to_dict(),
+                truncated=outcome.truncated,
+                image_size=outcome.image_size,
+            )
         return replace(row, error=str(outcome))
 
     @property
     def query(self) -> str:
         """The query as `Predictor.predict` takes it: the task token with the text behind it, or the free-form question."""
         return self.task + self.text
+
+    def to_result(self) -> Result:
+        """Return the answer as a typed result in pixels, with scores if they are known.
+
+        Raises:
+            DatasetError: if there is no result, or the row does not have the size of the image, as rows of earlier versions.
+        """
+        if self.error or self.image_size is None:
+            reason = self.error or "it does not state the size of the image"
+            raise DatasetError(f"the answer to {self.source or self.query} has no result: {reason}")
+        prompt = build_prompt(self.task, self.text or None)
+        result = FlorenceTemplate().parse_text(self.response, prompt, self.image_size)
+        return replace(_with_scores(result, self.result), truncated=self.truncated)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a dictionary of JSON values."""
@@ -118,6 +142,8 @@ class Prediction:
         if "task" not in row:
             task, text = split_query(row["query"])
             row |= {"task": task.token, "text": text}
+        if "image_size" in row:
+            row |= {"image_size": validate_value("image_size", tuple(row["image_size"]), tuple[int, int])}
         return cls(**{name: row[name] for name in cls.__dataclass_fields__ if name in row})
 
 
@@ -126,8 +152,21 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "result": dict,
     "score": (int, float),
     "truncated": bool,
+    "image_size": list,
 }
 """Field of a row -> the type of its JSON value, unless it is null."""
+
+
+def _with_scores(result: Result, answer: dict[str, Any] | None) -> Result:
+    """Add the scores that the dictionary of a result has, in the order of its instances."""
+    values = next(iter((answer or {}).values()), None)
+    if not isinstance(result, Instances) or not isinstance(values, dict) or "scores" not in values:
+        return result
+    scores = values["scores"]
+    if isinstance(result, Boxes) and result.polygons:  # the dictionary has boxes first, then outlined instances
+        rest, outlined = iter(scores), iter(values.get("polygons_scores", ()))
+        scores = [next(outlined if parts else rest, None) for parts in result.polygons]
+    return result if len(scores) != len(result) or None in scores else replace(result, scores=np.array(scores, float))
 
 
 def image_digest(example: Example) -> str:

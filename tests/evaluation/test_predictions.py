@@ -3,7 +3,9 @@
 import copy
 import json
 import logging
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,8 +16,9 @@ from florence_lab.evaluation import Prediction, predict_dataset, read_prediction
 from florence_lab.evaluation.predictions import predict_examples, write_predictions
 from florence_lab.exceptions import ArgumentError, DatasetError, ImageError, PromptError
 from florence_lab.predictor import Predictor, load
-from florence_lab.results import Text
+from florence_lab.results import Instances, Text
 from florence_lab.template.prompts import build_prompt
+from florence_lab.template.template import FlorenceTemplate
 
 SHORT = {"max_new_tokens": 4}
 
@@ -43,6 +46,34 @@ def test_a_row_is_read_as_it_was_written():
         source="rows.jsonl, row 1", image="a.png", task="<OD>", response="cat<loc_0>", target="cat", score=0.5
     )
     assert Prediction.from_json(json.loads(json.dumps(row.to_json()))) == row
+
+
+ANSWERS = {
+    "<OD>": "cat<loc_0><loc_0><loc_500><loc_500><loc_10><loc_10><loc_90><loc_90>dog<loc_5><loc_5><loc_9><loc_9>",
+    "<CAPTION>": "a cat",
+    "<REFERRING_EXPRESSION_SEGMENTATION>a cat": "<poly><loc_0><loc_0><loc_500><loc_0><loc_500><loc_500></poly>",
+    "<OPEN_VOCABULARY_DETECTION>a cat": "a cat<loc_0><loc_0><loc_500><loc_500>",
+    "<OCR_WITH_REGION>": "STOP<loc_0><loc_0><loc_500><loc_0><loc_500><loc_90><loc_0><loc_90>",
+    "What is it?": "a cat",
+}
+
+
+@pytest.mark.parametrize("query", ANSWERS)
+def test_the_result_of_a_row_is_that_of_the_model(query):
+    prompt = build_prompt(query)
+    result = FlorenceTemplate().parse_text(ANSWERS[query], prompt, (64, 48))
+    if isinstance(result, Instances):
+        assert len(result)
+        result = replace(result, scores=np.linspace(0.2, 0.9, len(result)))
+    row = Prediction.from_outcome(Example("a.png", prompt, "", "row 1", (64, 48)), result)
+    read = Prediction.from_json(json.loads(json.dumps(row.to_json()))).to_result()
+    assert (type(read), read.to_dict(), read.image_size) == (type(result), result.to_dict(), (64, 48))
+
+
+@pytest.mark.parametrize("row", [Prediction(task="<OD>", error="gone"), Prediction(task="<OD>", response="cat")])
+def test_a_row_without_result_or_size_has_no_result(row):
+    with pytest.raises(DatasetError, match="has no result"):
+        row.to_result()
 
 
 @pytest.mark.parametrize(

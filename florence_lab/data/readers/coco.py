@@ -12,6 +12,7 @@ from ...exceptions import DatasetError, shorten, warn
 from ..rows import InvalidRow, RowError
 from ..spec import DatasetSpec
 from .annotated import AnnotatedImage, AnnotatedObject, AnnotatedReader
+from .base import choose
 from .boxes import is_finite, read_box
 from .files import image_folder, location_path, read_json, resolve_image
 from .masks import read_segmentation
@@ -24,18 +25,20 @@ class CocoReader(AnnotatedReader):
     """Rows of a file with instances, or of one with captions (`captions_*.json`).
 
     Crowd regions (`iscrowd`) cover several objects at once and are skipped. Images without annotations give no rows: in many
-    files they are just not annotated.
+    files they are just not annotated. `empty=ask` takes them for images without objects, as pycocotools does.
     """
 
     options: ClassVar[Mapping[str, str]] = {
         "tasks": "task tokens, separated by commas (default: OD, or CAPTION for a file of captions)",
         "images": "folder of the images (default: the folder of the file)",
+        "empty": "skip or ask: whether images without annotations contain nothing (default: skip)",
     }
 
     def __init__(self, spec: DatasetSpec) -> None:
         super().__init__(spec)
         self.path = location_path(spec, "coco:annotations.json")
         self.folder = image_folder(spec) or self.path.parent
+        self.asks_empty = choose(spec, "empty", ("skip", "ask")) == "ask"
 
     @cached_property
     def _data(self) -> dict[str, Any]:
@@ -53,10 +56,10 @@ class CocoReader(AnnotatedReader):
 
     def read(self) -> Iterator[AnnotatedImage | RowError]:
         """Yield the images with annotations. Warn of those without."""
-        file = _CocoFile(self.path, self.folder, self._data, self.has_captions)
+        file = _CocoFile(self.path, self.folder, self._data, self.has_captions, self.asks_empty)
         yield from file.errors
         yield from file.images()
-        if file.num_empty:
+        if file.num_empty and not self.asks_empty:
             warn(f"{self.path}: {file.num_empty} of {file.num_images} images have no annotations and give no rows")
 
 
@@ -75,7 +78,8 @@ class _CocoFile:
     pycocotools' index is not used: it stops at the first entry that lacks an id.
     """
 
-    def __init__(self, path: Path, folder: Path, data: Mapping[str, Any], has_captions: bool) -> None:
+    def __init__(self, path: Path, folder: Path, data: Mapping[str, Any], has_captions: bool, asks_empty: bool) -> None:
+        self.asks_empty = asks_empty and not has_captions
         self.path, self.folder, self.has_captions = path, folder, has_captions
         self.errors: list[RowError] = []
         self.num_empty, self.num_images = 0, len(data["images"])
@@ -94,11 +98,11 @@ class _CocoFile:
                 self.errors.append(RowError(self._source(annotation), "unknown image_id", shorten(image_id)))
 
     def images(self) -> Iterator[AnnotatedImage]:
-        """Yield the images that have annotations."""
+        """Yield the images that have annotations; all of them with `asks_empty`."""
         for id_, image in self._images.items():
             annotations = self._annotations.get(id_, [])
             self.num_empty += not annotations
-            if annotations:
+            if annotations or self.asks_empty:
                 yield self._to_image(image, annotations)
 
     def _to_image(self, image: Mapping[str, Any], annotations: list[dict[str, Any]]) -> AnnotatedImage:
@@ -118,7 +122,8 @@ class _CocoFile:
                     objects += self._to_object(annotation, size)
             except InvalidRow as error:
                 errors.append(error.at(self._source(annotation)))
-        return AnnotatedImage(file, source, objects, captions, size, errors=errors)
+        is_empty = self.asks_empty and not objects
+        return AnnotatedImage(file, source, objects, captions, size, errors=errors, is_empty=is_empty)
 
     def _to_object(self, annotation: Mapping[str, Any], size: tuple[int, int] | None) -> list[AnnotatedObject]:
         """Return the object of an annotation; none if its category is an error already.

@@ -6,15 +6,15 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..argument_validation import validate_arguments
-from ..data.examples import Example, SceneReference
-from ..predictor import Predictor
-from ..results import Text
-from ..scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
-from ..tasks import TASKS, Metric, get_task
-from ..template.prompts import build_prompt
-from .evaluator import Evaluation, evaluate
-from .metrics import METRIC_SUITES, MetricSuite, mean_suite
+from ...argument_validation import validate_arguments
+from ...data.examples import Example, SceneReference
+from ...predictor import Predictor
+from ...results import Text
+from ...scenes import HELD_OUT_SEEDS, caption_counts, draw_scene
+from ...tasks import TASKS, Metric, get_task
+from ...template.prompts import build_prompt
+from ..evaluator import Evaluation, evaluate
+from ..metrics import METRIC_SUITES, MetricSuite, mean_suite
 
 DEFAULT_NUM_SCENES = 500
 
