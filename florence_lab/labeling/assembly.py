@@ -198,7 +198,7 @@ def _write(store: PartStore, layout: DatasetLayout, places: Sequence[RowPlace], 
                 file = writer.add(entry)
             except OSError as error:
                 raise DatasetError(f"{path} cannot be put into the dataset: {error.strerror or error}") from error
-            _write_lines(lines, entry, file)
+            _write_lines(lines, entry, file, layout.tasks)
             counts.images[entry.split] += 1
             counts.objects.update(item.label for item in row.objects)
             counts.review += sum(review)
@@ -220,7 +220,7 @@ class _LineFiles:
         self._files[name].write(json.dumps(row) + "\n")
 
 
-def _write_lines(lines: _LineFiles, entry: Entry, file: str) -> None:
+def _write_lines(lines: _LineFiles, entry: Entry, file: str, tasks: Sequence[str]) -> None:
     row: LabelledImage = entry.image
     objects = [vars(item) | {"review": review} for item, review in zip(row.objects, entry.review, strict=True)]
     lines.write(
@@ -229,8 +229,9 @@ def _write_lines(lines: _LineFiles, entry: Entry, file: str) -> None:
     for item in objects:
         if item["review"]:
             lines.write("review", {"file": file, "split": entry.split, "image_id": entry.number, **item})
-    for task, answer in row.answers.items():
-        lines.write(f"texts_{entry.split}", {"images": [file], "query": task, "response": answer.response})
+    for task in tasks:
+        response = row.answers[task].response
+        lines.write(f"texts_{entry.split}", {"images": [file], "query": task, "response": response})
 
 
 def _replace_files(temporary: Path, folder: Path, layout: DatasetLayout, counts: Counts) -> None:

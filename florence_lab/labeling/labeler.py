@@ -145,7 +145,7 @@ class Labeler:
 
 
 def _to_objects(boxes: Boxes, keep_polygons: bool) -> tuple[LabelledObject, ...]:
-    """The objects of a detection: coordinates rounded to 0.001 px, and within the image."""
+    """The objects of a detection: coordinates are rounded to 0.001 px."""
     assert boxes.scores is not None
     assert boxes.class_ids is not None
     found_by = boxes.found_by.tolist() if boxes.found_by is not None else [""] * len(boxes)

@@ -14,14 +14,13 @@ from ..exceptions import ArgumentError, DatasetError, shorten
 from ..output_files import prepare_output_folder
 from ..predictor import Predictor, load
 from ..tasks import get_task
-from .assembly import Counts, DatasetLayout, assemble, check_folder, parse_split
-from .batches import BatchCount
+from .assembly import DatasetLayout, assemble, check_folder, parse_split
 from .labeler import Labeler, LabelSettings
 from .local_engine import run_locally
 from .masks import FLORENCE
 from .ontology_file import Classes, resolve_ontology
 from .parts import PARTS_FOLDER, PartStore
-from .ray_engine import RaySettings, import_ray, run_with_ray
+from .ray_engine import LoadLabeler, RaySettings, import_ray, run_with_ray
 from .sources import Source, list_label_sources
 
 
@@ -143,9 +142,6 @@ def label(
             raise ArgumentError(
                 "with engine='ray' each actor loads the model: pass its name or folder, not a predictor"
             )
-    sources = list_label_sources(images, recursive)
-    folder = prepare_output_folder("out", Path(out).expanduser())
-    check_folder(folder, layout)
     settings = LabelSettings(
         ontology,
         tasks,
@@ -156,47 +152,69 @@ def label(
         batch_size=batch_size,
         generate_kwargs=generate_kwargs,
     )
-    load_labeler = partial(_load_labeler, model, settings, dict(load_kwargs or {}))
-    store = PartStore(folder / PARTS_FOLDER)
-    ray_settings = RaySettings(address, num_actors, gpus_per_actor) if engine == "ray" else None
-    start, asked = _ask(load_labeler, sources, store, batch_size, ray_settings)
-    counts = assemble(store, layout, folder, _signatures(sources))
-    return _report(folder, format, counts, asked, time.perf_counter() - start)
+    return label_sources(
+        partial(_load_labeler, model, settings, dict(load_kwargs or {})),
+        list_label_sources(images, recursive),
+        out,
+        layout,
+        batch_size,
+        RaySettings(address, num_actors, gpus_per_actor) if engine == "ray" else None,
+    )
 
 
-def _ask(
-    load_labeler: partial[Labeler],
+def label_sources(
+    load_labeler: LoadLabeler,
     sources: Sequence[Source],
-    store: PartStore,
-    batch_size: int,
-    ray_settings: RaySettings | None,
-) -> tuple[float, BatchCount]:
-    """Ask about all images without labels; return when it began, and what was asked."""
+    out: str | Path,
+    layout: DatasetLayout,
+    batch_size: int = 8,
+    ray_settings: RaySettings | None = None,
+) -> LabelReport:
+    """Label images with any model, and write them as a dataset; see `label`.
+
+    Args:
+        load_labeler: loads the model. With Ray it is called in each actor, too, and must be picklable.
+        sources: what is labelled.
+        out: the folder of the dataset.
+        layout: how labels become a dataset.
+        batch_size: images that are labelled together.
+        ray_settings: how Ray distributes the work; None labels in this process.
+
+    Raises:
+        ArgumentError, DatasetError: as `label`.
+    """
+    folder = prepare_output_folder("out", Path(out).expanduser())
+    check_folder(folder, layout)
+    store = PartStore(folder / PARTS_FOLDER)
+    signatures = {source.path: source.signature for source in sources}
     labeler = load_labeler()  # with Ray, too: its settings tell whether the labels that exist can be kept
     store.open(labeler.describe())
-    done = {place.key for place in store.index(_signatures(sources)) if not place.has_error}
+    done = {place.key for place in store.index(signatures) if not place.has_error}
     start = time.perf_counter()
     if ray_settings is None:
-        return start, run_locally(labeler, sources, done, store, batch_size)
-    del labeler
-    return start, run_with_ray(load_labeler, sources, done, store, batch_size, ray_settings)
+        asked = run_locally(labeler, sources, done, store, batch_size)
+    else:
+        del labeler
+        asked = run_with_ray(load_labeler, sources, done, store, batch_size, ray_settings)
+    seconds = time.perf_counter() - start
+    counts = assemble(store, layout, folder, signatures)
+    if not sum(counts.images.values()):
+        raise DatasetError(f"none of {counts.errors} images could be labelled; the first: {counts.first_error}")
+    return LabelReport(
+        folder,
+        layout.format,
+        dict(counts.images),
+        dict(counts.objects),
+        counts.errors,
+        counts.review,
+        asked.images,
+        seconds,
+    )
 
 
 def _load_labeler(model: str | Path | Predictor, settings: LabelSettings, load_kwargs: Mapping[str, Any]) -> Labeler:
     predictor = model if isinstance(model, Predictor) else load(model, **load_kwargs)
     return Labeler(predictor, settings)
-
-
-def _signatures(sources: Sequence[Source]) -> dict[str, str]:
-    return {source.path: source.signature for source in sources}
-
-
-def _report(folder: Path, format: str, counts: Counts, asked: BatchCount, seconds: float) -> LabelReport:
-    if not sum(counts.images.values()):
-        raise DatasetError(f"none of {counts.errors} images could be labelled; the first: {counts.first_error}")
-    return LabelReport(
-        folder, format, dict(counts.images), dict(counts.objects), counts.errors, counts.review, asked.images, seconds
-    )
 
 
 def _list_tasks(captions: bool | str | Sequence[str], ocr: bool) -> tuple[str, ...]:

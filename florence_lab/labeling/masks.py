@@ -181,7 +181,7 @@ def mask_to_polygons(mask: np.ndarray) -> tuple[Polygon, ...]:
     outlines: list[tuple[float, Polygon]] = []
     for contour in find_contours(padded, 0.5, positive_orientation="high"):
         xy = contour[:, ::-1] - 0.5  # centers of padded pixels -> edges of pixels
-        is_outer = _signed_area(xy) > 0
+        is_outer = _signed_area(xy) < 0  # holes run the other way round
         simple = approximate_polygon(xy, _TOLERANCE)[:-1]
         if not is_outer or len(simple) < 3 or (area := Shape(simple).area) < _MIN_AREA:
             continue

@@ -88,12 +88,12 @@ def run_with_ray(
         logger.info("ray: %d actors with %s each, %d units of work", num_actors, resources, len(units))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        arguments = (load_labeler, str(store.folder), store.run, ray.put(frozenset(done)), batch_size)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         dataset = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
             _LabelUnits,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=arguments,
+            fn_constructor_args=(load_labeler, str(store.folder), store.run, batch_size),
             **resources,
         )
         return _consume(dataset, sum(unit["size"] for unit in units), any(unit["is_open"] for unit in units))
@@ -105,7 +105,7 @@ def run_with_ray(
 class _LabelUnits:
     """The actor: holds a model, and labels one unit of work at a call."""
 
-    def __init__(self, load_labeler: LoadLabeler, folder: str, run: str, done: Any, batch_size: int) -> None:
+    def __init__(self, load_labeler: LoadLabeler, folder: str, run: str, batch_size: int) -> None:
         import ray
         import torch
 
@@ -113,14 +113,13 @@ class _LabelUnits:
             torch.set_num_threads(1)  # an actor has one CPU
         self.labeler = load_labeler()
         self.store = PartStore(Path(folder), run)
-        self.done: frozenset[str] = ray.get(done)
         self.batch_size = batch_size
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[int]]:
         """Label the unit of work in a batch of one row."""
         num_images = num_errors = 0
-        for unit in rows["sources"]:
-            items = missing_items([Source(*source) for source in unit], self.done)
+        for sources, done in zip(rows["sources"], rows["done"], strict=True):
+            items = missing_items([Source(*source) for source in sources], set(done))
             while batch := list(islice(items, self.batch_size)):
                 count = label_batch(self.labeler, [load_item(item) for item in batch], self.store)
                 num_images += count.images
@@ -136,6 +135,7 @@ def _make_units(sources: Sequence[Source], done: set[str], batch_size: int) -> l
     return [
         {
             "sources": [[source.path, source.name, source.signature] for source in group],
+            "done": [] if group[0].is_file else [key for key in done if key.startswith(f"{group[0].path}#")],
             "size": len(group),
             "is_open": not group[0].is_file,
         }
