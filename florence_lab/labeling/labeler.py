@@ -102,7 +102,7 @@ class Labeler:
         self._questions = self._detector.questions()
         for task in settings.tasks:
             predictor.build_prompt((1, 1), task)
-        self._refiner = load_refiner(predictor, settings.masks, self._detector.batch_size)
+        self._refiner = load_refiner(predictor, settings.masks, self._detector.batch_size, **settings.generate_kwargs)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, and the model with its settings of generation."""

@@ -94,14 +94,16 @@ class Sam2:
 class FlorenceRefiner:
     """`<REGION_TO_SEGMENTATION>` of Florence-2, for each box."""
 
-    def __init__(self, predictor: Predictor, batch_size: int = 16) -> None:
-        self.predictor, self.batch_size = predictor, batch_size
+    def __init__(self, predictor: Predictor, batch_size: int = 16, **generate_kwargs: Any) -> None:
+        self.predictor, self.batch_size, self.generate_kwargs = predictor, batch_size, generate_kwargs
 
     def outline(self, image: EncodedImage, boxes: np.ndarray) -> Contours:
         """Return the polygons of N boxes."""
         regions = [format_location_tokens(box, image.size) for box in boxes]
         prompts = [self.predictor.build_prompt(image.size, "<REGION_TO_SEGMENTATION>", region) for region in regions]
-        results = self.predictor.predict_prompts([image] * len(prompts), prompts, self.batch_size)
+        results = self.predictor.predict_prompts(
+            [image] * len(prompts), prompts, self.batch_size, **self.generate_kwargs
+        )
         return tuple(
             tuple(polygon for polygons in result.contours for polygon in polygons if len(polygon) >= 3)
             if isinstance(result, Polygons)
@@ -110,11 +112,15 @@ class FlorenceRefiner:
         )
 
 
-def load_refiner(predictor: Predictor, masks: str | None, batch_size: int = 16) -> Refiner | None:
+def load_refiner(
+    predictor: Predictor, masks: str | None, batch_size: int = 16, **generate_kwargs: Any
+) -> Refiner | None:
     """Return what finds the masks of `masks`, see `LabelSettings`; None if there are to be none."""
     if masks is None:
         return None
-    return FlorenceRefiner(predictor, batch_size) if masks == FLORENCE else Sam2(masks, predictor.model.device)
+    if masks == FLORENCE:
+        return FlorenceRefiner(predictor, batch_size, **generate_kwargs)
+    return Sam2(masks, predictor.model.device)
 
 
 def add_polygons(refiner: Refiner, images: Sequence[EncodedImage], found: Sequence[Boxes]) -> list[Boxes]:
