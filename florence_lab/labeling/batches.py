@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,6 +21,8 @@ from .labeler import BatchLabeler
 from .parts import PartStore
 from .records import LabelledImage
 from .sources import Item, Source, read_source
+
+_NUM_READERS = 2
 
 
 class LoadedItem(NamedTuple):
@@ -50,6 +55,28 @@ def missing_items(sources: Sequence[Source], done: frozenset[str] | set[str]) ->
         yield from (item for item in read_source(source) if item.key not in done)
 
 
+def label_items(
+    labeler: BatchLabeler, items: Iterator[Item], store: PartStore, batch_size: int
+) -> Iterator[BatchCount]:
+    """Label images in batches, and yield the count of each batch when its part is on disk.
+
+    Images are read in background threads, at most a batch ahead.
+
+    Args:
+        labeler: the model.
+        items: the images.
+        store: where parts are written.
+        batch_size: images that are labelled together.
+    """
+    readers = ThreadPoolExecutor(_NUM_READERS)
+    try:
+        loaded = _read_ahead(readers, items, batch_size)
+        while batch := list(islice(loaded, batch_size)):
+            yield label_batch(labeler, batch, store)
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)  # an image that is being read is not waited for
+
+
 def label_batch(labeler: BatchLabeler, batch: Sequence[LoadedItem], store: PartStore) -> BatchCount:
     """Label a batch and write its part. Nothing is done if this run has written the part already, as after a retry.
 
@@ -73,6 +100,17 @@ def label_batch(labeler: BatchLabeler, batch: Sequence[LoadedItem], store: PartS
                 rows.append(replace(row, size=found.size, objects=found.objects, answers=found.answers, stored=stored))
         store.write(rows)
     return BatchCount(len(batch), num_errors)
+
+
+def _read_ahead(readers: ThreadPoolExecutor, items: Iterator[Item], count: int) -> Iterator[LoadedItem]:
+    """Yield items with their images, of which at most `count` are read ahead."""
+    pending: deque[Future[LoadedItem]] = deque()
+    for item in items:
+        pending.append(readers.submit(load_item, item))
+        if len(pending) > count:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _store_image(item: Item, image: Image.Image, folder: Path) -> str:

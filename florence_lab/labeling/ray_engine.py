@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +13,16 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..exceptions import ArgumentError, summarize_error
-from .batches import BatchCount, label_batch, load_item, missing_items
+from .batches import BatchCount, label_items, missing_items
 from .labeler import BatchLabeler
 from .parts import PartStore
 from .sources import Source
 
 logger = logging.getLogger(__name__)
+
+_CPUS_BESIDE_GPU = 0.5
+_UNITS_PER_ACTOR = 4
+_MAX_BATCHES = 8  # in a unit of work
 
 LoadLabeler = Callable[[], BatchLabeler]
 """Loads the model in an actor."""
@@ -65,7 +68,7 @@ def run_with_ray(
 ) -> BatchCount:
     """Label all images that have no labels yet, and return their number and that of errors.
 
-    A row of the dataset is a unit of work: the paths of a batch of images, or a shard. An actor reads the images itself, so that
+    A row of the dataset is a unit of work: the paths of a few batches of images, or a shard. An actor reads the images itself, so that
     no task of Ray waits for a CPU that the actors hold, and writes the part of each batch itself, so that a killed driver or
     actor loses at most one batch of each actor. The files and the output folder are on a file system that all machines share.
 
@@ -78,13 +81,14 @@ def run_with_ray(
         ArgumentError: without Ray, for a cluster that cannot be reached, and for actors that do not fit into it.
     """
     ray = import_ray()
-    units = _make_units(sources, done, batch_size)
-    if not units:
+    sources = [source for source in sources if not source.is_file or source.path not in done]
+    if not sources:
         return BatchCount(0, 0)
     is_own = not ray.is_initialized()
     _start(ray, settings.address)
     try:
-        num_actors, resources = _size_actors(ray.cluster_resources(), settings, len(units))
+        num_actors, resources = size_actors(ray.cluster_resources(), settings, len(sources))
+        units = make_units(sources, done, batch_size, num_actors)
         logger.info("ray: %d actors with %s each, %d units of work", num_actors, resources, len(units))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -120,17 +124,24 @@ class _LabelUnits:
         num_images = num_errors = 0
         for sources, done in zip(rows["sources"], rows["done"], strict=True):
             items = missing_items([Source(*source) for source in sources], set(done))
-            while batch := list(islice(items, self.batch_size)):
-                count = label_batch(self.labeler, [load_item(item) for item in batch], self.store)
+            for count in label_items(self.labeler, items, self.store, self.batch_size):
                 num_images += count.images
                 num_errors += count.errors
         return {"images": [num_images], "errors": [num_errors]}
 
 
-def _make_units(sources: Sequence[Source], done: set[str], batch_size: int) -> list[dict[str, Any]]:
-    """The units of work: batches of files, and each shard or video by itself."""
-    files = [source for source in sources if source.is_file and source.path not in done]
-    groups = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+def make_units(sources: Sequence[Source], done: set[str], batch_size: int, num_actors: int = 1) -> list[dict[str, Any]]:
+    """Return the units of work as rows for Ray: a few batches of files, and each shard or video by itself.
+
+    Args:
+        sources: what is labelled, without files that have labels.
+        done, batch_size: as in `run_with_ray`.
+        num_actors: who share the work. Each gets several units, so that all finish at about the same time.
+    """
+    files = [source for source in sources if source.is_file]
+    num_batches = -(-len(files) // batch_size)
+    size = batch_size * min(_MAX_BATCHES, max(1, num_batches // (_UNITS_PER_ACTOR * num_actors)))
+    groups = [files[start : start + size] for start in range(0, len(files), size)]
     groups += [[source] for source in sources if not source.is_file]
     return [
         {
@@ -157,8 +168,13 @@ def _start(ray: ModuleType, address: str | None) -> None:
         ) from error
 
 
-def _size_actors(cluster: Mapping[str, float], settings: RaySettings, num_units: int) -> tuple[int, dict[str, float]]:
-    """The number of actors and the resources of each. On CPUs one is left free for Ray's own tasks.
+def size_actors(cluster: Mapping[str, float], settings: RaySettings, num_sources: int) -> tuple[int, dict[str, float]]:
+    """Return the number of actors, and the resources of each. On CPUs one is left free for Ray's own tasks.
+
+    Args:
+        cluster: resource -> amount, as `ray.cluster_resources` gives it.
+        settings: what was asked for.
+        num_sources: files to label, each of which is work for one actor at most.
 
     Raises:
         ArgumentError: for more actors than fit, which would wait for ever.
@@ -167,14 +183,14 @@ def _size_actors(cluster: Mapping[str, float], settings: RaySettings, num_units:
     share = settings.gpus_per_actor if settings.gpus_per_actor is not None else float(gpus >= 1)
     if share > gpus:
         raise ArgumentError(f"{share:g} of a GPU for each actor, but the cluster has {gpus:g} GPUs")
-    fitting = int(gpus / share + 1e-6) if share else int(cpus)
+    fitting = int(min(gpus / share + 1e-6, cpus / _CPUS_BESIDE_GPU)) if share else int(cpus)
     default = fitting if share else max(1, fitting - 1)
-    num_actors = settings.num_actors or min(default, num_units)
+    num_actors = settings.num_actors or min(default, num_sources)
     if num_actors > fitting:
         raise ArgumentError(
             f"{num_actors} actors, but the cluster has room for {fitting} ({cpus:g} CPUs, {gpus:g} GPUs)"
         )
-    return num_actors, {"num_gpus": share, "num_cpus": 0.5} if share else {"num_cpus": 1}
+    return num_actors, {"num_gpus": share, "num_cpus": _CPUS_BESIDE_GPU} if share else {"num_cpus": 1}
 
 
 def _consume(dataset: Any, total: int, is_open: bool) -> BatchCount:
