@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _CPUS_BESIDE_GPU = 0.5
 _UNITS_PER_ACTOR = 4
+_START_ATTEMPTS = 3  # Ray gives up after 30 s, which a busy machine may need
 _MAX_BATCHES = 8  # in a unit of work
 
 LoadLabeler = Callable[[], BatchLabeler]
@@ -158,14 +159,17 @@ def _start(ray: ModuleType, address: str | None) -> None:
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # Ray raises its own types and those of networks
-        raise ArgumentError(
-            f"--address {address}: there is no Ray cluster: {summarize_error(error)}"
-            if address
-            else f"Ray does not start: {summarize_error(error)}"
-        ) from error
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # Ray raises its own types and those of networks
+            ray.shutdown()
+            if address:
+                raise ArgumentError(f"there is no Ray cluster at {address}: {summarize_error(error)}") from error
+            if attempt == _START_ATTEMPTS:
+                raise ArgumentError(f"Ray does not start: {summarize_error(error)}") from error
+        else:
+            return
 
 
 def size_actors(cluster: Mapping[str, float], settings: RaySettings, num_sources: int) -> tuple[int, dict[str, float]]:
