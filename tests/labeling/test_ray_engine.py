@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,11 +28,11 @@ from florence_lab.labeling.ray_engine import RaySettings
 from florence_lab.labeling.sources import list_label_sources
 from stand_in import NAMES, StandIn
 
-images, out, address, seconds, actors, pids = sys.argv[1:]
+images, out, engine, seconds, actors, pids = sys.argv[1:]
 print(label_sources(
     functools.partial(StandIn, seconds=float(seconds), pid_file=pids), list_label_sources(images), out,
     DatasetLayout("coco", Ontology.from_classes(NAMES)), 4,
-    None if address == "local" else RaySettings(address, int(actors)),
+    None if engine == "local" else RaySettings(num_actors=int(actors)),
 ))
 """
 
@@ -41,41 +40,8 @@ print(label_sources(
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The address of a cluster of two CPUs, which takes up to a minute to start."""
-    import ray
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    program = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2"]
-    options = [f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", "--disable-usage-stats"]
-    head = subprocess.Popen(
-        [*program, *options],
-        env=ENVIRONMENT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def is_up():
-        try:
-            ray.init(address, log_to_driver=False)
-        except Exception:
-            return False
-        ray.shutdown()
-        return True
-
-    try:
-        wait_for(is_up)
-        yield address
-    finally:
-        end_session(head.pid)
-
-
-def command(images, out, address="local", seconds=0.0, actors=1, pids=""):
-    return [sys.executable, "-c", SCRIPT, *map(str, (images, out, address, seconds, actors, pids))]
+def command(images, out, engine="local", seconds=0.0, actors=1, pids=""):
+    return [sys.executable, "-c", SCRIPT, *map(str, (images, out, engine, seconds, actors, pids))]
 
 
 def run(words):
@@ -155,11 +121,11 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("actors", [1, 2])
-def test_200_images_get_the_labels_of_the_local_engine(tmp_path, cluster, actors):
+def test_200_images_get_the_labels_of_the_local_engine(tmp_path, actors):
     """With two actors, also: on two CPUs they hold both, and nothing else must need one."""
     images = draw_images(tmp_path / "images", 200)
     (images / "broken.png").write_bytes(b"no image")
-    run(command(images, tmp_path / "ray", cluster, actors=actors))
+    run(command(images, tmp_path / "ray", "ray", actors=actors))
     run(command(images, tmp_path / "local"))
     for name in ("labels.jsonl", "errors.jsonl", "train/_annotations.coco.json"):
         assert (tmp_path / "ray" / name).read_text() == (tmp_path / "local" / name).read_text()
@@ -175,7 +141,7 @@ def test_shards_give_the_labels_of_the_local_engine(tmp_path):
         with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
             for path in sorted(images.iterdir())[number::2]:
                 archive.add(path, path.name)
-    run(command(tmp_path / "*.tar", tmp_path / "ray", cluster))
+    run(command(tmp_path / "*.tar", tmp_path / "ray", "ray"))
     run(command(tmp_path / "*.tar", tmp_path / "local"))
     assert (tmp_path / "ray" / "labels.jsonl").read_text() == (tmp_path / "local" / "labels.jsonl").read_text()
 
@@ -185,7 +151,7 @@ def test_shards_give_the_labels_of_the_local_engine(tmp_path):
 def test_a_killed_actor_loses_nothing(tmp_path):
     images, out, pids = draw_images(tmp_path / "images", 40), tmp_path / "data", tmp_path / "pids"
     process = subprocess.Popen(
-        command(images, out, cluster, seconds=0.1, pids=pids),
+        command(images, out, "ray", seconds=0.1, pids=pids),
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -208,17 +174,21 @@ def test_a_killed_actor_loses_nothing(tmp_path):
 def test_a_killed_driver_loses_at_most_one_batch_of_each_actor(tmp_path):
     images, out, pids = draw_images(tmp_path / "images", 60), tmp_path / "data", tmp_path / "pids"
     process = subprocess.Popen(
-        command(images, out, cluster, seconds=0.1, pids=pids),
+        command(images, out, "ray", seconds=0.1, pids=pids),
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    wait_for(lambda: num_rows(out) >= 12)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 12 <= num_rows(out) < 60
-    wait_for(lambda: not is_alive(int(pids.read_text().split()[-1])), 120)
-    kept = num_rows(out)
+    try:
+        wait_for(lambda: num_rows(out) >= 12)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert 12 <= num_rows(out) < 60
+        wait_for(lambda: not is_alive(int(pids.read_text().split()[-1])), 120)
+        kept = num_rows(out)
+    finally:
+        end_session(process.pid)
     shown = run(command(images, out))
     assert f"60 images (60 train), {60 - kept} of them labelled now" in shown
 
@@ -231,7 +201,7 @@ def is_alive(pid):
 
 
 def end_session(session):
-    """End the processes of a session: `ray stop` would end those of others, too."""
+    """End the processes of a session, which a killed driver of Ray leaves behind. `ray stop` would end those of others, too."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             is_member = os.getsid(int(entry.name)) == session
