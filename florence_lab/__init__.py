@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .inference.ranking import ScoredCandidate as ScoredCandidate
     from .interpret.tracing import Trace as Trace
     from .interpret.tracing import trace as trace
+    from .labeling.labelling import LabelReport as LabelReport
+    from .labeling.labelling import label as label
+    from .labeling.masks import refine_masks as refine_masks
     from .loading.registry import available_models as available_models
     from .predictor import Predictor as Predictor
     from .predictor import load as load
@@ -97,6 +100,8 @@ _PUBLIC = {
     "inference.generation": ("EncodedImage",),
     "inference.ranking": ("RankedCandidates", "ScoredCandidate"),
     "interpret.tracing": ("Trace", "trace"),
+    "labeling.labelling": ("LabelReport", "label"),
+    "labeling.masks": ("refine_masks",),
     "loading.registry": ("available_models",),
     "predictor": ("Predictor", "load"),
     "results": ("Boxes", "Instances", "Polygons", "Quads", "Result", "Text", "to_coco"),

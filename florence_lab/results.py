@@ -313,12 +313,14 @@ class Boxes(Instances):
         class_ids: N int64, the index of the class of each instance in `classes`; None unless `Predictor.detect` was asked for
             classes. Conversions use them: `class_id` of supervision, and the category ids of COCO, which are larger by 1.
         classes: the names of all classes that were asked for, also of those that were not found; else empty.
+        found_by: N strings: the strategy of `Predictor.detect` that gave each box, such as "regions"; None for other results.
     """
 
     boxes: np.ndarray
     polygons: tuple[tuple[Polygon, ...], ...] = ()
     class_ids: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    found_by: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -494,11 +496,12 @@ def _to_class_ids(name: str, value: Any) -> np.ndarray:
     return np.array(validate_value(name, value, Sequence[Annotated[int, Range(0)]]), dtype=np.int64)
 
 
-_INSTANCE_FIELDS = ("labels", "scores", "class_ids", "boxes", "quads", "polygons")
+_INSTANCE_FIELDS = ("labels", "scores", "class_ids", "found_by", "boxes", "quads", "polygons")
 """The fields that have one value for each instance."""
 
 _CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
     "labels": _to_labels,
+    "found_by": _to_labels,
     "scores": _to_scores,
     "class_ids": _to_class_ids,
     "boxes": lambda name, value: to_coordinates(name, value, (4,)),

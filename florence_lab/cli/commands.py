@@ -30,6 +30,7 @@ from .arguments import (
     to_dataclass,
 )
 from .infer import add_infer_arguments, run_infer
+from .label import add_label_arguments, run_label
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -349,6 +350,7 @@ COMMANDS: dict[str, Command] = {
     "explore": Command("open the explorer as a local web page", _run_explore, _add_explore_arguments),
     "scenes": Command("write a dataset of cartoon scenes with ground truth", _run_scenes, _add_scenes_arguments),
     "eval": Command("evaluate a model on held-out scenes or a dataset", _run_eval, _add_eval_arguments),
+    "label": Command("label images with classes of your own, as a dataset", run_label, add_label_arguments),
     "benchmark": Command(
         "measure speed and memory, compared with transformers", _run_benchmark, _add_benchmark_arguments
     ),

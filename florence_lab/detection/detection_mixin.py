@@ -84,8 +84,10 @@ class DetectionMixin:
             >>> found = predictor.detect("farm.png", ["sheep", "dog"], phrases={"sheep": "a white sheep"})
             >>> found.labels, found.class_ids, found.scores
         """
-        options = (classes, phrases, strategy, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs)
-        detector = _make_detector(self, *options)
+        ontology = Ontology.from_classes(classes, phrases)
+        detector = make_detector(
+            self, ontology, strategy, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs
+        )
         questions = detector.questions()  # refuses phrases before the image is read
         return detector.detect([self.encode_image(image)], questions)[0]
 
@@ -122,8 +124,10 @@ class DetectionMixin:
             >>> results = list(predictor.detect_each("farm/*.png", ["sheep", "dog"], keep_images=False))
             >>> florence_lab.to_coco([result for result in results if not isinstance(result, Exception)])
         """
-        options = (classes, phrases, strategy, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs)
-        detector = _make_detector(self, *options)
+        ontology = Ontology.from_classes(classes, phrases)
+        detector = make_detector(
+            self, ontology, strategy, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs
+        )
         keep_images = validate_value("keep_images", keep_images, bool)
         questions = detector.questions()
         sources = [images] if isinstance(images, EncodedImage) else list_sources(images)
@@ -142,20 +146,22 @@ class DetectionMixin:
         )
 
 
-def _make_detector(
+def make_detector(
     asker: Asker,
-    classes: ClassNames,
-    phrases: Phrases | None,
-    strategy: str | Sequence[str],
-    verify: bool,
-    threshold: float | None,
-    nms_iou: float,
-    calibration: Calibration | str | Path | None,
-    batch_size: int,
-    generate_kwargs: dict[str, Any],
+    ontology: Ontology,
+    strategy: str | Sequence[str] = "auto",
+    verify: bool = True,
+    threshold: float | None = None,
+    nms_iou: float = 0.5,
+    calibration: Calibration | str | Path | None = None,
+    batch_size: int = 16,
+    generate_kwargs: dict[str, Any] | None = None,
 ) -> Detector:
-    """Return the detector of the arguments of `detect`, which are validated here."""
-    ontology = Ontology.from_classes(classes, phrases)
+    """Return the detector of the arguments of `detect`.
+
+    Raises:
+        ArgumentError: as `detect`.
+    """
     verify = validate_value("verify", verify, bool)
     strategies = resolve_strategies(validate_value("strategy", strategy, str | Sequence[str]), verify)
     threshold = validate_value("threshold", threshold, float | None)
@@ -168,6 +174,7 @@ def _make_detector(
         calibration = Calibration.load(calibration)
     if threshold is None:
         threshold = DEFAULT_THRESHOLD if verify else 0.0
+    generate_kwargs = generate_kwargs or {}
     resolve_generation_kwargs(asker.model, generate_kwargs)
     return Detector(asker, ontology, strategies, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs)
 

@@ -180,6 +180,8 @@ def collect_candidates(ontology: Ontology, questions: Sequence[Question], answer
     """
     parts: list[Boxes] = []
     ids: list[int] = []
+    found_by: list[str] = []
+    names = {id(strategy): name for name, strategy in STRATEGIES.items()}
     for question, answer in zip(questions, answers, strict=True):
         if not isinstance(answer, Boxes):
             continue
@@ -187,6 +189,7 @@ def collect_candidates(ontology: Ontology, questions: Sequence[Question], answer
         rows = [row for row, classes in enumerate(assigned) for _ in classes]
         parts.append(answer[rows])
         ids += [i for classes in assigned for i in classes]
+        found_by += [names.get(id(question.strategy), "")] * len(rows)
     contours = tuple(polygons for part in parts for polygons in part.contours)
     return Boxes(
         raw="\n".join(answer.raw for answer in answers),
@@ -201,6 +204,7 @@ def collect_candidates(ontology: Ontology, questions: Sequence[Question], answer
         polygons=contours if any(contours) else (),
         class_ids=np.array(ids, int),
         classes=ontology.names,
+        found_by=np.array(found_by, str),
     )
 
 
