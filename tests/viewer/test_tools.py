@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,14 @@ class TestRegion:
         assert region.get("region") == [0, 100, 157, 337]
 
     def test_python_hears_of_a_drag_ten_times_a_second(self, region):
+        start = time.monotonic()
         self.drag(region, (10, 10), (20, 20), release=False)
         for i in range(20):
             region.page.mouse.move(*self.point(region, 30 + i, 40))
             region.page.wait_for_timeout(20)
         assert self.numbers(region) == ["10", "10", "49", "40"]  # live
         region.page.mouse.up()
-        assert 2 <= len(region.saved("region")) <= 15
+        assert 2 <= len(region.saved("region")) <= 10 * (time.monotonic() - start) + 2
         assert region.saved("region")[-1] == [10, 10, 49, 40]
 
     @pytest.mark.parametrize(
@@ -625,7 +627,7 @@ class TestSiblings:
         in_panel.show(photo())
         in_panel.page.evaluate(
             """() => { window.keys = []; const name = 'data-lm-suppress-shortcuts';
-              const isFree = (event) => !event.target.hasAttribute(name);
+              const isFree = (event) => !event.target.closest(`[${name}]`);  // where Lumino looks
               document.addEventListener('keydown', (event) => isFree(event) && keys.push(event.key), true) }"""
         )
         expect(in_panel.page.locator(".fl-status .widget-html-content")).to_have_attribute("role", "status")

@@ -243,10 +243,10 @@ class Notebook:
         assert errors.count() == 0, errors.first.inner_text()
         self.wait_until_idle()
 
-    def save(self) -> dict[str, Any]:
-        """Save the notebook, and return what is in the file."""
+    def save(self, clicked: Any = None) -> dict[str, Any]:
+        """Save the notebook by Ctrl+S after a click, by default on a prompt, and return what is in the file."""
         before = self.path.stat().st_mtime_ns
-        self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
+        (clicked or self.page.locator(".jp-Notebook .jp-InputPrompt").first).click()
         self.page.keyboard.press("Control+s")
         deadline = monotonic() + TIMEOUT
         while self.path.stat().st_mtime_ns == before or not self.path.read_text().rstrip().endswith("}"):

@@ -139,6 +139,12 @@ def test_two_panels_in_one_notebook_answer_for_themselves(user, notebook):
     notebook.evaluate("None", "other.close()")
 
 
+@pytest.mark.parametrize("clicked", [".fl-view", ".fl-row"])
+def test_ctrl_s_saves_the_notebook_after_a_click_into_the_viewer(user, notebook, clicked):
+    user.ask()
+    notebook.save(user.viewer.root.locator(clicked).first)
+
+
 def test_a_busy_kernel_is_told(user, notebook):
     notebook.start_cell(3)
     notice = user.viewer.root.locator(".fl-notice")

@@ -44,7 +44,7 @@ def kernels(server):
     return found
 
 
-def wait_for_kernels(server, count, seconds=10):
+def wait_for_kernels(server, count, seconds=30):
     """Wait until so many kernels are left, and return the seconds."""
     start = monotonic()
     while len(kernels(server)) != count:
