@@ -9,8 +9,9 @@ from typing import Any
 from ..results import Instances, Result
 from ..viewer.files import DownloadFile, file_choices, make_file
 from ..viewer.records import Styles, answer_record
+from ..viewer.threshold import filter_result
 from ..viewer.widget import Viewer
-from .answer import Answer, answer_code, filter_result
+from .answer import Answer, answer_code
 from .history import HistoryEntry
 from .images import SourceImage
 from .questions import Question
@@ -158,7 +159,7 @@ class Presenter:
         viewer = self._viewer
         with viewer.hold_sync():
             records = [record for i, answer in enumerate(self.answers) for record in self._answer_records(i, answer)]
-            if 0 < len(viewer.answers) == len(records) - 1:  # one task has followed another
+            if viewer.arrangement == "tasks" and 0 < len(viewer.answers) == len(records) - 1:  # the next task has begun
                 viewer.active, viewer.selected = len(records) - 1, []
             viewer.answers, viewer.phase = records, phase
         self._last_update = time.monotonic()

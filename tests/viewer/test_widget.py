@@ -82,6 +82,7 @@ def test_the_front_end_has_the_colors_and_dashes_of_the_drawing():
         ("phase", "?"),
         ("threshold", 1.5),
         ("active", -1),
+        ("upload_limit", 2**30),
         ("region", ["a"]),
         ("region", [1, 2]),
         ("answers", [1]),
