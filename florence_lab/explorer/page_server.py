@@ -44,7 +44,7 @@ _current_page: ContextVar[PageHandler] = ContextVar("the page for which a kernel
 
 
 class PageKernelManager(AsyncMappingKernelManager):
-    """A kernel manager that tells a page which kernel it has."""
+    """A kernel manager that stores the id of a kernel in the page that it is started for."""
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a kernel for the page that is being rendered, and return its id."""
@@ -56,7 +56,7 @@ class PageKernelManager(AsyncMappingKernelManager):
 
 
 class PageHandler(TornadoVoilaHandler):
-    """Serves the page, or says in words why it does not."""
+    """Serves the page, or a notice that says why it is refused."""
 
     kernel_id = ""
     is_left = False
@@ -107,7 +107,7 @@ class PageHandler(TornadoVoilaHandler):
 
 
 class LeaveHandler(VoilaShutdownKernelHandler):
-    """Shuts down the kernel of a page that is left. A page says so once or twice, and the second time the kernel is gone."""
+    """Shuts down the kernel of a page that is left. A page may send two requests; the second one finds no kernel."""
 
     def initialize(self, server: PageServer) -> None:
         """Store the server."""

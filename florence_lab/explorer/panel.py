@@ -90,6 +90,7 @@ class Explorer(VBox):
         self.add_class("fl-panel")
         self.run.on_click(lambda _: self._guarded(self._press_run)())
         self.viewer.observe(lambda change: self._guarded(self._show_stale)(), "region")
+        self.viewer.observe(lambda change: self._guarded(self._presenter.show_code)(), "threshold")
         self._set_up(model_name, image, task)
 
     @property

@@ -765,7 +765,8 @@ const createPane = (context, shared, slot) => {
       if (!item.isVisible) item.place = null;
       item.row.classList.toggle("fl-off", !item.isListed);
       item.row.classList.toggle("fl-unlisted", item.isListed && !item.isVisible);
-      item.row.setAttribute("aria-label", item.isVisible ? item.spoken : `${item.spoken}, hidden`);
+      const name = item.isVisible ? item.spoken : `${item.spoken}, hidden`;
+      if (item.row.getAttribute("aria-label") !== name) item.row.setAttribute("aria-label", name);
       item.shape.classList.toggle("fl-off", !item.isVisible);
       item.label.classList.toggle("fl-off", !item.isVisible);
     }
