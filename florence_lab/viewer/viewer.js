@@ -543,21 +543,11 @@ const createStage = (context, shared, slot) => {
   /** Return the index of the smallest instance at a pointer position, or that of a label there, or -1. */
   stage.hit = (event, items) => {
     const [u, v] = stage.fractions(event);
-    const [left, top] = [u * stage.size[0], v * stage.size[1]];
-    const labelled = items.findLast(({ isVisible, place }) =>
-      isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
-    if (labelled) return labelled.index;
     const x = ((u - zoom.x) / zoom.factor) * state.picture.width;
     const y = ((v - zoom.y) / zoom.factor) * state.picture.height;
     const margin = (LINE_REACH * state.picture.width) / (stage.size[0] * zoom.factor);
-    let best = null;
-    for (const item of items) {
-      if (!item.isVisible || (best && item.area >= best.area)) continue;
-      const { box, contours } = item.instance;
-      const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
-      if (isNear && (!contours.length || isInside(contours, x, y))) best = item;
-    }
-    return best ? best.index : -1;
+    const found = findLabel(items, u * stage.size[0], v * stage.size[1]) ?? findInstance(items, x, y, margin);
+    return found?.index ?? -1;
   };
 
   // the size is observed, since asking for it would force a layout in each redraw
@@ -568,6 +558,23 @@ const createStage = (context, shared, slot) => {
   observer.observe(view);
   context.onCleanup(() => observer.disconnect());
   return stage;
+};
+
+/** Return the item whose label lies at a point of the stage in CSS pixels, or undefined. */
+const findLabel = (items, left, top) =>
+  items.findLast(({ isVisible, place }) =>
+    isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
+
+/** Return the smallest item at a point in image pixels, or null. Boxes are hit within a margin outside of them, too. */
+const findInstance = (items, x, y, margin) => {
+  let best = null;
+  for (const item of items) {
+    if (!item.isVisible || (best && item.area >= best.area)) continue;
+    const { box, contours } = item.instance;
+    const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
+    if (isNear && (!contours.length || isInside(contours, x, y))) best = item;
+  }
+  return best;
 };
 
 /** Place the labels in the order of the instances, so that those on show stay where they are while an answer grows. */
@@ -716,27 +723,6 @@ const createPane = (context, shared, slot) => {
   const [header, stage, list, raw] = [createHeader(slot), createStage(context, shared, slot), createList(slot), createRaw(slot)];
   const pane = { slot, header, stage, list, raw, answer: null, items: [], current: -1 };
 
-  const updateItems = () => {
-    const instances = pane.answer?.instances ?? [];
-    const styles = styleIndices(instances);
-    const added = [];
-    instances.forEach((instance, i) => {
-      const known = pane.items[i];
-      if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
-      const item = known ?? createItem(i, `${state.id}-${slot}-${i}`);
-      fillItem(item, instance, styles[i]);
-      if (!known) added.push(item);
-    });
-    pane.items.push(...added);
-    const gone = pane.items.splice(instances.length);
-    if (!instances.length) for (const parent of [stage.shapes, stage.labels, list.area]) parent.replaceChildren();
-    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
-    list.area.append(...added.map((item) => item.row));
-    stage.labels.append(...added.map((item) => item.label));
-    if (added.length) stage.order(pane.items);
-    if (pane.current >= pane.items.length) pane.current = -1;
-  };
-
   /** Show an answer, or none. Elements are updated in place: an answer that grows only adds. */
   pane.update = (answer, info) => {
     if (answer?.id !== pane.answer?.id || !answer) {
@@ -747,7 +733,7 @@ const createPane = (context, shared, slot) => {
     pane.answer = answer;
     header.update(answer, info);
     if (!isSame) {
-      updateItems();
+      updateItems(pane, `${state.id}-${slot}`);
       stage.showRegions(answer?.regions ?? []);
       raw.update(answer, pane.items);
     }
@@ -800,6 +786,29 @@ const createPane = (context, shared, slot) => {
   listenToPointer(context, shared, pane);
   listenToTexts(context, shared, pane);
   return pane;
+};
+
+/** Give a pane the items of its answer. Items of instances that stay the same keep their elements untouched. */
+const updateItems = (pane, idPrefix) => {
+  const { stage, list } = pane;
+  const instances = pane.answer?.instances ?? [];
+  const styles = styleIndices(instances);
+  const added = [];
+  instances.forEach((instance, i) => {
+    const known = pane.items[i];
+    if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
+    const item = known ?? createItem(i, `${idPrefix}-${i}`);
+    fillItem(item, instance, styles[i]);
+    if (!known) added.push(item);
+  });
+  pane.items.push(...added);
+  const gone = pane.items.splice(instances.length);
+  if (!instances.length) for (const parent of [stage.shapes, stage.labels, list.area]) parent.replaceChildren();
+  else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
+  list.area.append(...added.map((item) => item.row));
+  stage.labels.append(...added.map((item) => item.label));
+  if (added.length) stage.order(pane.items);
+  if (pane.current >= pane.items.length) pane.current = -1;
 };
 
 /** Light an item or not, and mark it as kept or not. Touches the elements only if that changes. */
@@ -1565,12 +1574,37 @@ const createRegionValue = (context, onChange) => {
   };
 };
 
+/** Return the region of a gesture whose pointer is at (x, y) in image pixels. */
+const dragRegion = ({ from, before, handle, isInside }, [x, y], picture) => {
+  const [dx, dy] = [x - from[0], y - from[1]];
+  if (handle) return resizeRegion(before, handle, dx, dy, picture);
+  return isInside ? moveRegion(before, dx, dy, picture) : clipRegion([...from, x, y], picture);
+};
+
+/**
+ * Return a function that says whether Space is held down for panning, as a drag alone draws. Space still presses a button that
+ * has the focus.
+ */
+const watchSpace = ({ model, root, parts, listen }, shape) => {
+  let isDown = false;
+  listen(window, "keydown", (event) => {
+    const focused = root.getRootNode().activeElement;
+    const isFree = [document.body, parts.view, shape, null].includes(focused);
+    if (event.key !== " " || !isFree || !takesRegion(model)) return;
+    if (!parts.view.matches(":hover") && !root.contains(focused)) return;
+    event.preventDefault(); // no scrolling
+    isDown = true;
+  });
+  listen(window, "keyup", (event) => { if (event.key === " ") isDown = false; });
+  listen(window, "blur", () => { isDown = false; });
+  return () => isDown;
+};
+
 /** Draw, move and resize the region with the pointer. Returns whether a gesture is in progress, and how to end it. */
 const createRegionGesture = (context, value, shape) => {
-  const { model, root, parts, listen } = context;
-  const picture = () => model.get("picture");
-  let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isClick}
-  let isSpaceDown = false;
+  const { model, parts } = context;
+  const isSpaceDown = watchSpace(context, shape);
+  let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isInside, isClick}
 
   const end = () => {
     gesture?.controller.abort();
@@ -1585,19 +1619,11 @@ const createRegionGesture = (context, value, shape) => {
     value.change(before, true);
   };
 
-  const dragTo = (event) => {
-    const [x, y] = context.toImage(event);
-    const { from, before, handle, isInside } = gesture;
-    const [dx, dy] = [x - from[0], y - from[1]];
-    if (handle) return resizeRegion(before, handle, dx, dy, picture());
-    return isInside ? moveRegion(before, dx, dy, picture()) : clipRegion([...from, x, y], picture());
-  };
-
   const onMove = (event) => {
     if (event.pointerId !== gesture?.pointerId) return;
     const [x, y] = gesture.client;
     gesture.isClick &&= Math.hypot(event.clientX - x, event.clientY - y) < CLICK_PX;
-    if (!gesture.isClick) value.change(dragTo(event), false);
+    if (!gesture.isClick) value.change(dragRegion(gesture, context.toImage(event), model.get("picture")), false);
   };
 
   const onUp = (event) => {
@@ -1624,7 +1650,7 @@ const createRegionGesture = (context, value, shape) => {
       undo();
       return true;
     }
-    if (isSpaceDown) return false; // pans
+    if (isSpaceDown()) return false; // pans
     const controller = new AbortController();
     gesture = {
       controller,
@@ -1645,20 +1671,7 @@ const createRegionGesture = (context, value, shape) => {
     return true;
   };
 
-  /** Space and a drag pan, as the drag alone draws. Space still presses a button that has the focus. */
-  const onSpace = (event) => {
-    const focused = root.getRootNode().activeElement;
-    const isFree = [document.body, parts.view, shape, null].includes(focused);
-    if (event.key !== " " || !isFree || !takesRegion(model)) return;
-    if (!parts.view.matches(":hover") && !root.contains(focused)) return;
-    event.preventDefault(); // no scrolling
-    isSpaceDown = true;
-  };
-
   context.pointerTools.push(onPress);
-  listen(window, "keydown", onSpace);
-  listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
-  listen(window, "blur", () => { isSpaceDown = false; });
   context.onCleanup(end);
   return { isActive: () => gesture !== null, end };
 };
@@ -1958,7 +1971,7 @@ const createUploads = (context) => {
 
 const PING_MS = 3_000; // with PONG_MS 7 s: a dead kernel is reported within 8 s
 const PONG_MS = 4_000; // an import or a large image can block a kernel for a second or two
-const MAX_PING_MS = 48_000; // a silent kernel is asked less and less often, as it logs each message for a widget that it does not know
+const MAX_PING_MS = 48_000; // a silent kernel is asked less often: a new one logs each message for a widget that it does not know
 const MAX_UNANSWERED = 20; // pings that are remembered
 
 /** Return a sentence about a silent kernel. The advice for a notebook differs from that for Voilà's page. */
@@ -1979,6 +1992,7 @@ const describeSilence = (reason) => {
 /** What Jupyter calls the status of a kernel that does not answer -> the reason. */
 const REASONS = { busy: "busy", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const RUN = ".fl-bar button.fl-run";
 const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
 
 /** Return the reason that fits what Jupyter's own connection, where it can be reached, knows about the kernel. */
@@ -1986,6 +2000,35 @@ const findReason = (model) => {
   const kernel = model.widget_manager?.kernel;
   if (kernel?.connectionStatus && kernel.connectionStatus !== "connected") return "disconnected";
   return REASONS[kernel?.status] ?? "unknown";
+};
+
+/** Show why the kernel is silent, "" for one that answers: a notice, and a panel that is dimmed and cannot run. */
+const showSilence = ({ el, root }, notice, reason) => {
+  notice.textContent = describeSilence(reason);
+  const panel = el.closest(".fl-panel") ?? root;
+  panel.classList.toggle("fl-silent", Boolean(reason));
+  const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
+  const run = panel.querySelector(RUN);
+  if (isDead) run?.setAttribute("aria-disabled", "true");
+  else run?.removeAttribute("aria-disabled");
+};
+
+/** Let clicks on a disabled Run do nothing. ipywidgets would send them once the connection comes back. */
+const refuseDisabledRun = ({ el, listen }) =>
+  listen(window, "click", (event) => {
+    const run = event.target.closest?.(`${RUN}[aria-disabled="true"]`);
+    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, { capture: true });
+
+/** Call `onRestart` when Jupyter's own connection, where it can be reached, restarts the kernel. */
+const watchRestarts = ({ model, onCleanup }, onRestart) => {
+  const signal = model.widget_manager?.kernel?.statusChanged; // a signal of Lumino
+  if (!signal) return;
+  const onStatus = (_, status) => { if (["restarting", "autorestarting"].includes(status)) onRestart(); };
+  signal.connect(onStatus);
+  onCleanup(() => signal.disconnect(onStatus));
 };
 
 /** Show a notice while the kernel does not answer. Uses `has_tools`. */
@@ -1998,17 +2041,12 @@ const createHeartbeat = (context) => {
   let pongTimer = 0;
   let interval = PING_MS;
   let reason = ""; // "" while the kernel answers
+  let isRestarted = false; // since the last answer
 
   const setReason = (found) => {
     if (found === reason) return;
     reason = found;
-    notice.textContent = describeSilence(reason);
-    const panel = el.closest(".fl-panel") ?? context.root;
-    panel.classList.toggle("fl-silent", Boolean(reason));
-    const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
-    const run = panel.querySelector(".fl-bar button.fl-run");
-    if (isDead) run?.setAttribute("aria-disabled", "true");
-    else run?.removeAttribute("aria-disabled");
+    showSilence(context, notice, reason);
   };
 
   const ping = () => {
@@ -2018,7 +2056,7 @@ const createHeartbeat = (context) => {
     pongTimer ||= setTimeout(() => {
       interval = Math.min(2 * interval, MAX_PING_MS);
       pongTimer = 0;
-      setReason(findReason(model));
+      setReason(isRestarted ? "restarted" : findReason(model));
     }, PONG_MS);
     pingTimer = setTimeout(ping, interval);
   };
@@ -2045,17 +2083,14 @@ const createHeartbeat = (context) => {
     clearTimeout(pongTimer);
     pongTimer = 0;
     interval = PING_MS;
+    isRestarted = false;
     setReason("");
   });
-  /** A click on a disabled Run does nothing, also not when the connection comes back. */
-  const onClick = (event) => {
-    const run = event.target.closest?.('.fl-bar button.fl-run[aria-disabled="true"]');
-    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-  };
-
-  listen(window, "click", onClick, { capture: true });
+  watchRestarts(context, () => {
+    isRestarted = true;
+    if (model.get("has_tools")) setReason("restarted");
+  });
+  refuseDisabledRun(context);
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
   let wasDisconnected = el.classList.contains(DISCONNECTED);
@@ -2146,23 +2181,66 @@ const saveFile = (context, name, mime, content) => {
   setTimeout(() => URL.revokeObjectURL(url), SAVED_MS);
 };
 
-/** Create the menu of downloads: a button that opens a list of buttons. Uses `files`. */
-const createDownloads = (context) => {
-  const { model, parts, listen } = context;
+/**
+ * Create the menu of downloads: a button that opens a list of buttons.
+ * @param {Context} context
+ * @param {(id: string, label: string) => void} choose Called with the file of an entry that is pressed.
+ * @returns {[HTMLElement, (files: object[]) => void]} The button, and the function that fills the list.
+ */
+const createDownloadMenu = ({ parts, listen }, choose) => {
   const list = make("div", "fl-menu", { role: "group", "aria-label": "Download as", hidden: "" });
   const button = make("button", "fl-button", { type: "button", "aria-expanded": "false", text: "Download" });
-  const error = make("span", "fl-download-error", { role: "alert" });
   const box = make("span", "fl-menu-box", {}, button, list);
-  parts.download.append(error, box);
-  let waiting = 0; // files that were asked for and have not come
-  let timer = 0;
+  parts.download.append(box);
 
   const open = (isOpen) => {
     list.hidden = !isOpen;
     button.setAttribute("aria-expanded", String(isOpen));
   };
+  const close = () => {
+    open(false);
+    button.focus();
+  };
+  const show = (files) => {
+    list.replaceChildren(
+      ...files.map((file) => make("button", "fl-menu-item", { type: "button", "data-id": file.id, text: file.label })),
+    );
+    if (!files.length) open(false);
+  };
 
-  /** Say a status to screen readers, as the browser shows its downloads itself, and a problem to everybody. */
+  listen(button, "click", () => {
+    if (!list.hidden) return close();
+    open(true);
+    list.querySelector("button")?.focus();
+  });
+  // Safari does not focus a button that is pressed: the menu would lose the focus, and close before the click
+  listen(box, "mousedown", (event) => event.preventDefault());
+  listen(list, "click", (event) => {
+    const item = event.target.closest("button");
+    if (!item) return;
+    close();
+    choose(item.dataset.id, item.textContent);
+  });
+  listen(box, "keydown", (event) => {
+    if (event.key !== "Escape" || list.hidden) return;
+    event.stopPropagation();
+    close();
+  });
+  listen(box, "focusout", (event) => {
+    if (!box.contains(event.relatedTarget)) open(false);
+  });
+  return [button, show];
+};
+
+/** Offer the files of the answer for download. Uses `files`. */
+const createDownloads = (context) => {
+  const { model, parts } = context;
+  const error = make("span", "fl-download-error", { role: "alert" });
+  parts.download.append(error);
+  let waiting = 0; // files that were asked for and have not come
+  let timer = 0;
+
+  /** Announce a status, as the browser shows its downloads itself, and show a problem. */
   const say = (status, problem = "") => {
     if (status) context.announce(status);
     error.textContent = problem;
@@ -2186,37 +2264,13 @@ const createDownloads = (context) => {
     trySend(context, { kind: "file", id });
   };
 
+  const [button, fillMenu] = createDownloadMenu(context, ask);
   const show = () => {
     const files = model.get("files") ?? [];
     parts.download.hidden = files.length === 0;
-    list.replaceChildren(
-      ...files.map((file) => make("button", "fl-menu-item", { type: "button", "data-id": file.id, text: file.label })),
-    );
-    if (!files.length) open(false);
+    fillMenu(files);
   };
 
-  listen(button, "click", () => {
-    open(list.hidden);
-    (list.hidden ? button : list.querySelector("button"))?.focus();
-  });
-  // Safari does not focus a button that is pressed: the menu would lose the focus, and close before the click
-  listen(box, "mousedown", (event) => event.preventDefault());
-  listen(list, "click", (event) => {
-    const item = event.target.closest("button");
-    if (!item) return;
-    open(false);
-    button.focus();
-    ask(item.dataset.id, item.textContent);
-  });
-  listen(parts.download, "keydown", (event) => {
-    if (event.key !== "Escape" || list.hidden) return;
-    event.stopPropagation();
-    open(false);
-    button.focus();
-  });
-  listen(parts.download, "focusout", (event) => {
-    if (!parts.download.contains(event.relatedTarget)) open(false);
-  });
   context.onMessage((message, buffers) => {
     if (!waiting || !["file", "failed"].includes(message.kind)) return; // another view of the model asked
     if (message.kind === "failed") return settle("", message.text);
@@ -2284,7 +2338,7 @@ const NO_SHORTCUTS = "data-lm-suppress-shortcuts"; // shortcuts of Jupyter whose
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
 /** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
-const findLabel = (control) => {
+const findControlLabel = (control) => {
   const widget = control.closest(".jupyter-widgets") ?? control;
   const box = widget.parentElement;
   const isAlone = box?.querySelectorAll(CONTROLS).length === 1;
@@ -2344,7 +2398,7 @@ const dressSiblings = (context) => {
     for (const icon of panel.querySelectorAll("button.jupyter-button > i")) add(icon, { "aria-hidden": "true" });
     for (const control of panel.querySelectorAll(CONTROLS)) {
       if (root.contains(control) || hasName(control)) continue;
-      const label = findLabel(control);
+      const label = findControlLabel(control);
       if (label) add(control, { "aria-label": label });
     }
   };

@@ -451,6 +451,26 @@ class TestHeartbeat:
         expect(alive.root.get_by_role("alert").filter(has_text=words)).to_be_visible()
         assert (alive.page.locator(".fl-run").get_attribute("aria-disabled") == "true") is is_disabled
 
+    def test_a_restart_that_jupyter_reports_is_told_until_the_kernel_answers(self, in_panel):
+        in_panel.page.clock.install()
+        in_panel.page.evaluate(
+            """() => { const slots = new Set(); window.tell = (status) => slots.forEach((slot) => slot(null, status)); window.slots = slots;
+              const statusChanged = { connect: (slot) => slots.add(slot), disconnect: (slot) => slots.delete(slot) };
+              window.widget_manager = { kernel: { status: 'idle', connectionStatus: 'connected', statusChanged } } }"""
+        )
+        in_panel.start(has_tools=True)
+        alert = in_panel.root.get_by_role("alert").filter(has_text="The kernel was restarted: run this cell")
+        in_panel.page.evaluate("['busy', 'idle'].forEach(tell)")
+        expect(alert).to_be_hidden()
+        in_panel.page.evaluate("tell('autorestarting')")
+        expect(alert).to_be_visible()
+        self.runs(in_panel, 30)
+        expect(alert).to_be_visible()
+        in_panel.receive({"kind": "pong", "id": in_panel.sent("ping")[-1]["id"]})
+        expect(alert).to_be_hidden()
+        in_panel.close()
+        assert in_panel.page.evaluate("slots.size") == 0
+
     def test_a_page_of_voila_is_reloaded(self, alive):
         alive.page.evaluate("() => { document.body.dataset.voila = 'voila' }")
         self.runs(alive, 8)
