@@ -666,7 +666,7 @@ const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
       loading: "Loading the model …",
       answering: "Answering …",
       stopped: "Stopped before the first word.",
-      error: hint || "There is no answer. The message above says why.",
+      error: "There is no answer. The message above says why.",
     }[phase] ?? "";
   }
   if (hasList || answer.answer || !answer.complete) return "";

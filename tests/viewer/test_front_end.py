@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from front_end import CHROMIUM, FLAGS, FrontEnd, encode_image, photo, playwright
+from front_end import CHROMIUM, encode_image, photo, playwright
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
 
@@ -77,31 +77,6 @@ MEADOW = [
     instance("wolf", 0.4, [60, 80, 200, 200], style=1),
     instance("house", 0.3, [10, 60, 500, 400], style=2),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    context = browser.new_context(viewport={"width": 1000, "height": 760}, has_touch=True)
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    yield page
-    context.close()
-
-
-@pytest.fixture
-def front_end(page):
-    """A viewer that is not started; a test fails at its end if the page had an error."""
-    front_end = FrontEnd(page)
-    yield front_end
-    assert front_end.errors == []
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import statistics
 
 import numpy as np
 import pytest
-from explorer.browser.harness import EXPLORE, NEEDS_BROWSER, TIMEOUT, measure, notebook_in, playwright
+from explorer.browser.figures import measure
+from explorer.browser.harness import EXPLORE, NEEDS_BROWSER, TIMEOUT, notebook_in, playwright
 from explorer.browser.user import User
 from PIL import Image
 
