@@ -136,7 +136,7 @@ def test_two_panels_in_one_notebook_answer_for_themselves(user, notebook):
     assert len(user.viewer.read_list()) == 4
     expect(second.viewer.answer).to_contain_text("sheep")
     assert second.viewer.read_list() == []
-    notebook.evaluate("None", "other.close()")
+    # it stays open: JupyterLab reports an error for the saved output of a closed widget when the page is reloaded
 
 
 @pytest.mark.parametrize("clicked", [".fl-view", ".fl-row"])
