@@ -46,7 +46,10 @@ PAGE = """\
 
 MODEL = """\
 class Model {
-  constructor(traits) { Object.assign(this, { traits, handlers: [], sent: [], saved: [], answer: null }); this.changed = {} }
+  constructor(traits) {
+    Object.assign(this, { traits, handlers: [], sent: [], saved: [], answer: null, widget_manager: window.widget_manager });
+    this.changed = {};
+  }
   get(name) { return this.traits[name] }
   set(name, value) {
     if (JSON.stringify(this.traits[name]) === JSON.stringify(value)) return;

@@ -89,7 +89,8 @@ def _add_explore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token",
         default="",
-        help="secret of at least 8 letters and digits that the link ends with (default: a random one if --ip is given)",
+        help="secret of at least 8 letters and digits that the link ends with; other users of this machine can read it in the "
+        "list of processes (default: a random one if --ip is given)",
     )
     parser.add_argument(
         "--max_visitors",

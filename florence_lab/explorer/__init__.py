@@ -18,7 +18,7 @@ def explore(model_type: str | Path = "florence-2-nano", image: Any = None, task:
     """Return a panel that runs Florence-2 on an image. As the last expression of a cell it displays itself.
 
     The panel works in JupyterLab, Notebook 7, VS Code and Voilà. Errors, those in these arguments included, are shown in the
-    panel, which stays usable.
+    panel, which stays usable. Running the cell again creates another panel; `close` frees the widgets, images and answers of one.
 
     Args:
         model_type: one of `available_models()`, a checkpoint folder or a hub id. The model is loaded at the first run.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..results import Instances, Result
+from ..viewer.threshold import num_hidden
 
 if TYPE_CHECKING:
     from .questions import Question
@@ -42,21 +43,6 @@ class Answer:
         """The times of the image encoder and the decoder."""
         image = "cached" if self.image_seconds is None else f"{self.image_seconds:.2f} s"
         return f"image encoder {image} · decoder {self.text_seconds:.2f} s"
-
-
-def filter_result(result: Result, threshold: float) -> Result:
-    """Return a result without the instances whose score is below a threshold. A result without scores is returned as it is."""
-    if not num_hidden(result, threshold):
-        return result
-    assert isinstance(result, Instances)
-    assert result.scores is not None
-    return result[result.scores >= threshold]
-
-
-def num_hidden(result: Result, threshold: float) -> int:
-    """Return the number of instances whose score is below a threshold."""
-    scores = getattr(result, "scores", None)
-    return 0 if scores is None else int((scores < threshold).sum())
 
 
 def answer_code(answers: Sequence[Answer], threshold: float = 0.0) -> str:

@@ -1,4 +1,4 @@
-"""The bar of the panel: what is asked about which image, of which model, and what comes of it."""
+"""The bar of the panel: the controls of the question, and the status of the run."""
 
 from __future__ import annotations
 

@@ -107,7 +107,8 @@ def open_source(source: str) -> SourceImage:
     if not source:
         raise ImageError("no path or URL was given")
     check_source(source)
-    return SourceImage(load_image(source), Path(source.split("?")[0]).stem or "image", repr(source))
+    name = "" if source.startswith("data:") else Path(source.split("?")[0]).stem
+    return SourceImage(load_image(source), name or "image", repr(source))
 
 
 def save_upload(source: Any, name: str, folder: Path) -> SourceImage:

@@ -19,7 +19,8 @@ class ImageLibrary:
 
     def __init__(self) -> None:
         """Create a library of the sample images."""
-        self._folder = tempfile.TemporaryDirectory(prefix="florence_lab-")  # for images that have no path
+        # for images that have no path; a job that was stopped may still write one while it is deleted
+        self._folder = tempfile.TemporaryDirectory(prefix="florence_lab-", ignore_cleanup_errors=True)
         self._known: WeakValueDictionary[str, SourceImage] = WeakValueDictionary()
 
     def load(self, source: Any, name: str = "the given image") -> SourceImage:

@@ -1,4 +1,4 @@
-"""The server of the explorer's page: Voilà with own words, and with kernels that end when their visitor leaves."""
+"""The server of the explorer's page: Voilà with the explorer's templates, whose kernels end when their visitor leaves."""
 
 from __future__ import annotations
 
@@ -44,17 +44,19 @@ _current_page: ContextVar[PageHandler] = ContextVar("the page for which a kernel
 
 
 class PageKernelManager(AsyncMappingKernelManager):
-    """A kernel manager that tells a page which kernel it has."""
+    """A kernel manager that stores the id of a kernel in the page that it is started for."""
 
     async def start_kernel(self, **kwargs: Any) -> str:  # type: ignore[override]
         """Start a kernel for the page that is being rendered, and return its id."""
         kernel_id = await super().start_kernel(**kwargs)
-        _current_page.get().kernel_id = kernel_id
+        page = _current_page.get()
+        page.kernel_id = kernel_id
+        page.server.opening.discard(page)
         return kernel_id
 
 
 class PageHandler(TornadoVoilaHandler):
-    """Serves the page, or says in words why it does not."""
+    """Serves the page, or a notice that says why it is refused."""
 
     kernel_id = ""
     is_left = False
@@ -75,12 +77,16 @@ class PageHandler(TornadoVoilaHandler):
         # Voilà's script sends this cookie back when the page is closed. Without it, its request is rejected (403).
         _ = self.xsrf_token
         _current_page.set(self)
-        async for html in self.get_generator():
-            if self.is_left:
-                await self.server.watch.close(self.kernel_id, now=True)
-                return
-            self.write(html)
-            self.flush()
+        self.server.opening.add(self)
+        try:
+            async for html in self.get_generator():
+                if self.is_left:
+                    await self.server.watch.close(self.kernel_id, now=True)
+                    return
+                self.write(html)
+                self.flush()
+        finally:
+            self.server.opening.discard(self)
 
     def on_connection_close(self) -> None:
         """Shut the kernel down at once if the visitor leaves before the page is complete."""
@@ -96,11 +102,12 @@ class PageHandler(TornadoVoilaHandler):
             return 404
         if self.server.options.is_public and not self.server.rate.allows(self.request.remote_ip or ""):
             return 429
-        return 503 if self.server.watch.count >= self.server.options.max_visitors else 0
+        count = self.server.watch.count + len(self.server.opening)
+        return 503 if count >= self.server.options.max_visitors else 0
 
 
 class LeaveHandler(VoilaShutdownKernelHandler):
-    """Shuts down the kernel of a page that is left. A page says so once or twice, and the second time the kernel is gone."""
+    """Shuts down the kernel of a page that is left. A page may send two requests; the second one finds no kernel."""
 
     def initialize(self, server: PageServer) -> None:
         """Store the server."""
@@ -133,7 +140,11 @@ class PageRate:
 
 
 class PageServer(Voila):
-    """Voilà with the templates, the page and the kernel watch of the explorer."""
+    """Voilà with the templates, the page and the kernel watch of the explorer.
+
+    Attributes:
+        opening: the pages whose kernel is being started, which the watch does not know yet.
+    """
 
     options: PageOptions
     opens_browser = False
@@ -146,6 +157,7 @@ class PageServer(Voila):
     def init_settings(self) -> dict[str, Any]:
         """Create the kernel manager and its watch."""
         settings: dict[str, Any] = super().init_settings()
+        self.opening: set[PageHandler] = set()
         self.rate = PageRate()
         self.watch = KernelWatch(self.kernel_manager)
         PeriodicCallback(self.watch.check, _WATCH_INTERVAL).start()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _HINT = "Press Run to ask the model about this image."
 _REGION_HINT = "Drag a region on the image, then press Run."
+_MAX_NAME_LENGTH = 200  # of a path or URL in the status; a `data:` URL may have megabytes
 _NO_MODEL_MESSAGE = "No model is selected. Give a checkpoint folder, or a hub id such as microsoft/Florence-2-base."
 
 
@@ -89,6 +90,7 @@ class Explorer(VBox):
         self.add_class("fl-panel")
         self.run.on_click(lambda _: self._guarded(self._press_run)())
         self.viewer.observe(lambda change: self._guarded(self._show_stale)(), "region")
+        self.viewer.observe(lambda change: self._guarded(self._presenter.show_code)(), "threshold")
         self._set_up(model_name, image, task)
 
     @property
@@ -226,7 +228,8 @@ class Explorer(VBox):
         self._select(self._library.find_equal(self._library.load(source)))
 
     def _open(self, source: str) -> None:
-        self._open_later(source.strip() or "an image", source)
+        name = source.strip() or "an image"
+        self._open_later(name if len(name) <= _MAX_NAME_LENGTH else f"{name[:_MAX_NAME_LENGTH]} …", source)
 
     def _upload(self, name: str, image: Image.Image) -> None:
         self._open_later(name, image)

@@ -9,14 +9,15 @@ from typing import Any
 from ..results import Instances, Result
 from ..viewer.files import DownloadFile, file_choices, make_file
 from ..viewer.records import Styles, answer_record
+from ..viewer.threshold import filter_result
 from ..viewer.widget import Viewer
-from .answer import Answer, answer_code, filter_result
+from .answer import Answer, answer_code
 from .history import HistoryEntry
 from .images import SourceImage
 from .questions import Question
 
 UPDATE_SECONDS = 0.05
-"""The least time between two updates of an answer that grows."""
+"""Minimum time between two updates of an answer that grows."""
 
 _TEMPORARY_NOTE = "The file of the image is deleted when the panel is closed."
 _STOPPED_NOTE = "The run was stopped; the code gives the whole answer."
@@ -40,7 +41,6 @@ class Presenter:
         self.answers: list[Answer] = []
         self.is_running = False
         self._forget()
-        viewer.observe(lambda change: self._show_code(), "threshold")
 
     @property
     def results(self) -> list[Result]:
@@ -103,7 +103,7 @@ class Presenter:
             self._update(phase if self.results or phase == "error" else "empty")
             if self.question is not None and self.results:
                 self._viewer.arrangement = _arrange(self.question, len(self.answers))
-            self._show_code()
+            self.show_code()
 
     def show_past(self, entry: HistoryEntry) -> None:
         """Show answers of the history, and their image."""
@@ -112,6 +112,16 @@ class Presenter:
             self.begin(entry.question)
             self.answers = list(entry.answers)
             self.end("stopped" if entry.is_stopped else "done")
+
+    def show_code(self) -> None:
+        """Show code and files of the answers, filtered by the threshold, unless more is to come."""
+        if self.is_running or self.question is None or not self.results:
+            return
+        notes = [_TEMPORARY_NOTE] if self.question.image.is_temporary else []
+        notes += [_STOPPED_NOTE] if self._viewer.phase == "stopped" else []
+        with self._viewer.hold_sync():
+            self._viewer.code, self._viewer.code_note = answer_code(self.answers, self._threshold), " ".join(notes)
+            self._viewer.files = file_choices(self.results, self._model_names)
 
     def make_file(self, file_id: str) -> DownloadFile:
         """Return a file of what is shown, filtered by the threshold. Any thread may call it.
@@ -158,7 +168,7 @@ class Presenter:
         viewer = self._viewer
         with viewer.hold_sync():
             records = [record for i, answer in enumerate(self.answers) for record in self._answer_records(i, answer)]
-            if 0 < len(viewer.answers) == len(records) - 1:  # one task has followed another
+            if viewer.arrangement == "tasks" and 0 < len(viewer.answers) == len(records) - 1:  # the next task has begun
                 viewer.active, viewer.selected = len(records) - 1, []
             viewer.answers, viewer.phase = records, phase
         self._last_update = time.monotonic()
@@ -186,16 +196,6 @@ class Presenter:
             styles=self._styles,
         )
         return record | {"task": question.selection.token_of(result)}
-
-    def _show_code(self) -> None:
-        """Refresh the code and the files, once the answers are whole."""
-        if self.is_running or self.question is None or not self.results:
-            return
-        notes = [_TEMPORARY_NOTE] if self.question.image.is_temporary else []
-        notes += [_STOPPED_NOTE] if self._viewer.phase == "stopped" else []
-        with self._viewer.hold_sync():
-            self._viewer.code, self._viewer.code_note = answer_code(self.answers, self._threshold), " ".join(notes)
-            self._viewer.files = file_choices(self.results, self._model_names)
 
 
 def _arrange(question: Question, num_models: int) -> str:

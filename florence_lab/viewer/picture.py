@@ -1,4 +1,4 @@
-"""Images as the files that the browser shows: small enough to be sent in no time, sharp enough to be zoomed into."""
+"""Images as files for the browser: small enough to send quickly, with enough pixels to zoom into."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def instance_records(result: Instances, styles: Styles) -> list[dict[str, Any]]:
     """
     decimals = 1 if min(result.image_size) >= _SMALL_SIDE else 2
     labels = result.class_names.tolist()
-    scores = [None] * len(labels) if result.scores is None else result.scores.round(4).tolist()
+    scores = [None] * len(labels) if result.scores is None else result.scores.tolist()
     boxes = result.xyxy.round(decimals).tolist()
     is_quad = isinstance(result, Quads)
     return [

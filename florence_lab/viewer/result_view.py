@@ -19,6 +19,7 @@ from ..tasks import get_task
 from .files import DownloadFile, draw_results, file_choices, make_file
 from .picture import make_picture, read_once
 from .records import Styles, answer_record
+from .threshold import filter_result
 from .widget import Viewer
 
 _PNG = "image/png"
@@ -34,9 +35,10 @@ def view(
 ) -> ResultView:
     """Return an interactive view of a result, which Jupyter displays as the last expression of a cell.
 
-    Instances light up with their row in the list and their tokens in the generated text; a click selects them, a slider hides
-    those with a low score, the wheel zooms. What is selected can be used in the next cell. Sites that show notebooks without
-    widgets show the drawing of `florence_lab.visualization.to_png` instead.
+    The pointer highlights an instance together with its row in the list and its tokens in the generated text. A click selects
+    it, a slider hides instances with a low score, Ctrl and the wheel zoom. The selected instances can be used in the next cell.
+    Sites that show notebooks without widgets show the drawing of `florence_lab.visualization.to_png` instead. The results stay in
+    memory until `close` is called, also if the cell is run again.
 
     Args:
         result: a result with its image, or several results about one image, such as those of `Predictor.predict_tasks`, of
@@ -120,7 +122,7 @@ class ResultView:
     @property
     def result(self) -> Result:
         """The result that is shown, or of two the one that was clicked last, without the instances below the threshold."""
-        return self._filter(self._active)
+        return filter_result(self._active, self.threshold)
 
     @property
     def selected(self) -> Result:
@@ -142,13 +144,8 @@ class ResultView:
     def _active(self) -> Result:
         return self.results[min(self.viewer.active, len(self.results) - 1)]
 
-    def _filter(self, result: Result) -> Result:
-        if not isinstance(result, Instances) or result.scores is None or not self.threshold:
-            return result
-        return result[result.scores >= self.threshold]
-
     def _filtered(self) -> list[Result]:
-        return [self._filter(result) for result in self.results]
+        return [filter_result(result, self.threshold) for result in self.results]
 
     def _make_file(self, file_id: str) -> DownloadFile:
         tasks = dict.fromkeys(result.task.strip("<>") or "question" for result in self.results)

@@ -1,7 +1,7 @@
 """Files from the browser, which arrive in chunks that are acknowledged one by one.
 
-A file of any size in one message would exceed the limit of the server, 10 MiB by default, which then closes the connection
-without a word.
+A large file in one message would exceed the limit of the server, 10 MiB by default, which then closes the connection without
+an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_NAME_LENGTH = 200
 
 
 class _Refused(Exception):
-    """The reason why a chunk is refused, in words for the user."""
+    """A chunk is refused; the message is for the user."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class UploadReceiver:
         return len(upload.content) if upload is not None else 0
 
     def receive(self, message: dict[str, Any], buffers: list) -> None:
-        """Handle a chunk. Nothing is raised: what is wrong is refused in words."""
+        """Handle a chunk. Errors are sent to the front end and not raised."""
         identity = message.get("id")
         if isinstance(identity, bool) or not isinstance(identity, (str, int)):
             return  # nobody would recognize the answer
@@ -158,7 +158,7 @@ class UploadReceiver:
 
     @contextmanager
     def _refusal(self, identity: str | int) -> Iterator[None]:
-        """End an upload in words if there is an error within the block."""
+        """End an upload with a message if the block raises an exception."""
         try:
             yield
         except Exception as error:  # a widget must not end in a traceback

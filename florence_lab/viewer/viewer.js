@@ -16,7 +16,7 @@
  *     not rounded. Works at each zoom.
  * @property {() => number} scale CSS pixels per image pixel on the first stage, zoom included. A handle of 10 CSS pixels
  *     has a side of `10 / scale()` in the region layer. The region layer is drawn again when it changes, see `onDraw`.
- * @property {(text: string) => void} announce Let screen readers say a text (role=status, polite).
+ * @property {(text: string) => void} announce Announce a text to screen readers (role=status, polite).
  * @property {(target: EventTarget, type: string, handler: Function, options?: object) => void} listen Add an event
  *     listener that is removed with the view. For elements that live as long as the view; use delegation for others.
  * @property {(name: string, handler: () => void) => void} on Call `handler` when a trait changes, until the view is removed.
@@ -67,7 +67,7 @@ const LIGHT = "#ffffff";
 const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.25;
 const PAGE_ROWS = 10; // instances that Page Up and Page Down go over
-const LINE_REACH = 3; // CSS pixels beside a box where it is hit, too
+const LINE_REACH = 3; // CSS pixels outside of a box where it is still hit
 const CLICK_DISTANCE = 4; // CSS pixels that a click may move
 const LABEL_HEIGHT = 16; // CSS pixels, as in viewer.css
 const LABEL_PADDING = 8; // CSS pixels, left and right together
@@ -244,10 +244,10 @@ const outlinePath = ({ box: [x0, y0, x1, y1], contours }) =>
  * @returns {[Map<number, number>, Map<number, number>]} From each index to that of its partner, in both directions.
  */
 const matchInstances = (first, second) => {
-  const name = (instance) => instance.label.trim().toLowerCase();
+  const [names, otherNames] = [first, second].map((all) => all.map((instance) => instance?.label.trim().toLowerCase()));
   const pairs = [];
   first.forEach((a, i) => second.forEach((b, j) => {
-    if (!a || !b || name(a) !== name(b)) return;
+    if (!a || !b || names[i] !== otherNames[j]) return;
     const iou = boxIou(a.box, b.box);
     if (iou >= MATCH_IOU) pairs.push([iou, i, j]);
   }));
@@ -312,12 +312,12 @@ const isQuad = (instance) => !isFilled(instance) && instance.contours.length ===
 
 const labelText = ({ label, score }) => [label, score === null ? "" : score.toFixed(2)].filter(Boolean).join(" ");
 
-const sameNumbers = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
+const sameItems = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
 
 const sameInstance = (a, b) =>
   a === b ||
-  (a.label === b.label && a.score === b.score && a.filled === b.filled && sameNumbers(a.box, b.box) &&
-    a.contours.length === b.contours.length && a.contours.every((points, i) => sameNumbers(points, b.contours[i])));
+  (a.label === b.label && a.score === b.score && a.filled === b.filled && sameItems(a.box, b.box) &&
+    a.contours.length === b.contours.length && a.contours.every((points, i) => sameItems(points, b.contours[i])));
 
 // --- Labels
 
@@ -481,7 +481,7 @@ const createHeader = (slot) => {
   };
 };
 
-/** Return what the header says about an answer that is not whole. */
+/** Return the remark of the header on an answer that is not complete. */
 const progressOf = ({ complete, truncated }, phase) => {
   if (!complete) return phase === "answering" ? "Answering …" : "Incomplete";
   return truncated ? "Truncated" : "";
@@ -543,21 +543,11 @@ const createStage = (context, shared, slot) => {
   /** Return the index of the smallest instance at a pointer position, or that of a label there, or -1. */
   stage.hit = (event, items) => {
     const [u, v] = stage.fractions(event);
-    const [left, top] = [u * stage.size[0], v * stage.size[1]];
-    const labelled = items.findLast(({ isVisible, place }) =>
-      isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
-    if (labelled) return labelled.index;
     const x = ((u - zoom.x) / zoom.factor) * state.picture.width;
     const y = ((v - zoom.y) / zoom.factor) * state.picture.height;
     const margin = (LINE_REACH * state.picture.width) / (stage.size[0] * zoom.factor);
-    let best = null;
-    for (const item of items) {
-      if (!item.isVisible || (best && item.area >= best.area)) continue;
-      const { box, contours } = item.instance;
-      const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
-      if (isNear && (!contours.length || isInside(contours, x, y))) best = item;
-    }
-    return best ? best.index : -1;
+    const found = findLabel(items, u * stage.size[0], v * stage.size[1]) ?? findInstance(items, x, y, margin);
+    return found?.index ?? -1;
   };
 
   // the size is observed, since asking for it would force a layout in each redraw
@@ -568,6 +558,23 @@ const createStage = (context, shared, slot) => {
   observer.observe(view);
   context.onCleanup(() => observer.disconnect());
   return stage;
+};
+
+/** Return the item whose label lies at a point of the stage in CSS pixels, or undefined. */
+const findLabel = (items, left, top) =>
+  items.findLast(({ isVisible, place }) =>
+    isVisible && place && left >= place.x && left <= place.x + place.width && top >= place.y && top <= place.y + LABEL_HEIGHT);
+
+/** Return the smallest item at a point in image pixels, or null. Boxes are hit within a margin outside of them, too. */
+const findInstance = (items, x, y, margin) => {
+  let best = null;
+  for (const item of items) {
+    if (!item.isVisible || (best && item.area >= best.area)) continue;
+    const { box, contours } = item.instance;
+    const isNear = x >= box[0] - margin && x <= box[2] + margin && y >= box[1] - margin && y <= box[3] + margin;
+    if (isNear && (!contours.length || isInside(contours, x, y))) best = item;
+  }
+  return best;
 };
 
 /** Place the labels in the order of the instances, so that those on show stay where they are while an answer grows. */
@@ -632,7 +639,7 @@ const createList = (slot) => {
       setText(remark, remarkOf(answer, count > 0, info));
       cut.classList.toggle("fl-off", !answer?.truncated);
     },
-    /** Say how many instances there are, and how many of them are hidden. */
+    /** Show the number of instances, and how many of them are hidden. */
     count: (listed, unseen) => {
       setText(counts, plural(listed, "instance"));
       setText(showAll, unseen ? `Show all (${unseen} hidden)` : "Show all");
@@ -650,7 +657,7 @@ const createList = (slot) => {
   };
 };
 
-/** Return what stands in place of the list while there is nothing to list. */
+/** Return the text that is shown in place of an empty list. */
 const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
   if (isMissing) return "The other model gave no answer. The message above says why.";
   if (!answer) {
@@ -659,7 +666,7 @@ const remarkOf = (answer, hasList, { phase, hint, isMissing }) => {
       loading: "Loading the model …",
       answering: "Answering …",
       stopped: "Stopped before the first word.",
-      error: hint || "There is no answer. The message above says why.",
+      error: "There is no answer. The message above says why.",
     }[phase] ?? "";
   }
   if (hasList || answer.answer || !answer.complete) return "";
@@ -716,27 +723,6 @@ const createPane = (context, shared, slot) => {
   const [header, stage, list, raw] = [createHeader(slot), createStage(context, shared, slot), createList(slot), createRaw(slot)];
   const pane = { slot, header, stage, list, raw, answer: null, items: [], current: -1 };
 
-  const updateItems = () => {
-    const instances = pane.answer?.instances ?? [];
-    const styles = styleIndices(instances);
-    const added = [];
-    instances.forEach((instance, i) => {
-      const known = pane.items[i];
-      if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
-      const item = known ?? createItem(i, `${state.id}-${slot}-${i}`);
-      fillItem(item, instance, styles[i]);
-      if (!known) added.push(item);
-    });
-    pane.items.push(...added);
-    const gone = pane.items.splice(instances.length);
-    if (!instances.length) for (const parent of [stage.shapes, stage.labels, list.area]) parent.replaceChildren();
-    else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
-    list.area.append(...added.map((item) => item.row));
-    stage.labels.append(...added.map((item) => item.label));
-    if (added.length) stage.order(pane.items);
-    if (pane.current >= pane.items.length) pane.current = -1;
-  };
-
   /** Show an answer, or none. Elements are updated in place: an answer that grows only adds. */
   pane.update = (answer, info) => {
     if (answer?.id !== pane.answer?.id || !answer) {
@@ -747,7 +733,7 @@ const createPane = (context, shared, slot) => {
     pane.answer = answer;
     header.update(answer, info);
     if (!isSame) {
-      updateItems();
+      updateItems(pane, `${state.id}-${slot}`);
       stage.showRegions(answer?.regions ?? []);
       raw.update(answer, pane.items);
     }
@@ -765,7 +751,8 @@ const createPane = (context, shared, slot) => {
       if (!item.isVisible) item.place = null;
       item.row.classList.toggle("fl-off", !item.isListed);
       item.row.classList.toggle("fl-unlisted", item.isListed && !item.isVisible);
-      item.row.setAttribute("aria-label", item.isVisible ? item.spoken : `${item.spoken}, hidden`);
+      const name = item.isVisible ? item.spoken : `${item.spoken}, hidden`;
+      if (item.row.getAttribute("aria-label") !== name) item.row.setAttribute("aria-label", name);
       item.shape.classList.toggle("fl-off", !item.isVisible);
       item.label.classList.toggle("fl-off", !item.isVisible);
     }
@@ -799,6 +786,29 @@ const createPane = (context, shared, slot) => {
   listenToPointer(context, shared, pane);
   listenToTexts(context, shared, pane);
   return pane;
+};
+
+/** Give a pane the items of its answer. Items of instances that stay the same keep their elements untouched. */
+const updateItems = (pane, idPrefix) => {
+  const { stage, list } = pane;
+  const instances = pane.answer?.instances ?? [];
+  const styles = styleIndices(instances);
+  const added = [];
+  instances.forEach((instance, i) => {
+    const known = pane.items[i];
+    if (known && known.style === styles[i] && sameInstance(known.instance, instance)) return;
+    const item = known ?? createItem(i, `${idPrefix}-${i}`);
+    fillItem(item, instance, styles[i]);
+    if (!known) added.push(item);
+  });
+  pane.items.push(...added);
+  const gone = pane.items.splice(instances.length);
+  if (!instances.length) for (const parent of [stage.shapes, stage.labels, list.area]) parent.replaceChildren();
+  else for (const { shape, label, row } of gone) [shape, label, row].forEach((element) => element.remove());
+  list.area.append(...added.map((item) => item.row));
+  stage.labels.append(...added.map((item) => item.label));
+  if (added.length) stage.order(pane.items);
+  if (pane.current >= pane.items.length) pane.current = -1;
 };
 
 /** Light an item or not, and mark it as kept or not. Touches the elements only if that changes. */
@@ -957,7 +967,7 @@ const listenToPointer = (context, shared, pane) => {
 
 // --- Controls of the toolbar
 
-/** Create the slider of the threshold. It acts at once; Python hears of it when the slider is released. */
+/** Create the slider of the threshold. The view follows while it moves; the trait is set when it is released. */
 const createThreshold = (context, shared) => {
   const { state } = shared;
   const slider = make("input", "", { type: "range", min: "0", max: "1", step: "0.01" });
@@ -1142,12 +1152,22 @@ const createActions = (context, shared) => {
   const { model } = context;
   const { state, panes } = shared;
   const nameOf = (slot, index) => `${index + 1} ${panes[slot].answer.instances[index].label}`.trim();
-  const sameTarget = (a, b) => a === b || (a && b && a.slot === b.slot && sameNumbers(a.indices, b.indices));
+  const sameTarget = (a, b) => a === b || (a && b && a.slot === b.slot && sameItems(a.indices, b.indices));
 
   shared.isComparing = () => model.get("arrangement") === "compare";
   shared.keptOf = (slot) => {
     const isChosen = !shared.isComparing() || (model.get("active") ?? 0) === slot;
     return new Set(isChosen ? model.get("selected") ?? [] : []);
+  };
+  /** Light what is kept and what the pointer is at, with the partners of the latter in a comparison. */
+  shared.light = () => {
+    const { hovered } = state;
+    for (const pane of panes) {
+      const kept = shared.keptOf(pane.slot);
+      const isOwn = hovered?.slot === pane.slot;
+      const pointed = (hovered?.indices ?? []).map((index) => (isOwn ? index : shared.partnerOf(hovered.slot, index)));
+      pane.light(new Set([...kept, ...pointed]), kept);
+    }
   };
   shared.hover = (target) => {
     if (sameTarget(state.hovered, target)) return;
@@ -1208,6 +1228,18 @@ const compareAnswers = (answers, threshold) => {
   return { matches, counts: { a: a.filter(Boolean).length - both, b: b.filter(Boolean).length - both, both } };
 };
 
+/** Create `compareAnswers` that keeps its last value: zoom and pan redraw with the same answers. */
+const createMatcher = () => {
+  let last = [];
+  let found = null;
+  return (answers, threshold) => {
+    const given = [...answers, threshold];
+    if (!found || !sameItems(given, last)) found = compareAnswers(answers, threshold);
+    last = given;
+    return found;
+  };
+};
+
 // --- Display: everything that shows answers
 
 const DRAWN_TRAITS = ["picture", "pixels", "answers", "arrangement", "is_stale", "phase", "hint", "active", "selected"];
@@ -1224,162 +1256,154 @@ const createState = (context) => ({
   matches: [new Map(), new Map()], // of each answer: index -> that of its partner
 });
 
-const createDisplay = (context) => {
-  const { model, parts, root } = context;
-  const state = createState(context);
-  const zoom = createZoom(context.redraw);
-  const panes = [];
-  const shared = { state, zoom, panes, measure: createMeasure(context) };
-  createActions(context, shared);
-  panes.push(createPane(context, shared, 0));
-  const [first] = panes;
-  const partnerOf = (slot, index) => state.matches[slot].get(index);
+/** Create the controls of the answers. */
+const createControls = (context, shared) => ({
+  threshold: createThreshold(context, shared),
+  zoomButtons: createZoomButtons(context, shared),
+  modes: createModes(context, shared),
+  strip: createStrip(context, shared),
+  matchAnswers: createMatcher(),
+  showPicture: createPicture(context),
+});
 
-  const threshold = createThreshold(context, shared);
-  const zoomButtons = createZoomButtons(context, shared);
-  const modes = createModes(context, shared);
-  const strip = createStrip(context, shared);
-  const showPicture = createPicture(context);
-  createTabs(context);
-  Object.assign(parts, { stage: first.stage.element, view: first.stage.view, regionLayer: first.stage.regionLayer });
+/** Put the controls and the first pane into the layout. */
+const placeParts = ({ parts }, [{ header, stage, list, raw }], { threshold, zoomButtons, modes }) => {
+  Object.assign(parts, { stage: stage.element, view: stage.view, regionLayer: stage.regionLayer });
   parts.toolbar.append(parts.upload, parts.region, threshold.element, modes.element, zoomButtons.element, parts.download);
-  parts.main.append(first.header.element, first.stage.element, parts.side);
-  parts.answer.append(first.list.element);
-  parts.raw.append(first.raw.element);
-  context.pick = first.pick;
-  context.scale = () => (first.stage.size[0] / state.picture.width) * zoom.factor || 1;
+  parts.main.append(header.element, stage.element, parts.side);
+  parts.answer.append(list.element);
+  parts.raw.append(raw.element);
+};
 
-  /** Return the answers of the panes: one, or two in a comparison of which one may still be missing. */
-  const readAnswers = () => {
-    const answers = model.get("answers") ?? [];
-    if (shared.isComparing()) return [answers[0] ?? null, answers[1] ?? null];
-    return [answers[model.get("active") ?? 0] ?? answers[0] ?? null];
+/** Return the answers of the panes: one, or two in a comparison of which one may still be missing. */
+const readAnswers = (model, isComparing) => {
+  const answers = model.get("answers") ?? [];
+  if (isComparing) return [answers[0] ?? null, answers[1] ?? null];
+  return [answers[model.get("active") ?? 0] ?? answers[0] ?? null];
+};
+
+/** Take over the picture. Zoom, hidden instances and a solo belong to the former one. */
+const readPicture = ({ model, root }, { state, zoom }) => {
+  const picture = model.get("picture") ?? {};
+  if (picture.id !== state.picture.id) {
+    zoom.fit();
+    state.hidden.clear();
+    Object.assign(state, { solo: null, hovered: null });
+  }
+  state.picture = picture;
+  root.style.setProperty("--fl-aspect", picture.width ? picture.width / picture.height : 4 / 3);
+};
+
+/** Add and remove what the second answer needs. Its elements are made once, by the first comparison. */
+const arrangePanes = (context, shared, isCompared) => {
+  const { parts } = context;
+  const { panes } = shared;
+  if (isCompared && !panes[1]) panes.push(createPane(context, shared, 1));
+  if (!panes[1]) return;
+  const { header, stage, list, raw, update } = panes[1];
+  if (isCompared && !stage.element.parentNode) {
+    panes[0].stage.element.after(header.element, stage.element);
+    parts.answer.append(list.element);
+    parts.raw.append(raw.element);
+  } else if (!isCompared && stage.element.parentNode) {
+    for (const { element } of [header, stage, list, raw]) element.remove();
+    update(null, { phase: "done", isStale: false, isCompared: false });
+  }
+};
+
+const updatePanes = (model, { panes, isComparing }, answers, isCompared) => {
+  const info = {
+    isCompared,
+    phase: model.get("phase") ?? "empty",
+    hint: model.get("hint") ?? "",
+    isStale: Boolean(model.get("is_stale")),
+    isMissing: isComparing() && !isCompared && answers.some(Boolean),
   };
+  answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, info));
+};
 
-  const readPicture = () => {
-    const picture = model.get("picture") ?? {};
-    if (picture.id !== state.picture.id) {
-      zoom.fit();
-      state.hidden.clear();
-      Object.assign(state, { solo: null, hovered: null });
-    }
-    state.picture = picture;
-    root.style.setProperty("--fl-aspect", picture.width ? picture.width / picture.height : 4 / 3);
-  };
+/** Forget the state of answers that are gone: a new answer must not inherit it. */
+const forgetGone = (model, { state, panes }) => {
+  const answers = model.get("answers") ?? [];
+  for (const id of state.hidden.keys()) if (!answers.some((answer) => answer.id === id)) state.hidden.delete(id);
+  if (state.solo && panes[state.solo.slot].answer?.id !== state.solo.id) state.solo = null;
+  const { hovered } = state;
+  if (hovered?.indices.some((index) => !panes[hovered.slot].items[index])) state.hovered = null;
+};
 
-  /** Add and remove what the second answer needs. Its elements are made once, by the first comparison. */
-  const arrange = (isCompared) => {
-    if (isCompared && !panes[1]) panes.push(createPane(context, shared, 1));
-    if (!panes[1]) return;
-    const { header, stage, list, raw, update } = panes[1];
-    if (isCompared && !stage.element.parentNode) {
-      first.stage.element.after(header.element, stage.element);
-      parts.answer.append(list.element);
-      parts.raw.append(raw.element);
-    } else if (!isCompared && stage.element.parentNode) {
-      for (const { element } of [header, stage, list, raw]) element.remove();
-      update(null, { phase: "done", isStale: false, isCompared: false });
-    }
-  };
+/** Apply threshold, comparison, hidden instances and solo to all panes. */
+const filterPanes = ({ state, panes, partnerOf }) => {
+  const { solo, mode } = state;
+  for (const pane of panes) {
+    const { slot } = pane;
+    const hasPartner = (index) => partnerOf(slot, index) !== undefined;
+    const isInMode = (index) => mode === "side" || mode === "flicker" || hasPartner(index) === (mode === "both");
+    const isAlone = (index) => (solo.slot === slot ? solo.index : partnerOf(solo.slot, solo.index)) === index;
+    const hidden = state.hidden.get(pane.answer?.id);
+    pane.filter(
+      ({ index, instance }) => isSure(instance, state.threshold) && isInMode(index),
+      ({ index }) => !hidden?.has(index) && (!solo || isAlone(index)),
+    );
+  }
+};
 
-  /** Forget what belongs to answers that are gone: a new answer must not inherit it. */
-  const forget = () => {
-    const answers = model.get("answers") ?? [];
-    for (const id of state.hidden.keys()) if (!answers.some((answer) => answer.id === id)) state.hidden.delete(id);
-    if (state.solo && panes[state.solo.slot].answer?.id !== state.solo.id) state.solo = null;
-    const { hovered } = state;
-    if (hovered?.indices.some((index) => !panes[hovered.slot].items[index])) state.hovered = null;
-  };
+/** Move the focus from the stage or list that is not shown to that of the other answer. */
+const keepFocus = (root, panes, focused) => {
+  const areasOf = ({ stage, list, raw }) => [stage.view, list.area, list.showAll, raw.area];
+  const from = panes.find((pane) => areasOf(pane).includes(focused));
+  if (!from || !panes[1] || ["all", String(from.slot)].includes(root.dataset.shown)) return;
+  areasOf(panes[1 - from.slot])[areasOf(from).indexOf(focused)].focus({ preventScroll: true });
+};
 
-  const filter = () => {
-    const { solo, mode } = state;
-    for (const pane of panes) {
-      const { slot } = pane;
-      const hasPartner = (index) => partnerOf(slot, index) !== undefined;
-      const isInMode = (index) => mode === "side" || mode === "flicker" || hasPartner(index) === (mode === "both");
-      const isAlone = (index) => (solo.slot === slot ? solo.index : partnerOf(solo.slot, solo.index)) === index;
-      const hidden = state.hidden.get(pane.answer?.id);
-      pane.filter(
-        ({ index, instance }) => isSure(instance, state.threshold) && isInMode(index),
-        ({ index }) => !hidden?.has(index) && (!solo || isAlone(index)),
-      );
-    }
-  };
-
-  shared.light = () => {
-    const { hovered } = state;
-    for (const pane of panes) {
-      const kept = shared.keptOf(pane.slot);
-      const isOwn = hovered?.slot === pane.slot;
-      const pointed = (hovered?.indices ?? []).map((index) => (isOwn ? index : partnerOf(hovered.slot, index)));
-      pane.light(new Set([...kept, ...pointed]), kept);
-    }
-  };
-
-  /** Where the focused stage or list gives way to that of the other answer, the focus goes there, too. */
-  const keepFocus = (focused) => {
-    const areasOf = ({ stage, list, raw }) => [stage.view, list.area, list.showAll, raw.area];
-    const from = panes.find((pane) => areasOf(pane).includes(focused));
-    if (!from || !panes[1] || ["all", String(from.slot)].includes(root.dataset.shown)) return;
-    areasOf(panes[1 - from.slot])[areasOf(from).indexOf(focused)].focus({ preventScroll: true });
-  };
-
-  /** Tell the style sheet the state. */
-  const setLayout = (isCompared, count) => {
-    const focused = root.getRootNode().activeElement;
-    const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
-    Object.assign(root.dataset, {
-      shown,
-      layout: isCompared && shown === "all" ? "two" : "one",
-      phase: model.get("phase") ?? "empty",
-      picture: state.picture.width ? "yes" : "no",
-      answers: count,
-    });
-    keepFocus(focused);
-  };
-
-  const updatePanes = (answers, isCompared, count) => {
-    const info = {
-      isCompared,
-      phase: model.get("phase") ?? "empty",
-      hint: model.get("hint") ?? "",
-      isStale: Boolean(model.get("is_stale")),
-      isMissing: shared.isComparing() && !isCompared && count === 1,
-    };
-    answers.slice(0, isCompared ? 2 : 1).forEach((answer, slot) => panes[slot].update(answer, info));
-  };
-
-  context.onDraw(() => {
-    readPicture();
-    const answers = readAnswers();
-    const count = answers.filter(Boolean).length;
-    // where one of two models fails, its half is missing
-    const isCompared = shared.isComparing() && (count === 2 || ["loading", "answering"].includes(model.get("phase")));
-    arrange(isCompared);
-    updatePanes(answers, isCompared, count);
-    forget();
-
-    const { matches, counts } = compareAnswers(isCompared ? answers : [null, null], state.threshold);
-    state.matches = matches;
-    modes.update(isCompared, counts);
-    threshold.update(answers.flatMap((answer) => answer?.instances ?? []));
-    zoomButtons.update(Boolean(state.picture.width));
-    strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
-    setLayout(isCompared, count);
-
-    setText(first.stage.blank, state.picture.width ? "" : model.get("hint") || "No image.");
-    showPicture(panes.map(({ stage }) => stage.image), state.picture.name ?? "");
-    filter();
-    for (const { stage, items } of panes) stage.place(items);
-    shared.light();
+/** Set the state as data attributes, which the style sheet uses. */
+const setLayout = ({ model, root }, { state, panes }, isCompared, count) => {
+  const focused = root.getRootNode().activeElement;
+  const shown = !isCompared || state.mode === "side" ? "all" : String(state.shownSlot);
+  Object.assign(root.dataset, {
+    shown,
+    layout: isCompared && shown === "all" ? "two" : "one",
+    phase: model.get("phase") ?? "empty",
+    picture: state.picture.width ? "yes" : "no",
+    answers: count,
   });
-  for (const name of DRAWN_TRAITS) context.on(name, context.redraw);
+  keepFocus(root, panes, focused);
+};
 
+/** Draw the traits and the state of the view. */
+const drawDisplay = (context, shared, controls) => {
+  const { model } = context;
+  const { state, panes } = shared;
+  readPicture(context, shared);
+  const answers = readAnswers(model, shared.isComparing());
+  const count = answers.filter(Boolean).length;
+  // where one of two models fails, its half is missing
+  const isCompared = shared.isComparing() && (count === 2 || ["loading", "answering"].includes(model.get("phase")));
+  arrangePanes(context, shared, isCompared);
+  updatePanes(model, shared, answers, isCompared);
+  forgetGone(model, shared);
+
+  const { matches, counts } = controls.matchAnswers(isCompared ? answers : [null, null], state.threshold);
+  state.matches = matches;
+  controls.modes.update(isCompared, counts);
+  controls.threshold.update(answers.flatMap((answer) => answer?.instances ?? []));
+  controls.zoomButtons.update(Boolean(state.picture.width));
+  controls.strip.update(model.get("answers") ?? [], model.get("active") ?? 0, model.get("arrangement") === "tasks");
+  setLayout(context, shared, isCompared, count);
+
+  setText(panes[0].stage.blank, state.picture.width ? "" : model.get("hint") || "No image.");
+  controls.showPicture(panes.map(({ stage }) => stage.image), state.picture.name ?? "");
+  filterPanes(shared);
+  for (const { stage, items } of panes) stage.place(items);
+  shared.light();
+};
+
+/** Listen to the keys that act anywhere in the viewer: zoom, Escape, and B in a comparison. */
+const listenToKeys = (context, { zoom, clear }, modes) => {
   const keys = {
     "+": () => zoom.by(ZOOM_STEP), "=": () => zoom.by(ZOOM_STEP), "-": () => zoom.by(1 / ZOOM_STEP), 0: zoom.fit,
-    Escape: shared.clear,
+    Escape: clear,
   };
-  context.listen(root, "keydown", (event) => {
+  context.listen(context.root, "keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
     const isTurn = event.key.toLowerCase() === "b" && !modes.element.classList.contains("fl-off");
     const action = isTurn ? modes.turn : keys[event.key];
@@ -1390,10 +1414,29 @@ const createDisplay = (context) => {
   });
 };
 
+/** Show the image with its answers. The first pane exists from the beginning: the tools are placed into it. */
+const createDisplay = (context) => {
+  const state = createState(context);
+  const zoom = createZoom(context.redraw);
+  const panes = [];
+  const shared = { state, zoom, panes, measure: createMeasure(context), partnerOf: (slot, index) => state.matches[slot].get(index) };
+  createActions(context, shared);
+  panes.push(createPane(context, shared, 0));
+  const [first] = panes;
+  const controls = createControls(context, shared);
+  createTabs(context);
+  placeParts(context, panes, controls);
+  context.pick = first.pick;
+  context.scale = () => (first.stage.size[0] / state.picture.width) * zoom.factor || 1;
+  context.onDraw(() => drawDisplay(context, shared, controls));
+  for (const name of DRAWN_TRAITS) context.on(name, context.redraw);
+  listenToKeys(context, shared, controls.modes);
+};
+
 // --- Region
 
-const REGION_WRITE_MS = 100; // Python may show the region while it is drawn; ten times a second is enough for that
-const REGION_SAY_MS = 400; // screen readers hear where a region has come to rest, not each step
+const REGION_WRITE_MS = 100; // the trait follows the drawing ten times a second
+const REGION_SAY_MS = 400; // a region is announced to screen readers once it has not changed for this time
 const HANDLE_PX = 10; // side of a handle in CSS pixels
 const CLICK_PX = 3; // a gesture that moves less is a click
 const MIN_REGION_PX = 1; // image pixels
@@ -1480,121 +1523,141 @@ const createRegionBar = (context) => {
   return { bar, inputs, add, clear, cue };
 };
 
-/** Draw a region on the image with the pointer, keys or numbers. Uses `takes_region` and `region`. */
-const createRegion = (context) => {
-  const { model, root, parts, listen, announce } = context;
-  const [shape, place] = createRegionShape();
-  const { bar, inputs, add, clear, cue } = createRegionBar(context);
-  let region = []; // as drawn; the trait follows it
-  let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isClick}
+/** Whether a region can be drawn now. */
+const takesRegion = (model) => Boolean(model.get("takes_region") && model.get("picture")?.width);
+
+/**
+ * Create the region as it is drawn: `[]` or four numbers. The trait follows it, at most ten times a second.
+ * @param {Context} context
+ * @param {() => void} onChange Called when the region is another one.
+ */
+const createRegionValue = (context, onChange) => {
+  const { model, announce } = context;
+  let region = [];
   let writeTimer = 0;
   let sayTimer = 0;
-  let isSpaceDown = false;
 
-  const picture = () => model.get("picture") || {};
-  const isOn = () => Boolean(model.get("takes_region") && picture().width);
-
-  const show = () => {
-    const isShown = isOn() && region.length === 4;
-    bar.hidden = !isOn();
-    parts.stage.classList.toggle("fl-takes-region", isOn());
-    cue.style.visibility = isShown ? "hidden" : ""; // it keeps its space: the image must not move under the pointer
-    add.hidden = isShown;
-    clear.hidden = !isShown;
-    inputs.forEach((input, index) => {
-      input.max = index % 2 ? picture().height : picture().width;
-      if (!input.dataset.isTyped) input.value = isShown ? region[index] : "";
-    });
-    if (!isShown) return shape.remove();
-    place(region, context.scale());
-    if (!shape.isConnected) parts.regionLayer.append(shape);
+  const drop = () => {
+    clearTimeout(writeTimer);
+    writeTimer = 0;
   };
-
-  const write = (isFinal) => {
-    const send = () => {
-      clearTimeout(writeTimer);
-      writeTimer = 0;
-      context.set({ region });
-    };
-    if (isFinal) send();
-    else writeTimer ||= setTimeout(send, REGION_WRITE_MS);
+  const write = () => {
+    drop();
+    context.set({ region });
   };
-
-  const change = (changed, isFinal) => {
-    region = changed;
-    show();
-    write(isFinal);
+  context.onCleanup(() => {
+    drop();
     clearTimeout(sayTimer);
-    sayTimer = setTimeout(() => announce(region.length ? describeRegion(region) : "Region cleared"), REGION_SAY_MS);
+  });
+  return {
+    get: () => region,
+    isWaiting: () => writeTimer !== 0,
+    /** Set the trait now. */
+    write,
+    /** Forget what was not written yet. */
+    drop,
+    change: (changed, isFinal) => {
+      region = changed;
+      onChange();
+      if (isFinal) write();
+      else writeTimer ||= setTimeout(write, REGION_WRITE_MS);
+      clearTimeout(sayTimer);
+      sayTimer = setTimeout(() => announce(region.length ? describeRegion(region) : "Region cleared"), REGION_SAY_MS);
+    },
+    /** Take over the trait, which Python or another view of the model has set. */
+    read: () => {
+      const given = model.get("region") ?? [];
+      const picture = model.get("picture") ?? {};
+      region = given.length === 4 && picture.width ? clipRegion(given, picture) : [];
+      onChange();
+    },
   };
+};
 
-  /** Take over what Python set, or another view of the same model. */
-  const follow = () => {
-    if (gesture || writeTimer) return; // the region here is newer
-    const given = model.get("region") || [];
-    region = given.length === 4 && picture().width ? clipRegion(given, picture()) : [];
-    show();
-  };
+/** Return the region of a gesture whose pointer is at (x, y) in image pixels. */
+const dragRegion = ({ from, before, handle, isInside }, [x, y], picture) => {
+  const [dx, dy] = [x - from[0], y - from[1]];
+  if (handle) return resizeRegion(before, handle, dx, dy, picture);
+  return isInside ? moveRegion(before, dx, dy, picture) : clipRegion([...from, x, y], picture);
+};
 
-  const remove = () => {
-    const hadFocus = root.contains(root.getRootNode().activeElement);
-    change([], true);
-    if (hadFocus) add.focus({ preventScroll: true });
-  };
+/**
+ * Return a function that says whether Space is held down for panning, as a drag alone draws. Space still presses a button that
+ * has the focus.
+ */
+const watchSpace = ({ model, root, parts, listen }, shape) => {
+  let isDown = false;
+  listen(window, "keydown", (event) => {
+    const focused = root.getRootNode().activeElement;
+    const isFree = [document.body, parts.view, shape, null].includes(focused);
+    if (event.key !== " " || !isFree || !takesRegion(model)) return;
+    if (!parts.view.matches(":hover") && !root.contains(focused)) return;
+    event.preventDefault(); // no scrolling
+    isDown = true;
+  });
+  listen(window, "keyup", (event) => { if (event.key === " ") isDown = false; });
+  listen(window, "blur", () => { isDown = false; });
+  return () => isDown;
+};
 
-  const endGesture = () => {
-    gesture.controller.abort();
+/** Draw, move and resize the region with the pointer. Returns whether a gesture is in progress, and how to end it. */
+const createRegionGesture = (context, value, shape) => {
+  const { model, parts } = context;
+  const isSpaceDown = watchSpace(context, shape);
+  let gesture = null; // {pointerId, from: image pixels at the press, before: the region then, handle, isInside, isClick}
+
+  const end = () => {
+    gesture?.controller.abort();
     gesture = null;
   };
 
-  const dragTo = (event) => {
-    const [x, y] = context.toImage(event);
-    const { from, before, handle, isInside } = gesture;
-    const [dx, dy] = [x - from[0], y - from[1]];
-    if (handle) return resizeRegion(before, handle, dx, dy, picture());
-    return isInside ? moveRegion(before, dx, dy, picture()) : clipRegion([...from, x, y], picture());
+  /** Restore the region from before the gesture: Escape was pressed, or the browser took the pointer away. */
+  const undo = () => {
+    if (!gesture) return;
+    const { before } = gesture;
+    end();
+    value.change(before, true);
   };
 
   const onMove = (event) => {
     if (event.pointerId !== gesture?.pointerId) return;
     const [x, y] = gesture.client;
     gesture.isClick &&= Math.hypot(event.clientX - x, event.clientY - y) < CLICK_PX;
-    if (!gesture.isClick) change(dragTo(event), false);
+    if (!gesture.isClick) value.change(dragRegion(gesture, context.toImage(event), model.get("picture")), false);
   };
 
   const onUp = (event) => {
     if (event.pointerId !== gesture?.pointerId) return;
     onMove(event); // the release may be further than the last move
     const { isClick, isInside, handle } = gesture;
-    endGesture();
-    if (!isClick) {
-      write(true);
-      shape.focus({ preventScroll: true });
-    } else if (isInside || handle) shape.focus({ preventScroll: true });
+    end();
+    if (!isClick) value.write();
+    if (!isClick || isInside || handle) shape.focus({ preventScroll: true });
     if (isClick && !handle) context.pick(event);
   };
 
-  /** Give the region of before the gesture back: Escape, or the browser took the pointer away. */
-  const undo = () => {
-    const { before } = gesture;
-    endGesture();
-    change(before, true);
+  const onKey = (event) => {
+    if (event.key !== "Escape") return;
+    undo();
+    event.preventDefault();
+    event.stopPropagation();
   };
 
+  /** The pointer tool of the viewer, see `Context.pointerTools`. */
   const onPress = (event) => {
-    if (!isOn()) return false;
+    if (!takesRegion(model)) return false;
     if (gesture) { // a second finger: not one region
       undo();
       return true;
     }
-    if (isSpaceDown) return false; // pans
+    if (isSpaceDown()) return false; // pans
     const controller = new AbortController();
     gesture = {
       controller,
       pointerId: event.pointerId,
       client: [event.clientX, event.clientY],
       from: context.toImage(event),
-      before: region,
+      before: value.get(),
       handle: HANDLES[event.target.dataset?.handle],
       isInside: event.target.classList.contains("fl-region-box"),
       isClick: true,
@@ -1603,36 +1666,42 @@ const createRegion = (context) => {
     const options = { signal: controller.signal };
     parts.view.addEventListener("pointermove", onMove, options);
     parts.view.addEventListener("pointerup", onUp, options);
-    parts.view.addEventListener("pointercancel", () => gesture && undo(), options);
-    window.addEventListener("keydown", onEscape, { ...options, capture: true }); // wherever the focus is
+    parts.view.addEventListener("pointercancel", undo, options);
+    window.addEventListener("keydown", onKey, { ...options, capture: true }); // wherever the focus is
     return true;
   };
 
-  const onKey = (event) => {
+  context.pointerTools.push(onPress);
+  context.onCleanup(end);
+  return { isActive: () => gesture !== null, end };
+};
+
+/** Change the region by the numbers, the buttons and the keys. */
+const listenToRegionControls = (context, value, shape, { bar, inputs, add, clear }, show) => {
+  const { model, root, parts, listen } = context;
+  const picture = () => model.get("picture");
+
+  const remove = () => {
+    const hadFocus = root.contains(root.getRootNode().activeElement);
+    value.change([], true);
+    if (hadFocus) add.focus({ preventScroll: true });
+  };
+
+  const onArrow = (event) => {
     const arrow = ARROWS[event.key];
     if (!arrow || event.target !== shape || event.ctrlKey || event.metaKey) return;
     event.preventDefault(); // no scrolling, and Alt with left is not "back"
     event.stopPropagation();
-    const [dx, dy] = arrow.map((value) => value * (event.shiftKey ? 10 : 1));
-    if (!event.altKey) return change(moveRegion(region, dx, dy, picture()), false);
-    const [x0, y0, x1, y1] = region;
-    change([x0, y0, clamp(x1 + dx, x0 + MIN_REGION_PX, picture().width), clamp(y1 + dy, y0 + MIN_REGION_PX, picture().height)], false);
-  };
-
-  /** Space and a drag pan, as the drag alone draws. Space still presses a button that has the focus. */
-  const onSpace = (event) => {
-    const focused = root.getRootNode().activeElement;
-    const isFree = [document.body, parts.view, shape, null].includes(focused);
-    if (event.key !== " " || !isFree || !isOn() || !(parts.view.matches(":hover") || root.contains(focused))) return;
-    event.preventDefault(); // no scrolling
-    isSpaceDown = true;
+    const [dx, dy] = arrow.map((step) => step * (event.shiftKey ? 10 : 1));
+    if (!event.altKey) return value.change(moveRegion(value.get(), dx, dy, picture()), false);
+    const [x0, y0, x1, y1] = value.get();
+    const { width, height } = picture();
+    value.change([x0, y0, clamp(x1 + dx, x0 + MIN_REGION_PX, width), clamp(y1 + dy, y0 + MIN_REGION_PX, height)], false);
   };
 
   const onEscape = (event) => {
-    if (event.key !== "Escape" || !isOn()) return;
-    if (gesture) undo();
-    else if (region.length) remove();
-    else return;
+    if (event.key !== "Escape" || !takesRegion(model) || !value.get().length) return;
+    remove();
     event.preventDefault();
     event.stopPropagation();
   };
@@ -1641,43 +1710,68 @@ const createRegion = (context) => {
     const input = inputs[index];
     delete input.dataset.isTyped;
     const { width, height } = picture();
-    const value = input.valueAsNumber;
-    if (Number.isNaN(value)) return show(); // not a number: what was there stays
-    change(setRegionField(region.length ? region : [0, 0, width, height], index, Math.round(value), picture()), true);
+    const number = input.valueAsNumber;
+    if (Number.isNaN(number)) return show(); // not a number: what was there stays
+    const region = value.get().length ? value.get() : [0, 0, width, height];
+    value.change(setRegionField(region, index, Math.round(number), picture()), true);
   };
 
   const addCentred = () => {
     const { width, height } = picture();
-    change(clipRegion([width / 4, height / 4, (3 * width) / 4, (3 * height) / 4], picture()), true);
+    value.change(clipRegion([width / 4, height / 4, (3 * width) / 4, (3 * height) / 4], picture()), true);
     shape.focus({ preventScroll: true });
   };
 
-  context.pointerTools.push(onPress);
-  listen(shape, "keydown", onKey);
-  listen(shape, "blur", () => writeTimer && write(true)); // before Run is pressed
+  listen(shape, "keydown", onArrow);
+  listen(shape, "blur", () => value.isWaiting() && value.write()); // before Run is pressed
   for (const area of [parts.view, bar]) listen(area, "keydown", onEscape);
-  listen(window, "keydown", onSpace);
-  listen(window, "keyup", (event) => { if (event.key === " ") isSpaceDown = false; });
-  listen(window, "blur", () => { isSpaceDown = false; });
   listen(add, "click", addCentred);
   listen(clear, "click", remove);
   inputs.forEach((input, index) => {
     listen(input, "input", () => { input.dataset.isTyped = "true"; });
     listen(input, "change", () => onNumber(index));
   });
+};
+
+/** Draw a region on the image with the pointer, keys or numbers. Uses `takes_region` and `region`. */
+const createRegion = (context) => {
+  const { model, parts } = context;
+  const [shape, place] = createRegionShape();
+  const controls = createRegionBar(context);
+  const { bar, inputs, add, clear, cue } = controls;
+
+  const show = () => {
+    const isOn = takesRegion(model);
+    const region = value.get();
+    const isShown = isOn && region.length === 4;
+    bar.hidden = !isOn;
+    parts.stage.classList.toggle("fl-takes-region", isOn);
+    cue.style.visibility = isShown ? "hidden" : ""; // it keeps its space: the image must not move under the pointer
+    add.hidden = isShown;
+    clear.hidden = !isShown;
+    const { width, height } = model.get("picture") ?? {};
+    inputs.forEach((input, index) => {
+      input.max = index % 2 ? height : width;
+      if (!input.dataset.isTyped) input.value = isShown ? region[index] : "";
+    });
+    if (!isShown) return shape.remove();
+    place(region, context.scale());
+    if (!shape.isConnected) parts.regionLayer.append(shape);
+  };
+
+  const value = createRegionValue(context, show);
+  const gesture = createRegionGesture(context, value, shape);
+  listenToRegionControls(context, value, shape, controls, show);
+
+  /** Take over the trait, unless the region that is drawn here is newer. */
+  const follow = () => { if (!gesture.isActive() && !value.isWaiting()) value.read(); };
   for (const name of ["region", "takes_region"]) context.on(name, follow);
-  context.on("picture", () => {
-    if (gesture) endGesture();
-    clearTimeout(writeTimer); // what was drawn belongs to the former image
-    writeTimer = 0;
+  context.on("picture", () => { // what was drawn belongs to the former image
+    gesture.end();
+    value.drop();
     follow();
   });
   context.onDraw(show); // handles keep their size under zoom
-  context.onCleanup(() => {
-    clearTimeout(writeTimer);
-    clearTimeout(sayTimer);
-    if (gesture) endGesture();
-  });
   follow();
 };
 
@@ -1694,19 +1788,19 @@ let lastId = 0;
 /** Return an id that no other view of the model uses, also after a reload of the page. */
 const createId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}-${(lastId += 1)}`;
 
-/** Send a message; where the connection is closed for good, silence is what the user hears of. */
+/** Send a message. A connection that is closed is handled like a kernel that does not answer. */
 const trySend = (context, content, buffers = []) => {
   try {
     context.send(content, buffers);
   } catch {
-    // ipywidgets throws after the kernel was restarted; time limits and the heartbeat tell
+    // ipywidgets throws after the kernel was restarted; the time limits and the heartbeat report it
   }
 };
 
 /** Return why a file cannot be uploaded, or "". */
 const refuseFile = (file, limit) => {
   if (file.size > limit) {
-    return `${file.name} has ${formatSize(file.size)}, and up to ${formatSize(limit)} can be uploaded. Give its path or URL, or make it smaller.`;
+    return `${file.name} has ${formatSize(file.size)}, and up to ${formatSize(limit)} can be uploaded. Choose a smaller file, or open it by its path if the menu of images offers that.`;
   }
   return file.size ? "" : `${file.name} is empty.`;
 };
@@ -1762,15 +1856,48 @@ const sendChunks = async (context, upload, file, onProgress) => {
   }
 };
 
-/** Send files to Python in acknowledged chunks: a button, and dropping on the stage. Uses `upload_limit` and `has_tools`. */
+/** Call `start` with a file that is chosen, dropped on the stage or pasted, as long as `isOn()`. */
+const listenToFiles = (context, { button, input }, isOn, start) => {
+  const { root, parts, listen } = context;
+
+  const take = (event, transfer) => {
+    const file = firstFile(transfer);
+    if (!file || !isOn()) return;
+    event.preventDefault();
+    event.stopPropagation(); // Jupyter handles dropped and pasted files as well
+    start(file);
+  };
+
+  const onDrag = (event) => {
+    if (!isOn() || !carriesFiles(event)) return;
+    event.preventDefault(); // allows dropping here
+    event.stopPropagation();
+    parts.stage.classList.toggle("fl-drop", event.type === "dragenter" || event.type === "dragover");
+  };
+
+  listen(button, "click", () => input.click());
+  listen(input, "change", () => {
+    const file = input.files[0];
+    if (file) start(file);
+    input.value = ""; // the same file can be chosen again
+  });
+  for (const type of ["dragenter", "dragover", "dragleave"]) listen(parts.stage, type, onDrag);
+  listen(parts.stage, "drop", (event) => {
+    parts.stage.classList.remove("fl-drop");
+    take(event, event.dataTransfer);
+  });
+  listen(root, "paste", (event) => take(event, event.clipboardData));
+};
+
+/** Send files to Python in acknowledged chunks. Uses `upload_limit` and `has_tools`. */
 const createUploads = (context) => {
-  const { model, root, parts, listen } = context;
+  const { model, parts, listen } = context;
   const elements = createUploadBar(context);
   let upload = null; // the one in progress: {id, answer, isOver}
 
   const isOn = () => model.get("has_tools") && model.get("upload_limit") > 0;
 
-  /** Say what came of an upload, in the place of the limit. */
+  /** Show the outcome of an upload in place of the limit. */
   const say = (text, refusal = "") => {
     elements.text.textContent = text;
     elements.error.textContent = refusal;
@@ -1824,40 +1951,14 @@ const createUploads = (context) => {
     }
   };
 
-  const take = (event, transfer) => {
-    const file = firstFile(transfer);
-    if (!file || !isOn()) return;
-    event.preventDefault();
-    event.stopPropagation(); // Jupyter would take it for its own
-    start(file);
-  };
-
-  const onDrag = (event) => {
-    if (!isOn() || !carriesFiles(event)) return;
-    event.preventDefault(); // allows dropping here
-    event.stopPropagation();
-    parts.stage.classList.toggle("fl-drop", event.type === "dragenter" || event.type === "dragover");
-  };
-
   const onCancel = () => {
     cancel();
     say("Upload cancelled.");
     elements.button.focus({ preventScroll: true }); // Cancel is hidden now
   };
 
-  listen(elements.button, "click", () => elements.input.click());
-  listen(elements.input, "change", () => {
-    const file = elements.input.files[0];
-    if (file) start(file);
-    elements.input.value = ""; // the same file can be chosen again
-  });
+  listenToFiles(context, elements, isOn, start);
   listen(elements.cancel, "click", onCancel);
-  for (const type of ["dragenter", "dragover", "dragleave"]) listen(parts.stage, type, onDrag);
-  listen(parts.stage, "drop", (event) => {
-    parts.stage.classList.remove("fl-drop");
-    take(event, event.dataTransfer);
-  });
-  listen(root, "paste", (event) => take(event, event.clipboardData));
   context.onMessage((message) => {
     if (upload && message.id === upload.id && ["received", "refused"].includes(message.kind)) upload.answer(message);
   });
@@ -1868,12 +1969,12 @@ const createUploads = (context) => {
 
 // --- Heartbeat
 
-const PING_MS = 3_000; // with PONG_MS 7 s: a dead kernel is told within 8 s
-const PONG_MS = 4_000; // an import or a large image holds a live kernel up for a second or two
-const MAX_PING_MS = 48_000; // a silent kernel is asked less and less often: it logs each message for a widget that is gone
+const PING_MS = 3_000; // with PONG_MS 7 s: a dead kernel is reported within 8 s
+const PONG_MS = 4_000; // an import or a large image can block a kernel for a second or two
+const MAX_PING_MS = 48_000; // a silent kernel is asked less often: a new one logs each message for a widget that it does not know
 const MAX_UNANSWERED = 20; // pings that are remembered
 
-/** Return why a kernel is silent, in words. What helps is another thing in a notebook than on Voilà's page. */
+/** Return a sentence about a silent kernel. The advice for a notebook differs from that for Voilà's page. */
 const describeSilence = (reason) => {
   const [busy, again, dead] = document.body.dataset.voila
     ? ["It is busy", "reload the page", "reload the page"]
@@ -1891,6 +1992,7 @@ const describeSilence = (reason) => {
 /** What Jupyter calls the status of a kernel that does not answer -> the reason. */
 const REASONS = { busy: "busy", restarting: "restarted", autorestarting: "restarted", starting: "restarted", dead: "dead", terminating: "dead" };
 
+const RUN = ".fl-bar button.fl-run";
 const DISCONNECTED = "jupyter-widgets-disconnected"; // a class that ipywidgets gives to views whose kernel was restarted
 
 /** Return the reason that fits what Jupyter's own connection, where it can be reached, knows about the kernel. */
@@ -1900,7 +2002,36 @@ const findReason = (model) => {
   return REASONS[kernel?.status] ?? "unknown";
 };
 
-/** Say when the kernel does not answer. Uses `has_tools`. */
+/** Show why the kernel is silent, "" for one that answers: a notice, and a panel that is dimmed and cannot run. */
+const showSilence = ({ el, root }, notice, reason) => {
+  notice.textContent = describeSilence(reason);
+  const panel = el.closest(".fl-panel") ?? root;
+  panel.classList.toggle("fl-silent", Boolean(reason));
+  const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
+  const run = panel.querySelector(RUN);
+  if (isDead) run?.setAttribute("aria-disabled", "true");
+  else run?.removeAttribute("aria-disabled");
+};
+
+/** Let clicks on a disabled Run do nothing. ipywidgets would send them once the connection comes back. */
+const refuseDisabledRun = ({ el, listen }) =>
+  listen(window, "click", (event) => {
+    const run = event.target.closest?.(`${RUN}[aria-disabled="true"]`);
+    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, { capture: true });
+
+/** Call `onRestart` when Jupyter's own connection, where it can be reached, restarts the kernel. */
+const watchRestarts = ({ model, onCleanup }, onRestart) => {
+  const signal = model.widget_manager?.kernel?.statusChanged; // a signal of Lumino
+  if (!signal) return;
+  const onStatus = (_, status) => { if (["restarting", "autorestarting"].includes(status)) onRestart(); };
+  signal.connect(onStatus);
+  onCleanup(() => signal.disconnect(onStatus));
+};
+
+/** Show a notice while the kernel does not answer. Uses `has_tools`. */
 const createHeartbeat = (context) => {
   const { model, el, parts, listen } = context;
   const notice = make("div", "fl-silence", { role: "alert" });
@@ -1910,17 +2041,12 @@ const createHeartbeat = (context) => {
   let pongTimer = 0;
   let interval = PING_MS;
   let reason = ""; // "" while the kernel answers
+  let isRestarted = false; // since the last answer
 
   const setReason = (found) => {
     if (found === reason) return;
     reason = found;
-    notice.textContent = describeSilence(reason);
-    const panel = el.closest(".fl-panel") ?? context.root;
-    panel.classList.toggle("fl-silent", Boolean(reason));
-    const isDead = reason && reason !== "busy"; // what is pressed while the kernel is busy is done afterwards
-    const run = panel.querySelector(".fl-bar button.fl-run");
-    if (isDead) run?.setAttribute("aria-disabled", "true");
-    else run?.removeAttribute("aria-disabled");
+    showSilence(context, notice, reason);
   };
 
   const ping = () => {
@@ -1930,7 +2056,7 @@ const createHeartbeat = (context) => {
     pongTimer ||= setTimeout(() => {
       interval = Math.min(2 * interval, MAX_PING_MS);
       pongTimer = 0;
-      setReason(findReason(model));
+      setReason(isRestarted ? "restarted" : findReason(model));
     }, PONG_MS);
     pingTimer = setTimeout(ping, interval);
   };
@@ -1947,7 +2073,7 @@ const createHeartbeat = (context) => {
     stop();
     interval = PING_MS;
     if (!model.get("has_tools")) return;
-    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // for good: the kernel does not know this model
+    if (el.classList.contains(DISCONNECTED)) setReason("restarted"); // the new kernel does not know this model
     else if (!document.hidden) ping();
   };
 
@@ -1957,17 +2083,14 @@ const createHeartbeat = (context) => {
     clearTimeout(pongTimer);
     pongTimer = 0;
     interval = PING_MS;
+    isRestarted = false;
     setReason("");
   });
-  /** A click on a disabled Run does nothing, also not when the connection comes back. */
-  const onClick = (event) => {
-    const run = event.target.closest?.('.fl-bar button.fl-run[aria-disabled="true"]');
-    if (!run || !el.closest(".fl-panel")?.contains(run)) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-  };
-
-  listen(window, "click", onClick, { capture: true });
+  watchRestarts(context, () => {
+    isRestarted = true;
+    if (model.get("has_tools")) setReason("restarted");
+  });
+  refuseDisabledRun(context);
   listen(document, "visibilitychange", start);
   context.on("has_tools", start);
   let wasDisconnected = el.classList.contains(DISCONNECTED);
@@ -2048,37 +2171,76 @@ const FILE_MS = 60_000; // a PDF with many masks takes some seconds
 const SAVED_MS = 10_000; // the browser has started to save by then, and the object URL can go
 const COPIED_MS = 2_000;
 
-/** Let the browser save bytes as a file. The object URL is revoked later, and when the view is removed. */
+/** Let the browser save bytes as a file. The object URL is revoked once the browser has started to save. */
 const saveFile = (context, name, mime, content) => {
   const url = URL.createObjectURL(new Blob([content], { type: mime }));
   const link = make("a", "", { href: url, download: name });
   context.root.append(link); // Firefox only follows links in the document
   link.click();
   link.remove();
-  const revoke = () => URL.revokeObjectURL(url);
-  const timer = setTimeout(revoke, SAVED_MS);
-  context.onCleanup(() => {
-    clearTimeout(timer);
-    revoke();
-  });
+  setTimeout(() => URL.revokeObjectURL(url), SAVED_MS);
 };
 
-/** Create the menu of downloads: a button that opens a list of buttons. Uses `files`. */
-const createDownloads = (context) => {
-  const { model, parts, listen } = context;
+/**
+ * Create the menu of downloads: a button that opens a list of buttons.
+ * @param {Context} context
+ * @param {(id: string, label: string) => void} choose Called with the file of an entry that is pressed.
+ * @returns {[HTMLElement, (files: object[]) => void]} The button, and the function that fills the list.
+ */
+const createDownloadMenu = ({ parts, listen }, choose) => {
   const list = make("div", "fl-menu", { role: "group", "aria-label": "Download as", hidden: "" });
   const button = make("button", "fl-button", { type: "button", "aria-expanded": "false", text: "Download" });
-  const error = make("span", "fl-download-error", { role: "alert" });
-  parts.download.append(error, make("span", "fl-menu-box", {}, button, list));
-  let waiting = 0; // files that were asked for and have not come
-  let timer = 0;
+  const box = make("span", "fl-menu-box", {}, button, list);
+  parts.download.append(box);
 
   const open = (isOpen) => {
     list.hidden = !isOpen;
     button.setAttribute("aria-expanded", String(isOpen));
   };
+  const close = () => {
+    open(false);
+    button.focus();
+  };
+  const show = (files) => {
+    list.replaceChildren(
+      ...files.map((file) => make("button", "fl-menu-item", { type: "button", "data-id": file.id, text: file.label })),
+    );
+    if (!files.length) open(false);
+  };
 
-  /** Say a status to screen readers, as the browser shows its downloads itself, and a problem to everybody. */
+  listen(button, "click", () => {
+    if (!list.hidden) return close();
+    open(true);
+    list.querySelector("button")?.focus();
+  });
+  // Safari does not focus a button that is pressed: the menu would lose the focus, and close before the click
+  listen(box, "mousedown", (event) => event.preventDefault());
+  listen(list, "click", (event) => {
+    const item = event.target.closest("button");
+    if (!item) return;
+    close();
+    choose(item.dataset.id, item.textContent);
+  });
+  listen(box, "keydown", (event) => {
+    if (event.key !== "Escape" || list.hidden) return;
+    event.stopPropagation();
+    close();
+  });
+  listen(box, "focusout", (event) => {
+    if (!box.contains(event.relatedTarget)) open(false);
+  });
+  return [button, show];
+};
+
+/** Offer the files of the answer for download. Uses `files`. */
+const createDownloads = (context) => {
+  const { model, parts } = context;
+  const error = make("span", "fl-download-error", { role: "alert" });
+  parts.download.append(error);
+  let waiting = 0; // files that were asked for and have not come
+  let timer = 0;
+
+  /** Announce a status, as the browser shows its downloads itself, and show a problem. */
   const say = (status, problem = "") => {
     if (status) context.announce(status);
     error.textContent = problem;
@@ -2097,40 +2259,18 @@ const createDownloads = (context) => {
     clearTimeout(timer);
     timer = setTimeout(() => {
       waiting = 0;
-      say("", `${label} has not come: the kernel does not answer.`);
+      say("", `${label} was not received: the kernel does not answer.`);
     }, FILE_MS);
     trySend(context, { kind: "file", id });
   };
 
+  const [button, fillMenu] = createDownloadMenu(context, ask);
   const show = () => {
     const files = model.get("files") ?? [];
     parts.download.hidden = files.length === 0;
-    list.replaceChildren(
-      ...files.map((file) => make("button", "fl-menu-item", { type: "button", "data-id": file.id, text: file.label })),
-    );
-    if (!files.length) open(false);
+    fillMenu(files);
   };
 
-  listen(button, "click", () => {
-    open(list.hidden);
-    list.querySelector("button")?.focus();
-  });
-  listen(list, "click", (event) => {
-    const item = event.target.closest("button");
-    if (!item) return;
-    open(false);
-    button.focus();
-    ask(item.dataset.id, item.textContent);
-  });
-  listen(parts.download, "keydown", (event) => {
-    if (event.key !== "Escape" || list.hidden) return;
-    event.stopPropagation();
-    open(false);
-    button.focus();
-  });
-  listen(parts.download, "focusout", (event) => {
-    if (!parts.download.contains(event.relatedTarget)) open(false);
-  });
   context.onMessage((message, buffers) => {
     if (!waiting || !["file", "failed"].includes(message.kind)) return; // another view of the model asked
     if (message.kind === "failed") return settle("", message.text);
@@ -2198,7 +2338,7 @@ const NO_SHORTCUTS = "data-lm-suppress-shortcuts"; // shortcuts of Jupyter whose
 const CONTROLS = "select, textarea, input:not([type=hidden]):not([type=file])";
 
 /** Return the text that stands beside a control: its own label, the text before it, or that of a box that holds it alone. */
-const findLabel = (control) => {
+const findControlLabel = (control) => {
   const widget = control.closest(".jupyter-widgets") ?? control;
   const box = widget.parentElement;
   const isAlone = box?.querySelectorAll(CONTROLS).length === 1;
@@ -2211,13 +2351,32 @@ const hasName = (control) =>
   ["aria-label", "aria-labelledby", "title"].some((name) => control.getAttribute(name)?.trim()) ||
   [...(control.labels ?? [])].some((label) => label.textContent.trim());
 
+/**
+ * Keep keys without Ctrl or Cmd from Jupyter's shortcuts: "r" typed in a menu would make the cell a raw cell and remove the
+ * panel. Lumino looks for the attribute when the key reaches the document, on the focused element and its ancestors up to the
+ * one that the selector of a shortcut matches. Keys with Ctrl or Cmd stay shortcuts of the notebook, such as saving.
+ * @param {Context} context
+ * @param {() => HTMLElement} getArea Returns the element whose keys are kept.
+ */
+const keepKeys = (context, getArea) => {
+  let keeper = null; // the element that received the last key
+  const onKey = (event) => {
+    keeper?.removeAttribute(NO_SHORTCUTS);
+    keeper = getArea().contains(event.target) ? event.target : null;
+    const isKept = !event.ctrlKey && !event.metaKey;
+    keeper?.toggleAttribute(NO_SHORTCUTS, isKept);
+    context.root.toggleAttribute(NO_SHORTCUTS, isKept);
+  };
+  context.listen(window, "keydown", onKey, { capture: true });
+  context.onCleanup(() => keeper?.removeAttribute(NO_SHORTCUTS));
+};
+
 /** Give the ipywidgets of the panel around the viewer the roles and names that ipywidgets leaves out. */
 const dressSiblings = (context) => {
   const { el, root } = context;
   const undo = new Map(); // element -> names of the attributes that were added
   let panel = null;
   let lastFocused = null;
-  let keeper = null; // the element that got the last key
 
   const add = (element, attributes) => {
     for (const [name, value] of Object.entries(attributes)) {
@@ -2239,7 +2398,7 @@ const dressSiblings = (context) => {
     for (const icon of panel.querySelectorAll("button.jupyter-button > i")) add(icon, { "aria-hidden": "true" });
     for (const control of panel.querySelectorAll(CONTROLS)) {
       if (root.contains(control) || hasName(control)) continue;
-      const label = findLabel(control);
+      const label = findControlLabel(control);
       if (label) add(control, { "aria-label": label });
     }
   };
@@ -2248,19 +2407,6 @@ const dressSiblings = (context) => {
   const keepFocus = () => {
     const isLost = lastFocused?.isConnected && !lastFocused.disabled && document.activeElement === document.body;
     if (isLost && lastFocused.matches(".fl-run")) lastFocused.focus({ preventScroll: true });
-  };
-
-  /**
-   * A letter typed in a menu is no shortcut of the notebook: "r" would make the cell a raw one, and the panel go. Keys with Ctrl
-   * or Cmd stay the notebook's, such as saving. Lumino looks for the attribute when the key reaches the document. The focused
-   * element has to have it, as the selectors of these shortcuts match that.
-   */
-  const keepKeys = (event) => {
-    keeper?.removeAttribute(NO_SHORTCUTS);
-    keeper = (panel ?? root).contains(event.target) ? event.target : null;
-    const isOurs = !event.ctrlKey && !event.metaKey;
-    keeper?.toggleAttribute(NO_SHORTCUTS, isOurs);
-    root.toggleAttribute(NO_SHORTCUTS, isOurs);
   };
 
   const observer = new MutationObserver((mutations) => {
@@ -2281,10 +2427,9 @@ const dressSiblings = (context) => {
   });
 
   onPlaced.observe(root);
-  context.listen(window, "keydown", keepKeys, { capture: true });
+  keepKeys(context, () => panel ?? root);
   context.onCleanup(() => {
     for (const one of [onPlaced, onBarSize, observer]) one.disconnect();
-    keeper?.removeAttribute(NO_SHORTCUTS);
     for (const [element, names] of undo) names.forEach((name) => element.removeAttribute(name));
   });
 };

@@ -50,7 +50,7 @@ class Viewer(anywidget.AnyWidget):
         code_note: a remark on the code.
         history: at most 20 dicts `{"id": int, "title": str, "time": "14:05", "thumbnail": data URI}`, newest first.
         files: dicts `{"id": "png", "label": "PNG"}` of the files that can be downloaded.
-        upload_limit: largest file that can be uploaded, in bytes; 0 without uploads.
+        upload_limit: largest file that can be uploaded, 0..`MAX_UPLOAD_BYTES` bytes; 0 without uploads.
         takes_region: whether a region can be drawn.
         has_tools: whether there are uploads, a history and a check that the kernel is alive.
         region: `[]`, or (x0, y0, x1, y1) as four integers in pixels of the full image.
@@ -73,7 +73,7 @@ class Viewer(anywidget.AnyWidget):
     code_note = _trait(traitlets.Unicode())
     history = _trait(traitlets.List(traitlets.Dict()))
     files = _trait(traitlets.List(traitlets.Dict()))
-    upload_limit = _trait(traitlets.Int(0))
+    upload_limit = _trait(traitlets.Int(0, min=0, max=MAX_UPLOAD_BYTES))  # the front end could set it, too
     takes_region = _trait(traitlets.Bool(False))
     has_tools = _trait(traitlets.Bool(False))
     region = _trait(traitlets.List(traitlets.CInt()))

@@ -1,12 +1,13 @@
-"""Answers: what a threshold leaves of them, and code that gives the same."""
+"""Answers, and the code that gives them."""
 
 import threading
 
 import pytest
 
-from florence_lab.explorer.answer import answer_code, filter_result, num_hidden
+from florence_lab.explorer.answer import answer_code
 from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES, task_menu
 from florence_lab.explorer.session import answer_question
+from florence_lab.viewer.threshold import filter_result, num_hidden
 
 VALUES = [selection.value for selection in task_menu()]
 KINDS = ["<CAPTION>", "<OD>", "<OCR_WITH_REGION>", "grounded <CAPTION>", DETECT_CLASSES, ALL_TASKS]
@@ -49,19 +50,6 @@ def test_the_code_gives_what_is_shown(answers_to, run_code, task, models, thresh
     assert len(code.splitlines()) == (4 if has_hidden else 3)
     assert records(run_code(code)) == records(filtered(answers, threshold))
     assert [name for (name,), _ in run_code.loads] == list(models)
-
-
-@pytest.mark.parametrize(("threshold", "count"), [(0, 2), (0.4, 2), (0.5, 1), (1, 0)])
-def test_a_threshold_hides_instances_with_a_lower_score(answers_to, threshold, count):
-    (answer,) = answers_to("<OD>")
-    (result,) = answer.results
-    assert num_hidden(result, threshold) == 2 - count
-    assert len(filter_result(result, threshold)) == count
-
-
-def test_a_threshold_has_no_effect_on_a_text(answers_to):
-    (answer,) = answers_to("<CAPTION>")
-    assert filter_result(answer.results[0], 1) is answer.results[0]
 
 
 def test_the_code_loads_a_compiled_model(answers_to, run_code):

@@ -1,5 +1,7 @@
 """Images with the code that loads them."""
 
+import base64
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,6 +53,11 @@ def test_drawn_scenes_are_known_as_such_wherever_they_come_from(load, is_scene, 
 def test_images_of_equal_pixels_have_equal_digests(tmp_path):
     upload = save_upload(sample_path("sheep").read_bytes(), "copy.png", tmp_path)
     assert upload.digest == load_sample("sheep").digest != load_sample("snow").digest
+
+
+def test_a_data_url_is_not_a_name():
+    content = base64.b64encode(sample_path("sheep").read_bytes()).decode()
+    assert open_source(f"data:image/png;base64,{content}").name == "image"
 
 
 def test_quotes_around_a_path_are_ignored():

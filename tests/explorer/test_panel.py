@@ -619,7 +619,7 @@ def test_a_run_draws_nothing_with_matplotlib(panel, run_panel, monkeypatch):
     assert panel.viewer.phase == "done"
 
 
-def test_a_closed_panel_leaves_no_widgets_threads_and_files(cache, run_panel):
+def test_a_closed_panel_leaves_no_widgets_threads_and_files(cache, run_panel, wait_until):
     before, threads = len(_instances), threading.active_count()
     panel = Explorer("florence-2-nano", np.zeros((9, 9, 3), "uint8"), "<OD>", cache)
     run_panel(panel)
@@ -627,7 +627,7 @@ def test_a_closed_panel_leaves_no_widgets_threads_and_files(cache, run_panel):
     panel.close()
     panel.close()
     assert len(_instances) == before
-    assert threading.active_count() <= threads
+    wait_until(lambda: threading.active_count() <= threads)
     with pytest.raises(ImageError):
         florence_lab.load_image(path)
 

@@ -49,7 +49,7 @@ def test_a_request_runs_after_one_that_failed(worker, errors, wait_until):
     assert str(errors[0]) == "no"
 
 
-def test_a_stopped_job_can_no_longer_show_anything(worker, errors):
+def test_a_stopped_job_can_no_longer_show_anything(worker, errors, wait_until):
     release, ended, shown = threading.Event(), threading.Event(), []
 
     def run(job):
@@ -61,8 +61,7 @@ def test_a_stopped_job_can_no_longer_show_anything(worker, errors):
 
     submit(worker, run)
     submit(worker, lambda job: shown.append("queued"))
-    while not shown:
-        pass
+    wait_until(lambda: shown)
     assert worker.stop()
     assert not worker.is_busy
     release.set()

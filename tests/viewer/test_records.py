@@ -222,9 +222,9 @@ def instances_of(result, **settings):
     return answer_record(result, **settings)["instances"]
 
 
-def test_numbers_are_rounded_and_small_images_have_two_decimals():
+def test_coordinates_are_rounded_and_small_images_have_two_decimals():
     (instance,) = instances_of(boxes(["a"], scores=[0.123456]))
-    assert instance["score"] == 0.1235
+    assert instance["score"] == 0.123456  # the front end compares it with the threshold
     assert instance["box"] == [0, 0, 10, 20.1]
     (instance,) = instances_of(replace(boxes(["a"]), image_size=(99, 400)))
     assert instance["box"] == [0, 0, 10.04, 20.06]

@@ -135,12 +135,13 @@ def test_another_file_takes_the_place_of_one_that_was_arriving():
 
 
 def test_an_upload_that_is_cancelled_or_abandoned_is_freed():
-    sender = Sender(timeout=0.05)
+    sender = Sender()
     sender.send(0, MIB, CHUNK)
     sender.receiver.cancel("other")
     assert sender.receiver.num_bytes == len(CHUNK)
     sender.receiver.cancel("u1")
     assert sender.receiver.num_bytes == 0
+    sender = Sender(timeout=0.05)
     sender.send(0, MIB, CHUNK)
     deadline = time.monotonic() + 5
     while sender.receiver.num_bytes and time.monotonic() < deadline:

@@ -42,7 +42,7 @@ class Connected(Viewer):
         return [answer for answer, _ in self.sent]
 
     def wait(self):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not self.sent and time.monotonic() < deadline:
             time.sleep(0.005)
         return self.sent[-1]
@@ -82,6 +82,7 @@ def test_the_front_end_has_the_colors_and_dashes_of_the_drawing():
         ("phase", "?"),
         ("threshold", 1.5),
         ("active", -1),
+        ("upload_limit", 2**30),
         ("region", ["a"]),
         ("region", [1, 2]),
         ("answers", [1]),
@@ -156,7 +157,7 @@ def test_a_file_is_made_in_a_thread_of_its_own():
     release = threading.Event()
 
     def make(file_id):
-        release.wait(5)
+        release.wait(20)
         return DownloadFile("x.png", "image/png", b"1234")
 
     viewer = Connected(files=[{"id": "png", "label": "PNG"}], make_file=make)
@@ -210,7 +211,7 @@ def test_a_malformed_message_is_ignored(content):
 
 def test_messages_are_answered_while_a_file_is_decoded():
     release = threading.Event()
-    viewer = Connected(upload_limit=100_000, on_upload=lambda name, image: release.wait(5))
+    viewer = Connected(upload_limit=100_000, on_upload=lambda name, image: release.wait(20))
     upload = {"kind": "upload", "id": "a", "name": "cat.png", "at": 0, "size": len(png())}
     assert viewer.message(upload, [png()]) == []
     assert viewer.message({"kind": "ping", "id": 1})

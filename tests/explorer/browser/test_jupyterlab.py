@@ -136,7 +136,13 @@ def test_two_panels_in_one_notebook_answer_for_themselves(user, notebook):
     assert len(user.viewer.read_list()) == 4
     expect(second.viewer.answer).to_contain_text("sheep")
     assert second.viewer.read_list() == []
-    notebook.evaluate("None", "other.close()")
+    # it stays open: JupyterLab reports an error for the saved output of a closed widget when the page is reloaded
+
+
+@pytest.mark.parametrize("clicked", [".fl-view", ".fl-row"])
+def test_ctrl_s_saves_the_notebook_after_a_click_into_the_viewer(user, notebook, clicked):
+    user.ask()
+    notebook.save(user.viewer.root.locator(clicked).first)
 
 
 def test_a_busy_kernel_is_told(user, notebook):
@@ -164,7 +170,7 @@ def test_a_restarted_kernel_is_told(user, notebook):
     user.ask()
     begin = notebook.restart_kernel()
     notice = user.viewer.root.locator(".fl-notice")
-    expect(notice).to_contain_text("kernel", timeout=TIMEOUT * 1000)
+    expect(notice).to_contain_text("The kernel was restarted", timeout=TIMEOUT * 1000)
     seconds = monotonic() - begin
     print(f"\nA restarted kernel is told after {seconds:.1f} s: {notice.inner_text()!r}")
     assert seconds < HEARTBEAT_LIMIT

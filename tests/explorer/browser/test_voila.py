@@ -4,6 +4,7 @@ import http.client
 import json
 import signal
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import psutil
@@ -44,7 +45,7 @@ def kernels(server):
     return found
 
 
-def wait_for_kernels(server, count, seconds=10):
+def wait_for_kernels(server, count, seconds=30):
     """Wait until so many kernels are left, and return the seconds."""
     start = monotonic()
     while len(kernels(server)) != count:
@@ -154,6 +155,11 @@ def test_a_request_of_another_site_cannot_shut_a_kernel_down(page, voila):
     assert fetch(voila, f"voila/api/shutdown/{kernel_id}", "POST", Origin="http://evil.example")[0] in (403, 404)
     sleep(1)
     assert len(kernels(voila)) == 1
+
+
+def test_pages_that_are_opened_at_the_same_time_are_counted(tmp_path):
+    with voila_served(tmp_path, "--max_visitors", "1") as server, ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(lambda _: fetch(server)[0], range(3))) == [200, 503, 503]
 
 
 def test_one_visitor_too_many_reads_why_and_ctrl_c_ends_all(browser, tmp_path):
