@@ -52,13 +52,13 @@ class LabelReport:
         images = ", ".join(f"{count} {split}" for split, count in self.num_images.items())
         rate = f" at {self.num_asked / self.seconds:.1f} images/s" if self.num_asked and self.seconds else ""
         lines = [
-            f"{sum(self.num_images.values())} images ({images}), {self.num_asked} of them labelled now{rate}",
+            f"{sum(self.num_images.values())} images ({images}), {self.num_asked} asked in this run{rate}",
             "objects: " + ", ".join(f"{name} {count}" for name, count in self.num_objects.items()),
         ]
         if self.num_review:
-            lines.append(f"{self.num_review} objects to look at: {self.folder / 'review.jsonl'}")
+            lines.append(f"objects to review: {self.num_review}, see {self.folder / 'review.jsonl'}")
         if self.num_errors:
-            lines.append(f"{self.num_errors} images could not be read: {self.folder / 'errors.jsonl'}")
+            lines.append(f"unreadable images: {self.num_errors}, see {self.folder / 'errors.jsonl'}")
         return "\n".join([*lines, f"{self.format}: {self.folder.resolve()}"])
 
 

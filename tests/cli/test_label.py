@@ -24,7 +24,7 @@ def run_label(small, tmp_path):
 def test_the_summary_is_printed(run_label, tmp_path, capsys):
     assert run_label("--format", "voc", "--split", "0.5/0.5") == 0
     shown = capsys.readouterr().out
-    assert "2 images (1 train, 1 val), 2 of them labelled now" in shown
+    assert "2 images (1 train, 1 val), 2 asked in this run" in shown
     assert str(tmp_path / "data") in shown
     assert (tmp_path / "data" / "ImageSets" / "Main" / "val.txt").exists()
 

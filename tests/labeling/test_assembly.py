@@ -164,7 +164,7 @@ def test_the_summary_tells_what_the_folder_contains(images, tmp_path, run):
     assert content["classes"] == list(NAMES)
     assert content["num_objects"] == report.num_objects
     assert report.num_objects["rocket"] == 0
-    assert str(report).splitlines()[0].startswith("23 images (12 train, 11 val), 23 of them labelled now")
+    assert str(report).splitlines()[0].startswith("23 images (12 train, 11 val), 23 asked in this run")
 
 
 @pytest.mark.slow

@@ -98,6 +98,6 @@ def test_a_kill_loses_at_most_one_batch(tmp_path):
     assert 20 <= kept < 60
     assert not (out / "train").exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert f"60 images (60 train), {60 - kept} of them labelled now" in done.stdout
+    assert f"60 images (60 train), {60 - kept} asked in this run" in done.stdout
     annotations = json.loads((out / "train" / "_annotations.coco.json").read_text())
     assert len({image["file_name"] for image in annotations["images"]}) == len(annotations["images"]) == 60

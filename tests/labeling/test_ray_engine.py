@@ -190,7 +190,7 @@ def test_a_killed_driver_loses_at_most_one_batch_of_each_actor(tmp_path):
     finally:
         end_session(process.pid)
     shown = run(command(images, out))
-    assert f"60 images (60 train), {60 - kept} of them labelled now" in shown
+    assert f"60 images (60 train), {60 - kept} asked in this run" in shown
 
 
 def is_alive(pid):
