@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .tasks import register_task as register_task
     from .template.prompts import Prompt as Prompt
     from .template.template import FlorenceTemplate as FlorenceTemplate
+    from .viewer import view as view
 
 _PUBLIC = {
     "detection.calibration": ("Calibration",),
@@ -114,6 +115,7 @@ _PUBLIC = {
     "tasks": ("Task", "available_tasks", "get_task", "register_task"),
     "template.prompts": ("Prompt",),
     "template.template": ("FlorenceTemplate",),
+    "viewer": ("view",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 _MODULES = ("interpret", "scenes", "tasks", "visualization")

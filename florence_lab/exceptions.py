@@ -46,6 +46,10 @@ class TrainingError(FlorenceLabError, RuntimeError):
     """A training run that cannot start or continue."""
 
 
+class GenerationInterrupted(Exception):
+    """Raised within the model when `inference.generation.interruptible` is asked to stop."""
+
+
 class FlorenceLabWarning(UserWarning):
     """Base class of the package's own warnings."""
 

@@ -91,6 +91,13 @@ class Task:
         return self.token or "a free-form question"
 
     @property
+    def title(self) -> str:
+        """The name of the task in words, for menus and headings: `"Object detection"`."""
+        if not self.token:
+            return "Question"
+        return _TITLES.get(self.token, self.token.strip("<>").replace("_", " "))
+
+    @property
     def needs_input(self) -> bool:
         """Whether the task cannot be asked without a phrase or region."""
         return self.input in ("phrase", "region")
@@ -100,6 +107,24 @@ class Task:
         """Whether the answer is any text: that of a free-form question, or of a token with any text behind it."""
         return self.result == "text" and (not self.token or self.input == "any")
 
+
+_TITLES = {
+    "<CAPTION>": "Caption",
+    "<DETAILED_CAPTION>": "Detailed caption",
+    "<MORE_DETAILED_CAPTION>": "More detailed caption",
+    "<OD>": "Object detection",
+    "<DENSE_REGION_CAPTION>": "Dense region captions",
+    "<REGION_PROPOSAL>": "Region proposals",
+    "<OCR>": "Text recognition",
+    "<OCR_WITH_REGION>": "Text recognition with regions",
+    "<CAPTION_TO_PHRASE_GROUNDING>": "Phrase grounding",
+    "<REFERRING_EXPRESSION_SEGMENTATION>": "Referring expression segmentation",
+    "<OPEN_VOCABULARY_DETECTION>": "Open-vocabulary detection",
+    "<REGION_TO_SEGMENTATION>": "Segmentation of a region",
+    "<REGION_TO_CATEGORY>": "Category of a region",
+    "<REGION_TO_DESCRIPTION>": "Description of a region",
+    "<REGION_TO_OCR>": "Text in a region",
+}
 
 # The prompts are those of the published processor (model card of microsoft/Florence-2-large).
 _PHRASE = "a sheep"

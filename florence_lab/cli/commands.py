@@ -79,13 +79,42 @@ def _add_explore_arguments(parser: argparse.ArgumentParser) -> None:
         default=8866,
         help="port of the local web page (default: %(default)s)",
     )
-    parser.add_argument("--no_browser", action="store_true", help="print the address of the page without opening it")
+    parser.add_argument(
+        "--ip",
+        default="127.0.0.1",
+        help="address to listen at; by default only this machine can reach the page. At another address, such as 0.0.0.0, the "
+        "page needs a token, and visitors can use uploads and samples but no paths and URLs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token",
+        default="",
+        help="secret of at least 8 letters and digits that the link ends with; other users of this machine can read it in the "
+        "list of processes (default: a random one if --ip is given)",
+    )
+    parser.add_argument(
+        "--max_visitors",
+        type=number_parser("max_visitors", int, Range(1)),
+        default=8,
+        help="maximum number of open pages; each has a process of its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no_browser",
+        action="store_true",
+        help="print the address of the page without opening it; a page with a token is never opened",
+    )
 
 
 def _run_explore(arguments: argparse.Namespace) -> None:
     from ..explorer.page import serve
 
-    serve(arguments.model_type, arguments.port, not arguments.no_browser)
+    serve(
+        arguments.model_type,
+        arguments.port,
+        not arguments.no_browser,
+        arguments.ip,
+        arguments.token,
+        arguments.max_visitors,
+    )
 
 
 def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,22 +1,16 @@
-"""The answer of one model to a question, with its overlay, code and files."""
+"""The answer of one model to a question, and the code that gives it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..results import Instances, Result
-from ..visualization.gallery import gallery
-from ..visualization.overlay import to_png
+from ..viewer.threshold import num_hidden
 
 if TYPE_CHECKING:
     from .questions import Question
-
-_GALLERY_COLUMNS = 4  # the eight tasks without input fill two rows, which fit on a screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +23,7 @@ class Answer:
         image_seconds: time of the image encoder; None if the image was encoded before.
         text_seconds: time of the decoder.
         is_complete: whether the answer is complete.
-        results: one result, or one for each task if several are run together; empty as long as these are not complete.
+        results: one result, or several; none as long as there is nothing to show.
     """
 
     question: Question
@@ -40,94 +34,41 @@ class Answer:
     results: list[Result]
 
     @property
-    def is_combined(self) -> bool:
-        """Whether several tasks are run together. A score threshold has no effect then."""
-        return self.question.selection.is_combined
-
-    @property
-    def stem(self) -> str:
-        """The stem of the names of its files."""
-        return f"{self.question.image.name}-{self.question.selection.name}"
-
-    @property
-    def scores(self) -> np.ndarray | None:
-        """The scores to which a threshold applies; None if there are none."""
-        if self.is_combined or not self.results:
-            return None
-        return getattr(self.results[0], "scores", None)
-
-    @property
     def count(self) -> int:
-        """The number of results if several tasks are run together, else the number of instances."""
-        if self.is_combined:
-            return len(self.results)
+        """The number of instances."""
         return sum(len(result) for result in self.results if isinstance(result, Instances))
 
-    def filtered(self, threshold: float = 0.0) -> list[Result]:
-        """Return the results without the instances whose score is below a threshold."""
-        if not threshold or self.scores is None:
-            return self.results
-        (result,) = self.results
-        assert isinstance(result, Instances)
-        return [result[self.scores >= threshold]]
-
-    def num_hidden(self, threshold: float) -> int:
-        """Return the number of instances whose score is below a threshold."""
-        return 0 if self.scores is None else int((self.scores < threshold).sum())
-
-    def overlay(self, threshold: float = 0.0) -> bytes:
-        """Return a PNG of the image with the filtered result, or of all results side by side.
-
-        Raises:
-            ValueError: if there is no result yet.
-        """
-        if not self.results:
-            raise ValueError("the answer has no result yet")
-        if self.is_combined:
-            return self._gallery
-        (result,) = self.filtered(threshold)
-        return to_png(result.image, result)
-
-    @cached_property
-    def _gallery(self) -> bytes:
-        return gallery([(result.image, result) for result in self.results], _GALLERY_COLUMNS).to_png()
-
-    def code(self, threshold: float = 0.0) -> str:
-        """Return Python code whose last line is an expression for the filtered result, or for the list of results."""
-        question = self.question
-        compiled = ", compile=True" if question.is_compiled else ""
-        lines = ["import florence_lab", f"predictor = florence_lab.load({self.model_name!r}{compiled})"]
-        if self.is_combined:
-            return "\n".join(
-                [*lines, f"predictor.predict_tasks({question.image.code}, {question.tokens}, num_beams=1)"]
-            )
-        task, text = question.query
-        given = "" if text is None else f", {text!r}"
-        predict = f"predictor.predict({question.image.code}, {task!r}{given}, num_beams=1)"
-        if not self.num_hidden(threshold):
-            return "\n".join([*lines, predict])
-        return "\n".join([*lines, f"result = {predict}", f"result[result.scores >= {threshold!r}]"])
-
-    def files(self, threshold: float = 0.0) -> dict[str, tuple[str, bytes]]:
-        """Return the files for download: file name -> (MIME type, content)."""
-        image_size = self.results[0].image_size
-        source = {"model": self.model_name, "image": {"name": self.question.image.name, "size": image_size}}
-        files = {f"{self.stem}.png": ("image/png", self.overlay(threshold))}
-        if self.is_combined:
-            content = source | {"answers": [_result_record(result) for result in self.results]}
-            return files | {f"{self.stem}.json": ("application/json", _to_json(content))}
-        (result,) = self.filtered(threshold)
-        coco = result.to_coco(file_name=self.question.image.name)
-        return files | {
-            f"{self.stem}.json": ("application/json", _to_json(source | _result_record(result))),
-            f"{self.stem}-coco.json": ("application/json", _to_json(coco)),
-        }
+    @property
+    def times(self) -> str:
+        """The times of the image encoder and the decoder."""
+        image = "cached" if self.image_seconds is None else f"{self.image_seconds:.2f} s"
+        return f"image encoder {image} · decoder {self.text_seconds:.2f} s"
 
 
-def _result_record(result: Result) -> dict[str, Any]:
-    fields = {name: getattr(result, name) for name in ("task", "phrase", "prompt", "raw")}
-    return fields | {"result": result.to_dict()}
+def answer_code(answers: Sequence[Answer], threshold: float = 0.0) -> str:
+    """Return Python code whose last line is an expression for what is shown.
 
+    That is the filtered result, or a list of results if there are several: of several tasks, or of two models.
 
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, indent=1).encode()
+    Args:
+        answers: the answers to a question, one for each model; at least one.
+        threshold: hides instances with a lower score.
+    """
+    question = answers[0].question
+    names = [answer.model_name for answer in answers]
+    compiled = ", compile=True" if question.is_compiled else ""
+    expression = question.selection.code(question.image.code, question.text)
+    is_list = question.selection.has_many or len(names) > 1
+    if len(names) == 1:
+        predictor = f"predictor = florence_lab.load({names[0]!r}{compiled})"
+    else:
+        predictor = f"predictors = [florence_lab.load(name{compiled}) for name in {names}]"
+        each = f"{expression} for predictor in predictors"
+        expression = f"sum(({each}), [])" if question.selection.has_many else f"[{each}]"
+    lines = ["import florence_lab", predictor]
+    if not any(num_hidden(result, threshold) for answer in answers for result in answer.results):
+        return "\n".join([*lines, expression])
+    kept = f"result[result.scores >= {threshold!r}]"
+    if is_list:
+        kept = f"[{kept} if hasattr(result, 'scores') else result for result in results]"
+    return "\n".join([*lines, f"{'results' if is_list else 'result'} = {expression}", kept])

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from PIL import Image
 
 from ..exceptions import ImageError
-from ..images import load_image
-from ..inference.generation import EncodedImage
-from ..predictor import Predictor
-from ..scenes import draw_scene, sample_path
+from ..images import GENERATOR_TAG, load_image
+from ..scenes import SAMPLES, draw_scene, sample_path
+from ..viewer.picture import Picture, make_picture
+from .access import check_source
 
-PREVIEW_SIDE = 640
-"""Maximum width and height of a preview in pixels."""
+if TYPE_CHECKING:
+    from ..inference.generation import EncodedImage
+    from ..predictor import Predictor
 
+_THUMBNAIL_SIDE = 72  # pixels; the history shows it at half the size, for displays of high resolution
 _MAX_STEM_LENGTH = 40
+_COMPRESSION = 1  # of PNG files: 12 megapixels are written in a third of the time, for a file that is a little larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,6 @@ class SourceImage:
         image: upright RGB.
         name: a short name, for labels and the names of downloaded files.
         code: the Python expression that is passed to `Predictor.predict` for this image.
-        is_scene: whether the image is a cartoon scene, on which florence-2-nano was trained.
         is_temporary: whether `code` names a file that is deleted with the panel.
         encoded: predictor -> the image as that predictor encoded it.
     """
@@ -40,18 +43,32 @@ class SourceImage:
     image: Image.Image
     name: str
     code: str
-    is_scene: bool = False
     is_temporary: bool = False
     encoded: WeakKeyDictionary[Predictor, EncodedImage] = field(default_factory=WeakKeyDictionary, repr=False)
 
+    @property
+    def is_scene(self) -> bool:
+        """Whether florence_lab drew the image: a cartoon scene, on which florence-2-nano was trained."""
+        return str(self.image.info.get("Source")).startswith(GENERATOR_TAG) or self.digest in _sample_digests()
+
     @cached_property
-    def preview(self) -> bytes:
-        """The image as a PNG of at most `PREVIEW_SIDE` pixels a side."""
-        thumbnail = self.image.copy()
-        thumbnail.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    def digest(self) -> str:
+        """Equal for images of equal pixels."""
+        return hashlib.sha256(repr(self.image.size).encode() + self.image.tobytes()).hexdigest()
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The image as the viewer shows it."""
+        return make_picture(self.image, self.name)
+
+    @cached_property
+    def thumbnail(self) -> str:
+        """A small JPEG as a `data:` URI."""
+        small = self.image.copy()
+        small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         file = io.BytesIO()
-        thumbnail.save(file, "PNG")
-        return file.getvalue()
+        small.save(file, "JPEG", quality=80)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @cache  # the samples are few
@@ -62,14 +79,19 @@ def load_sample(name: str) -> SourceImage:
         ValueError: for an unknown name.
     """
     code = f"florence_lab.scenes.sample_path({name!r})"
-    return SourceImage(load_image(sample_path(name)), name, code, is_scene=True)
+    return SourceImage(load_image(sample_path(name)), name, code)
+
+
+@cache
+def _sample_digests() -> frozenset[str]:
+    return frozenset(load_sample(name).digest for name in SAMPLES)
 
 
 @lru_cache(maxsize=8)
 def load_scene(seed: int) -> SourceImage:
     """Return the scene of a seed; the same object for the seeds used last."""
     code = f"florence_lab.scenes.draw_scene({seed}).image"
-    return SourceImage(draw_scene(seed).image, f"scene-{seed}", code, is_scene=True)
+    return SourceImage(draw_scene(seed).image, f"scene-{seed}", code)
 
 
 def open_source(source: str) -> SourceImage:
@@ -79,14 +101,14 @@ def open_source(source: str) -> SourceImage:
         source: a path or URL; blanks and quotes around it are ignored, as file managers copy paths in quotes.
 
     Raises:
-        ImageError: if the path or URL is empty or cannot be read as an image.
+        ImageError: if the path or URL is empty or cannot be read as an image, or must not be, see `check_source`.
     """
     source = source.strip().strip("\"'")
     if not source:
         raise ImageError("no path or URL was given")
-    image = load_image(source)
-    is_sample = "://" not in source and Path(source).expanduser().resolve().parent == sample_path("sheep").parent
-    return SourceImage(image, Path(source.split("?")[0]).stem or "image", repr(source), is_scene=is_sample)
+    check_source(source)
+    name = "" if source.startswith("data:") else Path(source.split("?")[0]).stem
+    return SourceImage(load_image(source), name or "image", repr(source))
 
 
 def save_upload(source: Any, name: str, folder: Path) -> SourceImage:
@@ -104,9 +126,8 @@ def save_upload(source: Any, name: str, folder: Path) -> SourceImage:
         image = load_image(source)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
-    digest = hashlib.sha256(image.tobytes()).hexdigest()[:8]
     letters = (c if c.isalnum() or c in "-_" else "-" for c in Path(name).stem)
     stem = "".join(letters)[:_MAX_STEM_LENGTH] or "image"
-    path = folder / f"{stem}-{digest}.png"
-    image.save(path)
+    path = folder / f"{stem}-{hashlib.sha256(image.tobytes()).hexdigest()[:8]}.png"
+    image.save(path, compress_level=_COMPRESSION)
     return SourceImage(image, stem, repr(str(path)), is_temporary=True)

@@ -1,56 +1,58 @@
-"""The panel: image, task and model on the left, the answers on the right."""
+"""The panel: a bar of controls, and below it the viewer that shows the image with the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, Box, Button, Checkbox, Dropdown, GridBox, HBox, Layout, Text, VBox, Widget
+from ipywidgets import Box, Layout, VBox, Widget
+from PIL import Image
 
 from ..argument_validation import validate_value
-from ..loading.registry import available_models
-from ..predictor import Predictor
+from ..results import Instances, Result
+from ..scenes import SAMPLES
 from ..tasks import TASKS, get_task
-from . import markup
+from ..viewer.widget import MAX_UPLOAD_BYTES, Viewer
+from .access import check_model
 from .answer import Answer
-from .answer_view import AnswerView
-from .image_chooser import ImageChooser
-from .images import open_source
-from .messages import describe_error, domain_notice
-from .model_chooser import ModelChooser
+from .bar import Bar, StatusKind
+from .history import History
+from .images import SourceImage, load_sample
+from .library import ImageLibrary
+from .messages import describe_error, domain_notice, loading_message
 from .predictor_cache import PredictorCache
-from .questions import Question, TaskSelection, select_task, task_menu
+from .presenter import Presenter
+from .questions import Question
+from .selections import task_menu
 from .session import answer_question
-from .worker import Job, Worker
+from .worker import Job, Request, Worker
 
-HISTORY_SIZE = 8
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
-_SIDE_WIDTH = 330  # pixels of the left column
-_MAX_DRAWN = 20  # instances: drawing more of them one by one takes longer than the model
-_INPUT_HEADINGS = {
-    "none": "the image alone",
-    "phrase": "with a phrase",
-    "region": "with a region",
-    "any": "of your own",
-}
-_HEADING = "heading "  # the value of a heading in the task menu is this and the value below it
-_PHRASE_EXAMPLE = "a sheep"
-_BUSY_MESSAGE = "Another run is in progress. Press Stop to end it."
+_HINT = "Press Run to ask the model about this image."
+_REGION_HINT = "Drag a region on the image, then press Run."
+_MAX_NAME_LENGTH = 200  # of a path or URL in the status; a `data:` URL may have megabytes
 _NO_MODEL_MESSAGE = "No model is selected. Give a checkpoint folder, or a hub id such as microsoft/Florence-2-base."
-_WIDE = {"width": "100%"}
 
 
 class Explorer(VBox):
     """The panel that `florence_lab.explore` returns.
 
+    Its controls are ipywidgets, which a cell can read and set: `explorer.task.value = "<OCR>"`, `explorer.run.click()`.
+
     Attributes:
-        image_chooser: the controls of the image.
-        task, phrase: the task menu, whose values are those of `TaskSelection`, and the input of tasks that take a phrase.
-        model, other_model: the choosers of the model, and of the second one if `compare` is checked.
-        views: the views of the answers, the second one for `compare`.
-        history: the last answers, newest first; each entry has one answer for each model.
-        status, note: lines about the run, and about the models.
+        image: the menu of images; a sample, path or URL can be set as its `value`.
+        task, phrase: the menu of tasks, whose values are task tokens, and the text of tasks that take one.
+        model, compare, other_model, compiled: the model, and a second one if `compare` is checked.
+        run: the button that runs, and stops while something runs.
+        status, note: lines about the run, and about the models and the question.
+        viewer: shows the image and the answers.
+        history: the last answers.
+        shown_image: the image that is shown, with its origin.
     """
 
     def __init__(self, model_name: Any, image: Any, task: str, cache: PredictorCache) -> None:
@@ -61,277 +63,321 @@ class Explorer(VBox):
             cache: loads the models.
         """
         self._cache = cache
+        self._status: tuple[StatusKind, str] = ("done", "")
+        self._warnings: list[str] = []  # about the run that is shown
+        self._library = ImageLibrary()
         self._worker = Worker(self._show_busy, self._show_error)
-        given_name, model_name = model_name, str(model_name) if isinstance(model_name, (str, Path)) else ""
-        self.history: list[list[Answer]] = []
-        self.views = [AnswerView(self._show_error), AnswerView(self._show_error)]
-        super().__init__(layout=Layout(**_WIDE))
-        self.add_class("fl-panel")
-        main = VBox(self._create_main(), layout=Layout(flex="1 1 380px", min_width="0", grid_gap="6px"))
-        self.image_chooser = ImageChooser(_SIDE_WIDTH - 10, self._on_image, self._open, self._show_error)
-        side = VBox(
-            [
-                self.image_chooser,
-                *self._create_task_controls(),
-                *self._create_model_controls(model_name),
-                self._create_buttons(),
-            ],
-            layout=Layout(flex=f"0 0 {_SIDE_WIDTH}px", grid_gap="4px"),
+        self.history = History()
+        self.viewer = Viewer(
+            on_upload=self._upload, on_open=self._open_entry, upload_limit=MAX_UPLOAD_BYTES, has_tools=True
         )
-        columns = Box([side, main], layout=Layout(display="flex", flex_flow="row wrap", grid_gap="18px", **_WIDE))
-        self.children = [HTML(markup.style_sheet(), layout=Layout(display="none")), columns]
-        self._set_up(given_name, image, task)
+        self._presenter = Presenter(self.viewer)
+        self.viewer.make_file = self._presenter.make_file
+        self.shown_image = self._chosen_image = load_sample(next(iter(SAMPLES)))
+        self._bar = Bar(
+            str(model_name) if isinstance(model_name, (str, Path)) else "",
+            on_change=self._guarded(self._on_change),
+            on_submit=self._guarded(self._ask),
+            on_select=self._select,
+            on_open=self._open,
+            on_set=self._open_now,
+        )
+        self.image, self.task, self.phrase = self._bar.image, self._bar.task, self._bar.phrase
+        self.model, self.compare, self.other_model = self._bar.model, self._bar.compare, self._bar.other_model
+        self.compiled, self.run = self._bar.compiled, self._bar.run
+        self.status, self.note = self._bar.status, self._bar.note
+        super().__init__([self._bar, self.viewer], layout=Layout(width="100%"))
+        self.add_class("fl-panel")
+        self.run.on_click(lambda _: self._guarded(self._press_run)())
+        self.viewer.observe(lambda change: self._guarded(self._show_stale)(), "region")
+        self.viewer.observe(lambda change: self._guarded(self._presenter.show_code)(), "threshold")
+        self._set_up(model_name, image, task)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a run is in progress."""
+        """Whether something runs."""
         return self._worker.is_busy
 
     @property
-    def selection(self) -> TaskSelection:
-        """The selected task or tasks."""
-        return select_task(self.task.value)
+    def result(self) -> Result | list[Result] | None:
+        """What is shown, without the instances below the threshold: a result, a list of results, or None."""
+        return self._presenter.filtered
 
-    # ------------------------------------------------------------------ layout
+    @property
+    def selected(self) -> Instances | None:
+        """The instances that were clicked; None if there are none."""
+        return self._presenter.selected
 
-    def _create_task_controls(self) -> list[Widget]:
-        self.task = Dropdown(options=_menu_options(), value="<OD>", layout=Layout(**_WIDE))
-        self.task.observe(lambda change: self._guard(self._on_task), "value")
-        self.task_description = HTML()
-        self.phrase = Text(layout=Layout(**_WIDE))
-        self.phrase.on_msg(lambda _, content, __: content.get("event") == "submit" and self.run.click())
-        return [HTML(markup.heading("Task")), self.task, self.task_description, self.phrase]
+    def close(self) -> None:
+        """Stop what runs, and free the widgets, the answers and the uploaded files."""
+        if not self._is_open():
+            return
+        self._worker.stop()
+        self._presenter.close()
+        self.history = History()
+        self._library.close()
+        for widget in list(_descendants(self)):
+            widget.close()
+        super().close()
 
-    def _create_model_controls(self, model_name: str) -> list[Widget]:
-        self.model = ModelChooser(model_name, self._show_notes)
-        self.compiled = Checkbox(
-            False, description="compile: slower to load, faster to run", indent=False, layout=Layout(**_WIDE)
-        )
-        self.compare = Checkbox(False, description="compare with another", indent=False, layout=Layout(**_WIDE))
-        self.compare.observe(lambda change: self._on_compare(), "value")
-        other_name = next(name for name in available_models() if name != model_name)
-        self.other_model = ModelChooser(other_name, self._show_notes)
-        return [HTML(markup.heading("Model")), self.model, self.compiled, self.compare, self.other_model]
-
-    def _create_buttons(self) -> Widget:
-        self.run = Button(description="Run", button_style="primary", icon="play", layout=Layout(flex="2 1 0"))
-        self.run.on_click(lambda _: self._guard(self._run))
-        self.stop = Button(description="Stop", icon="stop", disabled=True, layout=Layout(flex="1 1 0"))
-        self.stop.on_click(lambda _: self._stop())
-        return HBox([self.run, self.stop], layout=Layout(margin="6px 0 0 0", **_WIDE))
-
-    def _create_main(self) -> list[Widget]:
-        self.status, self.note = HTML(), HTML()
-        self.answers = Box(layout=Layout(display="flex", flex_flow="row wrap", grid_gap="18px", **_WIDE))
-        self.answers.children = [HTML(markup.EMPTY, layout=Layout(**_WIDE))]
-        columns = "repeat(auto-fill, minmax(230px, 1fr))"
-        self.history_buttons = GridBox(layout=Layout(grid_template_columns=columns, grid_gap="4px", **_WIDE))
-        self.history_heading = HTML(markup.heading("History"), layout=Layout(display="none"))
-        return [self.status, self.note, self.answers, self.history_heading, self.history_buttons]
+    def _is_open(self) -> bool:
+        return getattr(self, "_worker", None) is not None and self.comm is not None
 
     def _set_up(self, model_name: Any, image: Any, task: str) -> None:
         """Set the panel to the arguments of `explore`; an error in them becomes the status line."""
-        self._on_task()
-        self._on_compare()
-        if isinstance(image, (str, Path)):
-            self.image_chooser.select_path(str(image))
-        elif image is not None:
-            self.image_chooser.select_object(image, "the given image")
+        self._show_image(self.shown_image)
         try:
+            if isinstance(image, str) and "://" in image:
+                self._open(image)
+            elif image is not None:
+                self._open_now(image)
             validate_value("model_type", model_name, str | Path)
-            token = get_task(task).token
-            if token and token not in TASKS:  # is not in the menu
-                self.phrase.value, token = token, ""
-            self.task.value = token
-        except ValueError as error:
-            self._show_error(error)
-
-    # ------------------------------------------------------------------ controls
-
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Call a function, and show its exception in the panel: a widget must not end in a traceback."""
-        try:
-            action()
+            self._select_task(task)
         except Exception as error:
             self._show_error(error)
 
-    def _on_image(self) -> None:
-        self.image_chooser.show_region_picker(self.selection.input == "region")
-        self._show_notes()
-        self.status.value = ""
-
-    def _on_task(self) -> None:
-        if self.task.value.startswith(_HEADING):
-            self.task.value = self.task.value.removeprefix(_HEADING)
+    def _select_task(self, task: str) -> None:
+        if task in [selection.value for selection in task_menu()]:
+            self.task.value = task
             return
-        selection = self.selection
-        self.task_description.value = markup.hint(selection.description)
-        self.phrase.layout.display = None if selection.input in ("phrase", "any") else "none"
-        self.phrase.placeholder = selection.tasks[0].example or _PHRASE_EXAMPLE
-        self.image_chooser.show_region_picker(selection.input == "region")
+        token = get_task(task).token
+        if token not in TASKS:  # is not in the menu
+            self.phrase.value, token = token, ""
+        self.task.value = token
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that shows the exception of `action` in the panel: a widget must not end in a traceback.
+
+        It is not called by two threads at the same time.
+        """
+
+        def run() -> None:
+            try:
+                with self._worker.lock:
+                    action()
+            except Exception as error:
+                self._show_error(error)
+
+        return run
+
+    def _on_change(self) -> None:
+        """Follow a change of the controls."""
+        input_kind = self._bar.selection.input
+        self.viewer.takes_region = input_kind in ("region", "any")
+        self.viewer.hint = _REGION_HINT if input_kind == "region" else _HINT
         self._show_notes()
+        self._show_stale()
 
-    def _on_compare(self) -> None:
-        self.other_model.layout.display = None if self.compare.value else "none"
-        self._show_notes()
+    def _show_stale(self) -> None:
+        shown = self._presenter.question
+        self.viewer.is_stale = shown is not None and self._question().key != shown.key
 
-    def _open(self, source: str) -> None:
-        def run(job: Job) -> None:
-            image = open_source(source)
-            job.show(lambda: self.image_chooser.select(image))
+    def _show_notes(self) -> None:
+        """Show the notice about models that were not trained for the image, and the warnings about the last run."""
+        self._bar.show_notes(domain_notice(self._bar.model_names, self._chosen_image), *self._warnings)
 
-        self._start(run, f"opening {source}")
-
-    def _model_names(self) -> tuple[str, ...]:
-        names = (self.model.model_name, self.other_model.model_name)
-        return names if self.compare.value else names[:1]
-
-    def _show_notes(self, warning: str = "") -> None:
-        """Show the notice about models that were not trained for the image, and a warning about the question."""
-        notice = domain_notice(self._model_names(), self.image_chooser.image)
-        self.note.value = "".join(markup.status_line("note", text) for text in (notice, warning))
-
-    def _add_note(self, text: str) -> None:
-        self.note.value += markup.status_line("note", text)
-
-    def _show_status(self, kind: markup.StatusKind, text: str) -> None:
-        self.status.value = markup.status_line(kind, text)
+    def _show_status(self, kind: StatusKind, text: str) -> None:
+        self._status = (kind, text)
+        queued = self._worker.queued
+        self._bar.show_status(kind, text, "" if queued is None else f"Queued: {queued.title}.")
 
     def _show_error(self, error: BaseException) -> None:
         self._show_status("error", describe_error(error))
 
     def _show_busy(self) -> None:
-        self.run.disabled, self.stop.disabled = self.is_busy, not self.is_busy
-        for control in (*self.history_buttons.children, *(view.threshold for view in self.views)):
-            control.disabled = self.is_busy  # the run would overwrite what they show
+        self._bar.show_busy(self.is_busy)
+        if not self.is_busy and self._chosen_image is not self.shown_image:
+            self._choose(self.shown_image)  # what was queued was dropped, or has failed
+        self._show_status(*self._status)
+
+    # ------------------------------------------------------------------ images
+
+    def _choose(self, image: SourceImage) -> None:
+        """Set the controls to an image; it is shown as soon as nothing else runs."""
+        self._chosen_image = image
+        self.image.show(image)
+        self._on_change()
+
+    def _show_image(self, image: SourceImage) -> None:
+        """Show an image; the answers about another one leave."""
+        if image is not self.shown_image or not self.viewer.picture:
+            self.shown_image = image
+            self._warnings = []
+            self._presenter.show_image(image)
+        self._choose(image)
+
+    def _select(self, image: SourceImage) -> None:
+        with self._worker.lock:
+            if self.is_busy:
+                self._choose(image)
+            self._change(f"the image {image.name}", lambda: self._show_image(image))
+
+    def _change(self, title: str, change: Callable[[], None]) -> None:
+        """Change what is shown: now, or after what runs."""
+        if self.is_busy:
+            guarded = self._guarded(change)
+            self._worker.submit(Request(title, lambda job: job.show(guarded)))
+        else:
+            self._show_status("done", "")
+            self._guarded(change)()
+
+    def _open_now(self, source: Any) -> None:
+        """Open an image that a cell gives. Raises `ImageError` for anything that is not an image."""
+        self._select(self._library.find_equal(self._library.load(source)))
+
+    def _open(self, source: str) -> None:
+        name = source.strip() or "an image"
+        self._open_later(name if len(name) <= _MAX_NAME_LENGTH else f"{name[:_MAX_NAME_LENGTH]} …", source)
+
+    def _upload(self, name: str, image: Image.Image) -> None:
+        self._open_later(name, image)
+
+    def _open_later(self, name: str, source: str | Image.Image) -> None:
+        """Open an image in the background."""
+
+        def run(job: Job) -> None:
+            job.show(lambda: self._show_status("busy", f"Opening {name} …"))
+            loaded = self._library.load(source, name)
+            image = self._library.find_equal(loaded)
+            same = "" if image is loaded else f"{name} is the same image as {image.name}."
+            _ = image.picture, image.thumbnail  # made here, and not in the thread that handles messages
+            job.show(lambda: self._show_image(image))
+            job.show(lambda: self._show_status("done", same))
+
+        self._worker.submit(Request(f"opening {name}", run))
 
     # ------------------------------------------------------------------ running
 
-    def _start(self, run: Callable[[Job], None], status: str) -> None:
-        if self.is_busy:
-            self._show_status("busy", _BUSY_MESSAGE)
+    def _press_run(self) -> None:
+        if not self.is_busy:
+            self._ask()
             return
-        self._show_status("busy", status)
-        self._worker.start(run)
+        dropped = self._worker.queued
+        self._worker.stop()
+        if self._presenter.is_running:
+            self._presenter.end("stopped")
+            self._remember(is_stopped=True)
+        self._show_status("done", "Stopped." if dropped is None else f"Stopped. Not done: {dropped.title}.")
+        self._show_stale()
 
-    def _stop(self) -> None:
-        if self._worker.stop():
-            self._show_status("done", "Stopped.")
+    def _ask(self) -> None:
+        """Run the question that the controls are set to, or queue it."""
+        question = self._question()
+        self._check(question)
+        warning = question.validate()
+        self._worker.submit(Request(question.title, lambda job: self._answer(question, warning, job)))
 
-    def _run(self) -> None:
-        if self.is_busy:
-            self._show_status("busy", _BUSY_MESSAGE)
-            return
-        question = self._read_question()
-        self._show_notes(question.validate())
-        self._start(lambda job: self._answer(question, job), f"loading {question.model_names[0]}")
+    def _question(self) -> Question:
+        """The question that the controls are set to; it may lack something."""
+        selection = self._bar.selection
+        phrase = self.phrase.value.strip() or None
+        region = tuple(self.viewer.region) or None if self._chosen_image is self.shown_image else None
+        texts = {"none": None, "phrase": phrase, "region": region, "any": phrase or region}
+        text: Any = texts[selection.input]
+        return Question(self._chosen_image, selection, text, self._bar.model_names, self.compiled.value)
 
-    def _read_question(self) -> Question:
-        """The question that the controls are set to. Raises `ValueError` if something is missing."""
-        if "" in self._model_names():
+    def _check(self, question: Question) -> None:
+        """Raise `ValueError` if the question lacks something."""
+        selection = question.selection
+        if "" in question.model_names:
             raise ValueError(_NO_MODEL_MESSAGE)
-        selection = self.selection
-        phrase, region = self.phrase.value.strip(), self.image_chooser.region_picker.region
-        inputs = {"none": None, "phrase": phrase, "region": region, "any": phrase or None}
-        text = inputs[selection.input]
-        if selection.input == "phrase" and not text:
-            raise ValueError(f"{selection.label} needs a phrase, such as {self.phrase.placeholder!r}.")
-        if selection.input == "region" and text is None:
-            raise ValueError(f"{selection.label} needs a region: drag one on the image, or give its four numbers.")
-        return Question(self.image_chooser.image, selection, text, self._model_names(), self.compiled.value)
+        if question.text is None and selection.input == "phrase":
+            raise ValueError(f"{selection.title} needs a text, such as {self.phrase.placeholder!r}.")
+        if question.text is None and selection.input == "region":
+            raise ValueError(f"{selection.title} needs a region: drag one on the image.")
 
-    def _answer(self, question: Question, job: Job) -> None:
-        job.show(lambda: self._show_pending(question))
-        answers: list[Answer] = []
+    def _answer(self, question: Question, warning: str, job: Job) -> None:
+        job.show(lambda: self._begin(question, warning))
+        phase = "error"
         try:
-            for model_name, view in zip(question.model_names, self.views, strict=False):
-                answers.append(self._answer_with(model_name, question, view, job))
+            for index, model_name in enumerate(question.model_names):
+                self._answer_with(index, model_name, question, job)
+            phase = "done"
         finally:  # the answer of one model stays if the other one cannot be loaded
-            if answers:
-                job.show(lambda: self._add_to_history(answers))
-        job.show(lambda: self._show_status("done", "Done."))
+            job.show(lambda: self._end(phase))
 
-    def _answer_with(self, model_name: str, question: Question, view: AnswerView, job: Job) -> Answer:
-        predictor = self._load(model_name, question.is_compiled, job)
-        job.show(lambda: self._show_status("busy", f"{model_name}: encoding the image"))
-        num_drawn = 0
+    def _answer_with(self, index: int, model_name: str, question: Question, job: Job) -> None:
+        predictor = self._load_model(model_name, question.is_compiled, job)
+        job.show(lambda: self._show_status("busy", f"{model_name}: encoding the image …"))
         for answer in answer_question(question, model_name, predictor, job.stop):
-            draw_overlay = num_drawn < answer.count <= _MAX_DRAWN
-            num_drawn = answer.count
-            self._show_answer(answer, view, draw_overlay, job)
-        return answer
+            job.show(partial(self._show_answer, index, answer))
 
-    def _show_answer(self, answer: Answer, view: AnswerView, draw_overlay: bool, job: Job) -> None:
-        rendered = view.render(answer, draw_overlay)
-        count = f", {answer.count} so far" if answer.count else ""
+    def _show_answer(self, index: int, answer: Answer) -> None:
+        if self._presenter.show_answer(index, answer):
+            count = f", {answer.count} so far" if answer.count else ""
+            self._show_status("busy", f"{answer.model_name}: decoding{count} …")
 
-        def show() -> None:
-            view.show(answer, rendered)
-            self._show_status("busy", f"{answer.model_name}: decoding{count}")
-
-        job.show(show)
-
-    def _load(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+    def _load_model(self, model_name: str, is_compiled: bool, job: Job) -> Predictor:
+        check_model(model_name)
         if not self._cache.is_loaded(model_name, is_compiled):
-            compiling = ", and compiling takes about a minute" if is_compiled else ""
-            status = f"loading {model_name}; it is downloaded at the first time{compiling}"
-            job.show(lambda: self._show_status("busy", status))
+            job.show(lambda: self._show_status("busy", loading_message(model_name, is_compiled)))
         predictor = self._cache.get(model_name, is_compiled)
+        job.show(self._bar.refresh_tasks)  # a checkpoint may bring tasks
         if warning := self._cache.load_warning(predictor):
-            job.show(lambda: self._add_note(f"{model_name}: {warning}"))
+            job.show(lambda: self._warn(f"{model_name}: {warning}"))
         return predictor
 
-    def _show_pending(self, question: Question) -> None:
-        self.answers.children = self.views[: len(question.model_names)]
-        for model_name, view in zip(question.model_names, self.views, strict=False):
-            view.clear(model_name, question.image.preview)
+    def _warn(self, warning: str) -> None:
+        self._warnings.append(warning)
+        self._show_notes()
+
+    def _begin(self, question: Question, warning: str) -> None:
+        self._show_image(question.image)
+        self._warnings = [warning]
+        self._show_notes()
+        self._presenter.begin(question)
+        self._show_stale()
+        self._show_status("busy", "Starting …")
+
+    def _end(self, phase: str) -> None:
+        self._presenter.end(phase)
+        self._remember()
+        self._show_stale()
+        if phase == "done":
+            self._show_status("done", "Done.")
 
     # ------------------------------------------------------------------ history
 
-    def _add_to_history(self, answers: list[Answer]) -> None:
-        self.answers.children = self.views[: len(answers)]
-        self.history = [answers, *self.history][:HISTORY_SIZE]
-        self.history_heading.layout.display = None
-        self.history_buttons.children = [self._create_history_button(answers) for answers in self.history]
+    def _remember(self, is_stopped: bool = False) -> None:
+        answers = [answer for answer in self._presenter.answers if answer.results]
+        if answers:
+            self.viewer.history = self.history.add(answers, is_stopped)
 
-    def _create_history_button(self, answers: list[Answer]) -> Button:
-        question = answers[0].question
-        text = "" if question.text is None else f" {question.text}"
-        models = " / ".join(Path(answer.model_name).name for answer in answers)
-        compiled = ", compiled" if question.is_compiled else ""
-        label = f"{question.selection.name}{text} · {question.image.name} · {models}{compiled}"
-        button = Button(description=label, tooltip=label, disabled=self.is_busy, layout=Layout(width="auto"))
-        button.add_class("fl-past")
-        button.on_click(lambda _: self._guard(lambda: self._restore(answers)))
-        return button
+    def _open_entry(self, entry_id: int) -> None:
+        entry = self.history.find(entry_id)
+        if entry is not None:
+            with self._worker.lock:
+                self._change(f"the answer of {entry.time}", lambda: self._show_entry(entry_id))
 
-    def _restore(self, answers: list[Answer]) -> None:
+    def _show_entry(self, entry_id: int) -> None:
         """Show answers of the history, and set the controls to their question."""
-        if self.is_busy:
+        entry = self.history.find(entry_id)
+        if entry is None:
             return
-        question = answers[0].question
-        self.image_chooser.select(question.image)
+        question = entry.question
+        self._show_image(question.image)
+        self._warnings = []
+        self._bar.refresh_tasks()
         self.task.value = question.selection.value
-        if question.selection.input in ("phrase", "any"):
-            self.phrase.value = question.text or ""
-        self.image_chooser.region_picker.region = None if isinstance(question.text, str) else question.text
-        self.model.model_name = question.model_names[0]
-        self.compiled.value = question.is_compiled
-        self.compare.value = len(question.model_names) > 1
-        if self.compare.value:
-            self.other_model.model_name = question.model_names[1]
-        self.answers.children = self.views[: len(answers)]
-        for answer, view in zip(answers, self.views, strict=False):
-            view.show(answer, view.render(answer))
-        self._show_status("done", "From the history.")
+        if isinstance(question.text, str) or question.selection.input in ("phrase", "any"):
+            self.phrase.value = question.text if isinstance(question.text, str) else ""
+        self._bar.set_models(question.model_names, question.is_compiled)
+        self._presenter.show_past(entry)
+        if question.text is not None and not isinstance(question.text, str):
+            self.viewer.region = list(question.text)
+        self._on_change()
+        self._show_status("done", f"From the history, {entry.time}.")
 
 
-def _menu_options() -> list[tuple[str, str]]:
-    """The task menu under headings by input. Selecting a heading selects the first task below it."""
-    options = []
-    for kind, heading in _INPUT_HEADINGS.items():
-        selections = [selection for selection in task_menu() if selection.input == kind]
-        if selections:
-            options.append((f"── {heading}", f"{_HEADING}{selections[0].value}"))
-        options += [(f"\u2003{selection.label}", selection.value) for selection in selections]
-    return options
+def _descendants(box: Box) -> Iterator[Widget]:
+    """Yield the widgets in a box, with their styles and layouts, and those of the box."""
+    for part in (box, *box.children):
+        for name in ("layout", "style"):
+            with suppress(AttributeError):
+                yield getattr(part, name)
+    for child in box.children:
+        if isinstance(child, Box):
+            yield from _descendants(child)
+        yield child

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..exceptions import capture_warnings
 from ..loading.hub import resolve
-from ..predictor import Predictor, load
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 CACHE_SIZE = 2
 """Maximum number of cached predictors. The largest takes 3 GB in fp32."""
@@ -29,6 +32,8 @@ def load_predictor(model_name: str, is_compiled: bool) -> Predictor:
         ValueError, HubError, CheckpointError: as `florence_lab.load`.
     """
     resolve(model_name)
+    from ..predictor import load  # imports torch, which takes seconds, and the panel is shown before that
+
     with _LOAD_LOCK:
         return load(model_name, compile=is_compiled)
 

@@ -1,68 +1,13 @@
-"""What the panel runs: the choices of the task menu, and a question as the controls are set."""
+"""What the panel runs: a question, as the controls are set."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ..exceptions import capture_warnings
-from ..tasks import FREE_QUESTION, TASKS, InputKind, Task, get_task
-from ..template.locations import Region
-from ..template.prompts import build_prompt
 from .images import SourceImage
-
-ALL_TASKS = "all-tasks"
-"""The value of the menu for all tasks that take no input besides the image."""
-
-
-@dataclass(frozen=True)
-class TaskSelection:
-    """A choice of the task menu: one task, or several that are run together.
-
-    Attributes:
-        value: identifies the choice: a task token, "" for a free-form question, or `ALL_TASKS`.
-        label: its text in the menu.
-        description: one line about it.
-        input: what the tasks take besides the image.
-        tasks: the tasks that are run.
-    """
-
-    value: str
-    label: str
-    description: str
-    input: InputKind
-    tasks: tuple[Task, ...]
-
-    @classmethod
-    def from_task(cls, task: Task) -> TaskSelection:
-        """Return the choice of one task."""
-        return cls(task.token, task.token or task.name, task.description, task.input, (task,))
-
-    @property
-    def name(self) -> str:
-        """The choice in the names of files and in the history."""
-        return self.value.strip("<>") or "question"
-
-    @property
-    def is_combined(self) -> bool:
-        """Whether several tasks are run together."""
-        return self.value == ALL_TASKS
-
-
-def select_task(value: str) -> TaskSelection:
-    """Return the choice of a value of the menu.
-
-    Raises:
-        ValueError: for a misspelled task; the message names the nearest one.
-    """
-    if value != ALL_TASKS:
-        return TaskSelection.from_task(get_task(value))
-    tasks = tuple(task for task in TASKS.values() if task.input == "none")
-    return TaskSelection(ALL_TASKS, "all of these at once", "captions, boxes and text, decoded together", "none", tasks)
-
-
-def task_menu() -> list[TaskSelection]:
-    """Return the choices of the menu: the registered tasks, a free-form question, and `ALL_TASKS`."""
-    return [*map(TaskSelection.from_task, (*TASKS.values(), FREE_QUESTION)), select_task(ALL_TASKS)]
+from .selections import Selection, Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,35 +23,35 @@ class Question:
     """
 
     image: SourceImage
-    selection: TaskSelection
-    text: str | Region | None
+    selection: Selection
+    text: Text
     model_names: tuple[str, ...]
     is_compiled: bool = False
 
     @property
-    def tokens(self) -> list[str]:
-        """The tokens of the tasks."""
-        return [task.token for task in self.selection.tasks]
+    def key(self) -> Hashable:
+        """Equal for questions that have the same answer."""
+        return id(self.image), self.selection.value, self.text, self.model_names, self.is_compiled
 
     @property
-    def query(self) -> tuple[str, str | Region | None]:
-        """The arguments `task` and `text` of `Predictor.predict`, for one task.
+    def shown_text(self) -> str:
+        """The phrase or region as a reader sees it; "" if there is none."""
+        if self.text is None or isinstance(self.text, str):
+            return self.text or ""
+        return f"region {tuple(self.text)}"
 
-        A free-form question that begins with a task token, such as `<DocVQA>What is the date?`, is a question of that token.
-        """
-        (token,) = self.tokens
-        if not token and isinstance(self.text, str) and self.text.startswith("<"):
-            return self.text, None
-        return token, self.text
+    @property
+    def title(self) -> str:
+        """The question in a line: the task, the text and the image."""
+        text = f"“{self.text}”" if isinstance(self.text, str) else self.shown_text
+        return " · ".join(filter(None, [self.selection.title, text, self.image.name]))
 
     def validate(self) -> str:
         """Check the input before a model is loaded, and return warnings about it, "" if there are none.
 
         Raises:
-            PromptError: for a missing input, or one that the task does not accept.
+            ValueError: for a missing input, or one that the task does not accept.
         """
         with capture_warnings() as messages:
-            queries = [(token, None) for token in self.tokens] if self.selection.is_combined else [self.query]
-            for task, text in queries:
-                build_prompt(task, text, self.image.image.size)
+            self.selection.validate(self.text, self.image.image.size)
         return "; ".join(messages)

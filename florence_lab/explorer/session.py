@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..exceptions import capture_warnings
-from ..inference.generation import interruptible
-from ..predictor import Predictor
 from ..results import Result
 from .answer import Answer
 from .images import SourceImage
 from .questions import Question
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 compute_lock = threading.Lock()
 """Held while a model computes. Two models at once would only slow each other down."""
@@ -23,7 +25,7 @@ def answer_question(
 ) -> Iterator[Answer]:
     """Yield growing answers of one model; the last one is complete.
 
-    The image is encoded unless the predictor has encoded it before. Tasks that are run together are answered at once.
+    The image is encoded unless the predictor has encoded it before.
 
     Args:
         question: the question.
@@ -36,10 +38,22 @@ def answer_question(
             interrupted.
         PromptError: as `Predictor.stream`.
     """
+    from ..inference.generation import interruptible  # imports torch, and the panel is shown before that
+
     with compute_lock, interruptible(predictor.model, stop.is_set):
         image_seconds = _encode_once(question.image, predictor)
-        answer = _answer_together if question.selection.is_combined else _answer_stream
-        yield from answer(question, model_name, predictor, image_seconds)
+        growing = question.selection.run(predictor, question.image.encoded[predictor], question.text)
+        seconds = 0.0
+        results: list[Result] = []
+        is_complete = False
+        while not is_complete:
+            start = time.perf_counter()
+            with capture_warnings():  # the panel shows those of `Question.validate`, and the viewer truncated answers
+                grown = next(growing, None)
+            seconds += time.perf_counter() - start  # without the time to show the answer
+            is_complete = grown is None
+            results = results if grown is None else grown
+            yield Answer(question, model_name, image_seconds, seconds, is_complete, results)
 
 
 def _encode_once(image: SourceImage, predictor: Predictor) -> float | None:
@@ -50,31 +64,3 @@ def _encode_once(image: SourceImage, predictor: Predictor) -> float | None:
     with capture_warnings():  # the panel shows `domain_notice`
         image.encoded[predictor] = predictor.encode_image(image.image)
     return time.perf_counter() - start
-
-
-def _answer_stream(
-    question: Question, model_name: str, predictor: Predictor, image_seconds: float | None
-) -> Iterator[Answer]:
-    with capture_warnings():  # the panel shows those of `Question.validate`
-        stream = predictor.stream(question.image.encoded[predictor], *question.query)
-    seconds = 0.0
-    results: list[Result] = []
-    is_complete = False
-    while not is_complete:
-        start = time.perf_counter()
-        with capture_warnings():  # the view shows a notice about a truncated answer
-            result = next(stream, None)
-        seconds += time.perf_counter() - start  # without the time to draw the answer
-        is_complete = result is None
-        results = results if result is None else [result]
-        yield Answer(question, model_name, image_seconds, seconds, is_complete, results)
-
-
-def _answer_together(
-    question: Question, model_name: str, predictor: Predictor, image_seconds: float | None
-) -> Iterator[Answer]:
-    yield Answer(question, model_name, image_seconds, 0.0, False, [])
-    start = time.perf_counter()
-    with capture_warnings():
-        results = predictor.predict_tasks(question.image.encoded[predictor], question.tokens, num_beams=1)
-    yield Answer(question, model_name, image_seconds, time.perf_counter() - start, True, results)

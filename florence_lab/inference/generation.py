@@ -21,7 +21,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..argument_validation import validate_fields
-from ..exceptions import ArgumentError, shorten, summarize_error
+from ..exceptions import ArgumentError, GenerationInterrupted, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .constraints import ConstraintProcessor, generation_arguments
@@ -351,10 +351,6 @@ def score(
         generated.append(probabilities.gather(1, ids[:, None])[:, 0].cpu().numpy())
         locations.append(probabilities[:, location_ids.start : location_ids.stop].cpu().numpy())
     return TokenProbabilities(np.concatenate(generated), np.concatenate(locations))
-
-
-class GenerationInterrupted(Exception):
-    """Raised within the model when `interruptible` is asked to stop."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..geometry import polygons_to_xyxy
 from ..results import Boxes, Instances, Polygons, Quads, Result, Text
+from ..tasks import ResultKind
 from .confidence import TokenProbabilities, instance_score
 from .locations import bins_to_pixels
 from .prompts import Prompt
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _ParsedInstance:
+class ParsedInstance:
     """An instance as generated: its label, and its coordinates as location bins.
 
     Attributes:
@@ -38,6 +39,7 @@ class _ParsedInstance:
 
     @property
     def location_spans(self) -> list[TokenSpan]:
+        """The location spans of all contours."""
         return [span for contour in self.contours for span in contour]
 
     def to_pixels(self, image_size: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -54,8 +56,8 @@ class ResultFormat(NamedTuple):
         coordinates: location tokens per instance; None if it varies.
     """
 
-    parse: Callable[[TokenSpan | None, str, list[list[TokenSpan]]], list[_ParsedInstance]]
-    build: Callable[[Sequence[_ParsedInstance], dict[str, Any]], Instances]
+    parse: Callable[[TokenSpan | None, str, list[list[TokenSpan]]], list[ParsedInstance]]
+    build: Callable[[Sequence[ParsedInstance], dict[str, Any]], Instances]
     coordinates: int | None
 
 
@@ -92,20 +94,31 @@ def build_result(
     if task.result == "text":
         return Text(text="".join(span.text for span in spans if span.is_text).strip(), **shared)
 
-    result_format = RESULT_FORMATS[task.result]
+    instances = parse_instances(spans, task.result, prompt.text)
+    shared["labels"] = np.array([i.label for i in instances], dtype=str)
+    if probabilities is not None:
+        shared["scores"] = np.array([_score_instance(i, probabilities) for i in instances], np.float64)
+    return RESULT_FORMATS[task.result].build(instances, shared)
+
+
+def parse_instances(spans: Sequence[TokenSpan], kind: ResultKind, phrase: str = "") -> list[ParsedInstance]:
+    """Return the instances of an answer, in their order.
+
+    Args:
+        spans: the answer, see `Vocabulary.split` and `split_text`.
+        kind: a key of `RESULT_FORMATS`.
+        phrase: the caption whose phrases were grounded; other kinds ignore it.
+    """
     instances = [
         instance
         for label, body in group_by_label(spans)
         for separator, contours in _split_instances(body)
-        for instance in result_format.parse(label, separator, contours)
+        for instance in RESULT_FORMATS[kind].parse(label, separator, contours)
     ]
-    if task.result == "grounding":
-        instances = [replace(i, label=_restore_caption_phrase(i.label, prompt.text)) for i in instances]
-        instances = [i for i in instances if i.label.lower() not in NOT_GROUNDABLE]
-    shared["labels"] = np.array([i.label for i in instances], dtype=str)
-    if probabilities is not None:
-        shared["scores"] = np.array([_score_instance(i, probabilities) for i in instances], np.float64)
-    return result_format.build(instances, shared)
+    if kind != "grounding":
+        return instances
+    instances = [replace(i, label=_restore_caption_phrase(i.label, phrase)) for i in instances]
+    return [i for i in instances if i.label.lower() not in NOT_GROUNDABLE]
 
 
 def drop_incomplete(result: Result) -> Result:
@@ -152,7 +165,7 @@ def _split_instances(body: Sequence[TokenSpan]) -> list[tuple[str, list[list[Tok
 
 def _parse_boxes(
     label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]], coordinates: int = 4
-) -> list[_ParsedInstance]:
+) -> list[ParsedInstance]:
     """Parse each four locations as a box. A truncated last box is dropped."""
     return [
         _make_instance(label, [contour[start : start + coordinates]])
@@ -161,11 +174,11 @@ def _parse_boxes(
     ]
 
 
-def _parse_quads(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[_ParsedInstance]:
+def _parse_quads(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[ParsedInstance]:
     return _parse_boxes(label, separator, contours, coordinates=8)
 
 
-def _parse_polygons(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[_ParsedInstance]:
+def _parse_polygons(label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]) -> list[ParsedInstance]:
     # an x without its y was truncated, and a polygon has at least three vertices
     complete = [contour[: len(contour) // 2 * 2] for contour in contours]
     complete = [contour for contour in complete if len(contour) >= 6]
@@ -174,7 +187,7 @@ def _parse_polygons(label: TokenSpan | None, separator: str, contours: list[list
 
 def _parse_boxes_or_polygons(
     label: TokenSpan | None, separator: str, contours: list[list[TokenSpan]]
-) -> list[_ParsedInstance]:
+) -> list[ParsedInstance]:
     """Open-vocabulary detection marks polygons with `<poly>` or `<sep>`; everything else is boxes."""
     parse = _parse_polygons if separator == "<poly>" or len(contours) > 1 else _parse_boxes
     return parse(label, separator, contours)
@@ -182,8 +195,8 @@ def _parse_boxes_or_polygons(
 
 def _make_instance(
     label: TokenSpan | None, contours: list[list[TokenSpan]], is_polygon: bool = False
-) -> _ParsedInstance:
-    return _ParsedInstance(label.text.strip() if label else "", label.positions if label else (), contours, is_polygon)
+) -> ParsedInstance:
+    return ParsedInstance(label.text.strip() if label else "", label.positions if label else (), contours, is_polygon)
 
 
 def _restore_caption_phrase(label: str, caption: str) -> str:
@@ -198,7 +211,7 @@ def _restore_caption_phrase(label: str, caption: str) -> str:
     return label
 
 
-def _build_boxes(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Boxes:
+def _build_boxes(instances: Sequence[ParsedInstance], shared: dict[str, Any]) -> Boxes:
     contours = [instance.to_pixels(shared["image_size"]) for instance in instances]
     # the corners of a box may come in any order
     boxes = np.array([polygons_to_xyxy(c) for c in contours], np.float64).reshape(-1, 4)
@@ -206,12 +219,12 @@ def _build_boxes(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -
     return Boxes(boxes=boxes, polygons=polygons if any(polygons) else (), **shared)
 
 
-def _build_quads(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Quads:
+def _build_quads(instances: Sequence[ParsedInstance], shared: dict[str, Any]) -> Quads:
     quads = [instance.to_pixels(shared["image_size"])[0] for instance in instances]
     return Quads(quads=np.array(quads, np.float64).reshape(-1, 4, 2), **shared)
 
 
-def _build_polygons(instances: Sequence[_ParsedInstance], shared: dict[str, Any]) -> Polygons:
+def _build_polygons(instances: Sequence[ParsedInstance], shared: dict[str, Any]) -> Polygons:
     return Polygons(polygons=tuple(instance.to_pixels(shared["image_size"]) for instance in instances), **shared)
 
 
@@ -225,7 +238,7 @@ RESULT_FORMATS: dict[str, ResultFormat] = {
 """`Task.result` -> its format. `text` has no instances and needs none."""
 
 
-def _score_instance(instance: _ParsedInstance, probabilities: TokenProbabilities) -> float:
+def _score_instance(instance: ParsedInstance, probabilities: TokenProbabilities) -> float:
     locations = instance.location_spans
     return instance_score(
         probabilities.generated[list(instance.label_positions)],

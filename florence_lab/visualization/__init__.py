@@ -3,7 +3,7 @@
 from .curves import LiveLossPlot, plot_loss, plot_run, read_training_log, shipped_training_log
 from .figures import NotebookFigure
 from .gallery import gallery
-from .overlay import draw_boxes, draw_polygons, draw_quads, draw_text, show, to_png
+from .overlay import draw_boxes, draw_polygons, draw_quads, draw_text, show, to_pdf, to_png, to_svg
 
 __all__ = [
     "LiveLossPlot",
@@ -18,5 +18,7 @@ __all__ = [
     "read_training_log",
     "shipped_training_log",
     "show",
+    "to_pdf",
     "to_png",
+    "to_svg",
 ]

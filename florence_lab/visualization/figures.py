@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ..argument_validation import Range, validate_arguments
+from .style import POINTS_PER_INCH
 
 DPI = 100
 """Resolution of the package's own figures."""
+
+VECTOR_IMAGE_DPI = 150
+"""Resolution of the images in SVG and PDF files: 960 to 1,500 pixels on the longer side."""
 
 DISPLAY_LONG_SIDE = (640, 1000)
 """Range of the longer side of an image in the package's own figures, in pixels."""
@@ -52,8 +59,42 @@ class NotebookFigure(Figure):
         png = encode_png(image)
         return png if len(png) <= MAX_PNG_BYTES else encode_png(image.quantize(256))
 
+    def to_svg(self) -> bytes:
+        """Return the figure as an SVG file: shapes are vectors, text can be selected and edited, images are embedded."""
+        width, height = (self.get_size_inches() * POINTS_PER_INCH).tolist()
+        file = io.StringIO()
+        with _resolution_of_points(self):
+            renderer = _SelectableTextRenderer(width, height, file, image_dpi=VECTOR_IMAGE_DPI)
+            self.draw(renderer)
+            renderer.finalize()
+        return file.getvalue().encode()
+
+    def to_pdf(self) -> bytes:
+        """Return the figure as a PDF file of one page: shapes are vectors, text can be selected, images are embedded."""
+        file = io.BytesIO()
+        self.savefig(file, format="pdf", dpi=VECTOR_IMAGE_DPI)
+        return file.getvalue()
+
     def _repr_png_(self) -> bytes:
         return self.to_png()
+
+
+class _SelectableTextRenderer(RendererSVG):
+    """Writes text as text. Matplotlib's own switch, `rcParams["svg.fonttype"]`, would change the figures of other threads."""
+
+    def _draw_text_as_path(self, *args: Any, **settings: Any) -> None:
+        self._draw_text_as_text(*args, **settings)
+
+
+@contextmanager
+def _resolution_of_points(figure: Figure) -> Iterator[None]:
+    """Give a figure one pixel for each point, as vector formats have."""
+    own = figure.dpi
+    figure.dpi = POINTS_PER_INCH
+    try:
+        yield
+    finally:
+        figure.dpi = own
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError
 from ..results import Result
 from ..tasks import get_task
 from .captions import caption_height
@@ -23,19 +24,28 @@ _TITLE_LINE_HEIGHT = 0.2
 
 
 @validate_arguments
-def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> NotebookFigure:
+def gallery(
+    panels: Sequence[tuple[Any, Result]], columns: int = 3, titles: Sequence[str] | None = None
+) -> NotebookFigure:
     """Draw many results side by side, titled with their task token and their phrase, question or region.
 
     Args:
         panels: pairs of an image, as for `show`, and its result.
         columns: number of panels in a row.
+        titles: one title for each panel in place of the task token, such as the names of models.
 
     Returns:
         A figure independent of pyplot, 420 pixels wide for each column, which a notebook displays.
 
+    Raises:
+        ValueError: for another number of titles than of panels.
+
     Example:
         >>> gallery([(result.image, result) for result in results]).savefig("gallery.png")
     """
+    if titles is not None and len(titles) != len(panels):
+        raise ArgumentError(f"{len(panels)} panels, but {len(titles)} titles")
+    headings = iter([result.task or get_task("").name for _, result in panels] if titles is None else titles)
     columns = max(1, min(columns, len(panels)))
     figure = NotebookFigure(columns * (_COLUMN_WIDTH + _GAP) + _GAP, 1)
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
@@ -49,16 +59,15 @@ def gallery(panels: Sequence[tuple[Any, Result]], columns: int = 3) -> NotebookF
         for column, (image, result) in enumerate(row):
             left = _GAP + column * (_COLUMN_WIDTH + _GAP)
             height = _panel_height(figure, result)
-            _draw_title(figure, left, top, result)
+            _draw_title(figure, left, top, next(headings), _prompt_line(result))
             show(image, result, figure.add_axes(figure_fraction(figure, (left, top - height, _COLUMN_WIDTH, height))))
         top -= row_height
     return figure
 
 
-def _draw_title(figure: Figure, left: float, bottom: float, result: Result) -> None:
-    """Draw the task token and below it the prompt line, above (left, bottom) in inches."""
-    task_line = result.task or get_task("").name
-    lines = [(_prompt_line(result), 8, "normal", "#666666"), (task_line, 9, "bold", DARK)]
+def _draw_title(figure: Figure, left: float, bottom: float, heading: str, prompt_line: str) -> None:
+    """Draw the heading and below it the prompt line, above (left, bottom) in inches."""
+    lines = [(prompt_line, 8, "normal", "#666666"), (printable(heading), 9, "bold", DARK)]
     for number, (text, font_size, weight, color) in enumerate(line for line in lines if line[0]):
         x, y, *_ = figure_fraction(figure, (left, bottom + 0.08 + number * 0.9 * _TITLE_LINE_HEIGHT, 0, 0))
         # `elide` measures regular letters; bold ones are about 10% wider

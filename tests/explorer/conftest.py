@@ -1,5 +1,6 @@
 """A predictor that yields prepared results, so that the explorer is tested without a model."""
 
+import ast
 import threading
 import time
 from dataclasses import replace
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import florence_lab
 from florence_lab.explorer import predictor_cache
 from florence_lab.explorer.images import load_sample
 from florence_lab.explorer.panel import Explorer
-from florence_lab.explorer.questions import Question, select_task
+from florence_lab.explorer.questions import Question
+from florence_lab.explorer.selections import select
 from florence_lab.inference.generation import EncodedImage
 from florence_lab.results import Instances
 from florence_lab.template import FlorenceTemplate
@@ -64,6 +67,10 @@ class FakePredictor:
         self._step()
         return [self.predict(image, task) for task in tasks]
 
+    def detect(self, image, classes):
+        self._step()
+        return self.predict(image, "<OD>").with_labels(classes[0])
+
     def stream(self, image, task, text=None):
         return self._stream(self.predict(image, task, text))
 
@@ -102,7 +109,7 @@ def make_question(sheep):
     """Return a question about the sample "sheep", with an input if the task takes one."""
 
     def make(task="<OD>", text=None, **fields):
-        selection = select_task(task)
+        selection = select(task)
         fields = {"image": sheep, "model_names": ("florence-2-nano",)} | fields
         return Question(selection=selection, text=INPUTS[selection.input] if text is None else text, **fields)
 
@@ -124,12 +131,14 @@ def cache(fake):
 
 @pytest.fixture
 def panel(cache, sheep):
-    return Explorer("florence-2-nano", None, "<OD>", cache)
+    panel = Explorer("florence-2-nano", None, "<OD>", cache)
+    yield panel
+    panel.close()
 
 
 @pytest.fixture
 def run_panel():
-    """Press Run in a panel after setting its controls, wait for the end, and return the first answer."""
+    """Press Run in a panel after setting its controls, wait for the end, and return the result."""
 
     def run(panel, task=None, text=None):
         if task is not None:
@@ -137,12 +146,38 @@ def run_panel():
         if isinstance(text, str):
             panel.phrase.value = text
         elif text is not None:
-            panel.image_chooser.region_picker.region = text
+            panel.viewer.region = list(text)
         panel.run.click()
         wait_until(lambda: not panel.is_busy)
-        return panel.views[0].answer
+        return panel.result
 
     return run
+
+
+@pytest.fixture
+def run_code(monkeypatch, fake):
+    """Run code as a notebook does, with `fake` in place of every model, and return the value of its last line."""
+    loads = []
+    monkeypatch.setattr(florence_lab, "load", lambda *a, **k: loads.append((a, k)) or fake, raising=False)
+
+    def run(code):
+        return _evaluate(code)
+
+    run.loads = loads
+    return run
+
+
+@pytest.fixture
+def evaluate_code():
+    """Run code as a notebook does, and return the value of its last line."""
+    return _evaluate
+
+
+def _evaluate(code):
+    *statements, last = ast.parse(code).body
+    names = {}
+    exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
 @pytest.fixture(name="wait_until")

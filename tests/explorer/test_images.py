@@ -1,6 +1,6 @@
 """Images with the code that loads them."""
 
-import io
+import base64
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from support import PHOTO
 
 import florence_lab
 from florence_lab.exceptions import ImageError
-from florence_lab.explorer.images import PREVIEW_SIDE, load_sample, load_scene, open_source, save_upload
+from florence_lab.explorer.images import load_sample, load_scene, open_source, save_upload
 from florence_lab.images import load_image
-from florence_lab.scenes import SAMPLES, sample_path
+from florence_lab.scenes import draw_scene, sample_path
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,29 @@ def test_samples_and_scenes_are_the_same_objects_at_every_call():
     assert load_scene(7) is load_scene(7)
 
 
-def test_only_cartoon_scenes_are_marked_as_such(tmp_path):
-    assert all(load_sample(name).is_scene for name in SAMPLES)
-    assert open_source(str(sample_path("snow"))).is_scene
-    assert not open_source(str(PHOTO)).is_scene
+@pytest.mark.parametrize(
+    ("load", "is_scene"),
+    [
+        (lambda folder: load_sample("sheep"), True),
+        (lambda folder: open_source(str(sample_path("snow"))), True),
+        (lambda folder: save_upload(draw_scene(5).image, "drawn", folder), True),
+        (lambda folder: save_upload(np.asarray(load_sample("sheep").image), "pixels of a sample", folder), True),
+        (lambda folder: open_source(str(PHOTO)), False),
+    ],
+    ids=["sample", "path", "scene", "pixels", "photograph"],
+)
+def test_drawn_scenes_are_known_as_such_wherever_they_come_from(load, is_scene, tmp_path):
+    assert load(tmp_path).is_scene == is_scene
+
+
+def test_images_of_equal_pixels_have_equal_digests(tmp_path):
+    upload = save_upload(sample_path("sheep").read_bytes(), "copy.png", tmp_path)
+    assert upload.digest == load_sample("sheep").digest != load_sample("snow").digest
+
+
+def test_a_data_url_is_not_a_name():
+    content = base64.b64encode(sample_path("sheep").read_bytes()).decode()
+    assert open_source(f"data:image/png;base64,{content}").name == "image"
 
 
 def test_quotes_around_a_path_are_ignored():
@@ -56,7 +75,7 @@ def test_an_upload_that_is_not_an_image_is_named_in_the_error(tmp_path):
         save_upload(b"hello", "notes.txt", tmp_path)
 
 
-def test_a_preview_is_a_small_png():
-    preview = load_sample("sheep").preview
-    assert preview.startswith(b"\x89PNG")
-    assert max(Image.open(io.BytesIO(preview)).size) <= PREVIEW_SIDE
+def test_the_picture_is_made_once():
+    image = load_sample("sheep")
+    assert image.picture is image.picture
+    assert (image.picture.width, image.picture.name) == (512, "sheep")

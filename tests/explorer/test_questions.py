@@ -1,47 +1,59 @@
-"""The task menu and the validation of questions."""
+"""Questions: what is the same one, how it is called, and what is wrong with it."""
 
 import pytest
 
 from florence_lab.exceptions import PromptError
-from florence_lab.explorer.questions import ALL_TASKS, select_task, task_menu
-from florence_lab.tasks import FREE_QUESTION, TASKS, Task
+from florence_lab.explorer.images import load_sample
+from florence_lab.explorer.selections import task_menu
+
+REGION = (35, 237, 157, 337)
 
 
-def test_the_menu_has_every_task_a_free_form_question_and_all_tasks():
-    assert [selection.value for selection in task_menu()] == [*TASKS, "", ALL_TASKS]
-
-
-def test_a_registered_task_is_in_the_menu(monkeypatch):
-    monkeypatch.setitem(TASKS, "<COUNT>", Task("<COUNT>", "How many?", "none", "text", "a number"))
-    assert "<COUNT>" in [selection.value for selection in task_menu()]
-    assert TASKS["<COUNT>"] in select_task(ALL_TASKS).tasks
-
-
-def test_all_tasks_are_those_without_input():
-    selection = select_task(ALL_TASKS)
-    assert selection.is_combined
-    assert selection.tasks == tuple(task for task in TASKS.values() if task.input == "none")
-
-
-def test_the_free_form_question_is_selected_by_an_empty_value():
-    assert select_task("").tasks == (FREE_QUESTION,)
-    assert not select_task("").is_combined
-
-
-def test_an_unknown_task_names_the_closest_one():
-    with pytest.raises(ValueError, match="did you mean '<OD>'"):
-        select_task("<ODD>")
-
-
-@pytest.mark.parametrize("task", [*TASKS, "", ALL_TASKS])
+@pytest.mark.parametrize("task", [selection.value for selection in task_menu()])
 def test_a_valid_question_has_no_warning(make_question, task):
     assert make_question(task).validate() == ""
 
 
-def test_a_missing_input_is_an_error(make_question):
-    with pytest.raises(PromptError, match="needs a phrase"):
-        make_question("<OPEN_VOCABULARY_DETECTION>", " ").validate()
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("<OPEN_VOCABULARY_DETECTION>", " ", "needs a phrase"),
+        ("<REGION_TO_OCR>", (90, 10, 20, 50), "inverted"),
+        ("", "<CAPTOIN>", "did you mean '<CAPTION>'"),
+    ],
+)
+def test_an_invalid_input_is_an_error(make_question, task, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make_question(task, text).validate()
+    assert isinstance(caught.value, PromptError) or "did you mean" in message
 
 
 def test_a_warning_about_the_input_is_returned(make_question):
     assert "Chinese" in make_question("<OPEN_VOCABULARY_DETECTION>", "一只羊").validate()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"task": "<OCR>"},
+        {"task": "<OPEN_VOCABULARY_DETECTION>", "text": "a dog"},
+        {"image": load_sample("street")},
+        {"model_names": ("florence-2-base",)},
+        {"is_compiled": True},
+    ],
+)
+def test_a_question_differs_from_another_by_its_key(make_question, fields):
+    assert make_question().key == make_question().key
+    assert make_question(**fields).key != make_question().key
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "title"),
+    [
+        ("<OD>", None, "Object detection · sheep"),
+        ("<OPEN_VOCABULARY_DETECTION>", "a sheep", "Open-vocabulary detection · “a sheep” · sheep"),
+        ("<REGION_TO_CATEGORY>", REGION, "Category of a region · region (35, 237, 157, 337) · sheep"),
+    ],
+)
+def test_the_title_names_task_text_and_image(make_question, task, text, title):
+    assert make_question(task, text).title == title

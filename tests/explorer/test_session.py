@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from florence_lab.explorer.questions import ALL_TASKS
+from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES
 from florence_lab.explorer.session import answer_question
 from florence_lab.inference.generation import GenerationInterrupted
 
@@ -13,10 +13,24 @@ def run(question, predictor, stop=None):
     return list(answer_question(question, "florence-2-nano", predictor, stop or threading.Event()))
 
 
-def test_instances_appear_one_by_one_and_the_last_answer_is_complete(make_question, fake):
-    answers = run(make_question("<OD>"), fake)
-    assert [answer.count for answer in answers] == [1, 2, 2]
-    assert [answer.is_complete for answer in answers] == [False, False, True]
+@pytest.mark.parametrize(
+    ("task", "sizes"),
+    [
+        ("<CAPTION>", [1, 1]),
+        ("<OD>", [1, 1, 1]),
+        (ALL_TASKS, [0, 8, 8]),
+        (DETECT_CLASSES, [0, 1, 1]),
+        ("grounded <CAPTION>", [1, 2, 2, 2]),
+    ],
+)
+def test_answers_grow_and_the_last_one_is_complete(make_question, fake, task, sizes):
+    answers = run(make_question(task), fake)
+    assert [len(answer.results) for answer in answers] == sizes
+    assert [answer.is_complete for answer in answers] == [False] * (len(sizes) - 1) + [True]
+
+
+def test_instances_appear_one_by_one(make_question, fake):
+    assert [answer.count for answer in run(make_question("<OD>"), fake)] == [1, 2, 2]
 
 
 def test_an_image_is_encoded_once_for_each_predictor(make_question, fake):
@@ -26,14 +40,7 @@ def test_an_image_is_encoded_once_for_each_predictor(make_question, fake):
     assert second.image_seconds is None
 
 
-def test_all_tasks_are_answered_together(make_question, fake):
-    pending, complete = run(make_question(ALL_TASKS), fake)
-    assert (pending.results, pending.is_complete) == ([], False)
-    assert [result.task for result in complete.results] == complete.question.tokens
-    assert complete.is_complete
-
-
-@pytest.mark.parametrize("task", ["<OD>", ALL_TASKS])
+@pytest.mark.parametrize("task", ["<OD>", ALL_TASKS, DETECT_CLASSES, "grounded <CAPTION>"])
 def test_a_stopped_question_is_interrupted_within_the_model(make_question, fake, task):
     stop = threading.Event()
     fake.gate.clear()

@@ -1,10 +1,10 @@
-"""Background jobs: one at a time, and a stopped one changes nothing."""
+"""Background requests: one runs, one waits, and a stopped one changes nothing."""
 
 import threading
 
 import pytest
 
-from florence_lab.explorer.worker import Worker
+from florence_lab.explorer.worker import Request, Worker
 from florence_lab.inference.generation import GenerationInterrupted
 
 
@@ -18,16 +18,38 @@ def worker(errors):
     return Worker(lambda: None, errors.append)
 
 
-def test_a_second_job_is_refused_while_one_runs(worker, wait_until):
-    release = threading.Event()
-    assert worker.start(lambda job: release.wait(20))
-    assert not worker.start(lambda job: None)
+def submit(worker, run, title=""):
+    return worker.submit(Request(title, run))
+
+
+def test_the_last_request_made_meanwhile_runs_next(worker, wait_until):
+    release, ran = threading.Event(), []
+    assert submit(worker, lambda job: release.wait(20))
+    for title in ("first", "second"):
+        assert not submit(worker, lambda job, title=title: ran.append(title), title)
+    assert worker.queued.title == "second"
     release.set()
     wait_until(lambda: not worker.is_busy)
-    assert worker.start(lambda job: None)
+    assert ran == ["second"]
+    assert worker.queued is None
 
 
-def test_a_stopped_job_can_no_longer_show_anything(worker, errors):
+def test_a_request_runs_after_one_that_failed(worker, errors, wait_until):
+    release, ran = threading.Event(), []
+
+    def fail(job):
+        assert release.wait(20)
+        raise ValueError("no")
+
+    submit(worker, fail)
+    submit(worker, lambda job: ran.append(True))
+    release.set()
+    wait_until(lambda: not worker.is_busy)
+    assert ran
+    assert str(errors[0]) == "no"
+
+
+def test_a_stopped_job_can_no_longer_show_anything(worker, errors, wait_until):
     release, ended, shown = threading.Event(), threading.Event(), []
 
     def run(job):
@@ -37,9 +59,9 @@ def test_a_stopped_job_can_no_longer_show_anything(worker, errors):
         ended.set()
         raise ValueError("too late")
 
-    worker.start(run)
-    while not shown:
-        pass
+    submit(worker, run)
+    submit(worker, lambda job: shown.append("queued"))
+    wait_until(lambda: shown)
     assert worker.stop()
     assert not worker.is_busy
     release.set()
@@ -52,20 +74,17 @@ def test_stopping_without_a_job_does_nothing(worker):
     assert not worker.stop()
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1)])
-def test_an_exception_is_reported_and_ends_the_job(worker, errors, wait_until, error):
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), GenerationInterrupted()])
+def test_an_exception_ends_the_job_and_is_reported_unless_it_is_a_stop(worker, errors, wait_until, error):
     def run(job):
         raise error
 
-    worker.start(run)
+    submit(worker, run)
     wait_until(lambda: not worker.is_busy)
-    assert errors == [error]
+    assert errors == ([] if isinstance(error, GenerationInterrupted) else [error])
 
 
-def test_an_interrupted_generation_is_not_an_error(worker, errors, wait_until):
-    def run(job):
-        raise GenerationInterrupted
-
-    worker.start(run)
-    wait_until(lambda: not worker.is_busy)
-    assert errors == []
+def test_no_thread_is_left_when_nothing_runs(worker, wait_until):
+    before = threading.active_count()
+    submit(worker, lambda job: None)
+    wait_until(lambda: threading.active_count() == before)

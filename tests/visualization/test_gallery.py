@@ -45,3 +45,10 @@ def test_a_gallery_has_at_most_one_column_for_each_panel():
 
 def test_a_gallery_without_panels_is_empty():
     assert gallery([]).axes == []
+
+
+def test_titles_take_the_place_of_the_tasks():
+    panels = [(blank(), example("<OD>"))] * 2
+    assert [text.get_text() for text in gallery(panels, titles=["A", "B"]).texts] == ["A", "B"]
+    with pytest.raises(ValueError, match="2 panels, but 1 titles"):
+        gallery(panels, titles=["A"])
