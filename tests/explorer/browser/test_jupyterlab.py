@@ -163,6 +163,8 @@ def test_a_reload_in_the_middle_of_a_run_restores_the_view(slow_user, notebook):
     expect(user.viewer.list_items().first).to_be_visible()
     user.wait_for_status("^Done")
     assert len(user.viewer.read_list()) == 4
+    # a page that has just been loaded may miss the first answer of the kernel, and Run is disabled until the next one
+    expect(user.panel.locator(".fl-run[aria-disabled=true]")).to_have_count(0, timeout=TIMEOUT * 1000)
     user.ask()
 
 

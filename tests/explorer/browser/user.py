@@ -232,8 +232,14 @@ class User:
         return self.status.inner_text().strip()
 
     def ask(self, ends_with: str = FINISHED) -> float:
-        """Press Run, wait until the status line says the end, and return the seconds between, by a clock in the page."""
-        return self.panel.evaluate(_CLICK_AND_TIME, [ends_with, TIMEOUT])["seconds"]
+        """Press Run, wait until the status line says the end, and return the seconds between, by a clock in the page.
+
+        The viewer, which is drawn in the next frame, shows the end as well then.
+        """
+        seconds = self.panel.evaluate(_CLICK_AND_TIME, [ends_with, TIMEOUT])["seconds"]
+        ended = re.compile("done|stopped|error|empty")
+        playwright.expect(self.viewer.root).to_have_attribute("data-phase", ended, timeout=TIMEOUT * 1000)
+        return seconds
 
     def upload(self, path: Path) -> None:
         """Choose a file of the disk."""
