@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from suite_files import coco_detection
 
 import florence_lab
 from florence_lab import evaluation, interpret, scenes, visualization
@@ -112,6 +113,26 @@ class Samples:
     def absence(self) -> evaluation.AbsenceEvaluation:
         """Questions about a scene with their answers."""
         return evaluation.evaluate_absence(self.predictor, self.detections, num_questions=2)
+
+    @functools.cached_property
+    def suite_root(self) -> Path:
+        """The files of a benchmark."""
+        return coco_detection(self.folder / "coco")
+
+    @functools.cached_property
+    def suite(self) -> evaluation.SuiteEvaluation:
+        return evaluation.evaluate_suite(
+            self.predictor, "coco-detection", self.suite_root, self.folder / "suite", limit=2
+        )
+
+    @functools.cached_property
+    def comparison(self) -> evaluation.TaskComparison:
+        rows = evaluation.read_predictions(self.answers)
+        return evaluation.compare_predictions(rows, rows)[0]
+
+    @functools.cached_property
+    def label_report(self) -> florence_lab.LabelReport:
+        return florence_lab.LabelReport(Path("data"), "yolo", {"train": 1}, {"cat": 2}, 0, 0, 1, 2.0)
 
     @functools.cached_property
     def detections(self) -> list[Example]:
@@ -229,6 +250,13 @@ EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "outcome": lambda s: s.text,
     "row": lambda s: {"query": "<CAPTION>"},
     "candidates": lambda s: ["a cat", "a dog"],
+    "comparisons": lambda s: [s.comparison],
+    "evaluation": lambda s: s.evaluated,
+    "first": lambda s: evaluation.read_predictions(s.answers),
+    "second": lambda s: evaluation.read_predictions(s.answers),
+    "other": lambda s: s.suite,
+    "root": lambda s: s.suite_root,
+    "out": lambda s: Path("labelled"),
     "features": lambda s: np.array([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]]),
     "is_right": lambda s: np.array([False, True]),
     # scenes
@@ -321,6 +349,18 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "Calibration.load.path": lambda s: s.calibration.save(s.folder / "calibration.json"),
     "Calibration.save.path": lambda s: Path("new.json"),
     "CalibrationReport.save.path": lambda s: Path("new.json"),
+    "compare_runs.first": lambda s: s.answers.parent,
+    "compare_runs.second": lambda s: s.answers.parent,
+    "evaluate_suite.name": lambda s: "coco-detection",
+    "evaluate_suite.folder": lambda s: Path("suite"),
+    "evaluate_suite.limit": lambda s: 1,
+    "write_report.path": lambda s: Path("report.html"),
+    "ReliabilityBins.edges": lambda s: np.array([0.0, 1.0]),
+    "ReliabilityBins.counts": lambda s: np.array([1]),
+    "ReliabilityBins.precisions": lambda s: np.array([0.5]),
+    "ReliabilityBins.confidences": lambda s: np.array([0.5]),
+    "label.images": lambda s: [s.dataset.parent / "image.png"],
+    "label.model": lambda s: s.predictor,
     "explore.image": lambda s: s.image,
     "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
 }
@@ -353,6 +393,9 @@ INSTANCES: dict[str, Callable[[Samples], Any]] = {
     "AbsenceAnswer": lambda s: s.absence.answers[0],
     "AbsenceEvaluation": lambda s: s.absence,
     "AbsenceQuestion": lambda s: s.absence.answers[0].question,
+    "LabelReport": lambda s: s.label_report,
+    "SuiteEvaluation": lambda s: s.suite,
+    "TaskComparison": lambda s: s.comparison,
     "MetricSuite": lambda s: evaluation.METRIC_SUITES["ocr"],
     "LiveLossPlot": lambda s: visualization.LiveLossPlot(),
     "NotebookFigure": lambda s: visualization.NotebookFigure(1, 1),
