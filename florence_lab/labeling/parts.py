@@ -66,18 +66,26 @@ class PartStore:
             settings: what determines the labels, as JSON values.
 
         Raises:
-            ArgumentError: if they differ; the message names each setting that does, before and now.
+            ArgumentError: if they differ; the message names each setting that does, before and now. Also if the folder cannot be
+                written to, or its settings are damaged.
         """
-        self.images.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()
         path = self.folder / "settings.json"
-        if not path.exists():
-            write_text(path, json.dumps(settings, indent=2) + "\n")
-            return
         try:
+            self.images.mkdir(parents=True, exist_ok=True)
+            self._remove_unfinished()
+            if not path.exists():
+                write_text(path, json.dumps(settings, indent=2) + "\n")
+                return
             before = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError(f"expected an object, got {shorten(before)}")
+        except OSError as error:
+            raise ArgumentError(
+                f"{error.filename or self.folder} cannot be used: {error.strerror}; choose another folder, or delete "
+                f"{self.folder} to label anew"
+            ) from error
         except ValueError as error:
-            raise ArgumentError(f"{path} is not JSON: {error}; delete {self.folder} to label anew") from error
+            raise ArgumentError(f"{path} is damaged: {error}; delete {self.folder} to label anew") from error
         if changes := _describe_changes(before, json.loads(json.dumps(settings))):
             raise ArgumentError(
                 f"{self.folder.parent} was labelled with other settings: {'; '.join(changes)}. Choose another folder, or "
@@ -158,8 +166,7 @@ class PartStore:
         return self.folder / f"part-{digest}-{self.run}.jsonl"
 
 
-def _describe_changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    before = before if isinstance(before, dict) else {}
+def _describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {shorten(before.get(name), 120)}, now {shorten(now.get(name), 120)}"
         for name in dict.fromkeys([*before, *now])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,6 @@ from typing import Any
 from ..exceptions import (
     ArgumentError,
     ArgumentTypeError,
-    DatasetError,
     FlorenceLabError,
     ImageError,
     capture_warnings,
@@ -97,7 +97,7 @@ def list_label_sources(images: str | Path | Iterable[str | Path], recursive: boo
 
 
 def read_source(source: Source) -> Iterator[Item]:
-    """Yield the images of a source. A source that cannot be read yields one item, with the `ImageError`."""
+    """Yield the images of a source. A source that cannot be read, or has no image, yields one item, with the `ImageError`."""
     if is_video(source.path):
         yield from _read_video(source)
         return
@@ -105,8 +105,13 @@ def read_source(source: Source) -> Iterator[Item]:
         yield Item(source.path, source.name, source, source.path)
         return
     read: Callable[[Source], Iterator[Item]] = _read_tar if source.path.lower().endswith(".tar") else _read_parquet
+    is_empty = True
     try:
-        yield from read(source)
+        for item in read(source):
+            is_empty = False
+            yield item
+        if is_empty:
+            raise ImageError(f"{source.path} contains no images")
     except Exception as error:  # damaged archives and tables raise many types
         reason = error if isinstance(error, ImageError) else f"{source.path} cannot be read: {summarize_error(error)}"
         yield Item(f"{source.path}#", source.name, source, ImageError(str(reason)))
@@ -207,15 +212,21 @@ def _read_video(source: Source) -> Iterator[Item]:
 
 def _read_tar(source: Source) -> Iterator[Item]:
     """Yield the images of a WebDataset shard. What is no image, such as a caption, is passed over."""
+    numbers: Counter[str] = Counter()
     with tarfile.open(source.path, "r|*") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
-            if not member.isfile() or path.suffix.lower() not in _IMAGE_SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() not in _IMAGE_SUFFIXES or path.name.startswith(".") or member.isdir():
                 continue
-            file = archive.extractfile(member)
-            assert file is not None  # it is a regular file
+            numbers[member.name] += 1
+            times = numbers[member.name]
+            key = f"{source.path}#{member.name}" + (f"@{times}" if times > 1 else "")  # a name may occur again
             name = f"{Path(source.name).stem}/{member.name.lstrip('./')}"
-            yield Item(f"{source.path}#{member.name}", name, source, file.read())
+            file = archive.extractfile(member) if member.isfile() else None
+            no_file = (
+                f"{key} is no file but a link, which cannot be followed; unpack the archive, or write it without links"
+            )
+            yield Item(key, name, source, ImageError(no_file) if file is None else file.read())
 
 
 def _read_parquet(source: Source) -> Iterator[Item]:
@@ -226,8 +237,9 @@ def _read_parquet(source: Source) -> Iterator[Item]:
     columns = table.schema_arrow.names
     column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
     if column is None:
-        raise DatasetError(
-            f"{source.path} has no column of images, {', '.join(_IMAGE_COLUMNS)}; its columns are {', '.join(columns[:20])}"
+        raise ImageError(
+            f"{source.path} has no column of images, which are called {', '.join(_IMAGE_COLUMNS)}; its columns are "
+            f"{', '.join(columns[:20])}"
         )
     name_column = next((name for name in _PATH_COLUMNS if name in columns), None)
     number = 0

@@ -73,3 +73,22 @@ def test_changed_settings_are_named_with_both_values(store):
 
 def test_equal_settings_are_accepted(store):
     PartStore(store.folder).open({"a": 1})
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
+def test_damaged_settings_are_named(store, content):
+    path = store.folder / "settings.json"
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ArgumentError, match=r"settings\.json.*delete .* to label anew"):
+        store.open({"a": 1})
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / ".parts").write_text("mine")
+    with pytest.raises(ArgumentError, match=r"\.parts"):
+        PartStore(tmp_path / ".parts").open({"a": 1})
+    assert (tmp_path / ".parts").read_text() == "mine"

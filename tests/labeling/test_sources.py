@@ -80,6 +80,49 @@ def test_a_tar_gives_its_images_and_passes_over_the_rest(tmp_path):
     assert load_image(items[1].image).getpixel((0, 0)) == (0, 0, 255)
 
 
+def test_a_name_that_occurs_again_in_a_tar_is_another_image(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for color in ("red", "blue"):
+            info = tarfile.TarInfo("../a.png")
+            info.size = len(png(color))
+            archive.addfile(info, io.BytesIO(png(color)))
+    items = list(read_source(list_label_sources(tmp_path / "s.tar")[0]))
+    assert [item.key.partition("#")[2] for item in items] == ["../a.png", "../a.png@2"]
+    assert [item.name for item in items] == ["s/a.png"] * 2
+    assert [load_image(item.image).getpixel((0, 0)) for item in items] == [(255, 0, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_in_a_tar_is_an_item_with_its_error(tmp_path, kind):
+    write_tar(tmp_path / "s.tar", {"a.png": png("red")})
+    with tarfile.open(tmp_path / "s.tar", "a") as archive:
+        info = tarfile.TarInfo("b.png")
+        info.type, info.linkname = kind, "a.png"
+        archive.addfile(info)
+    items = list(read_source(list_label_sources(tmp_path / "s.tar")[0]))
+    assert [item.name for item in items] == ["s/a.png", "s/b.png"]
+    with pytest.raises(ImageError, match=r"b\.png is no file but a link"):
+        load_image(items[1].image)
+
+
+@pytest.mark.parametrize("columns", [{"image": []}, {"other": [1]}])
+def test_a_table_without_images_is_an_item_with_its_error(tmp_path, columns):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), tmp_path / "t.parquet")
+    (item,) = read_source(list_label_sources(tmp_path / "t.parquet")[0])
+    with pytest.raises(ImageError, match=r"t\.parquet (contains no images|has no column of images.* other$)"):
+        load_image(item.image)
+
+
+def test_a_tar_without_images_is_an_item_with_its_error(tmp_path):
+    write_tar(tmp_path / "s.tar", {"a.txt": b"text"})
+    (item,) = read_source(list_label_sources(tmp_path / "s.tar")[0])
+    with pytest.raises(ImageError, match="contains no images"):
+        load_image(item.image)
+
+
 @pytest.mark.parametrize("as_struct", [False, True])
 def test_a_table_gives_the_images_of_its_rows(tmp_path, as_struct):
     import pyarrow as pa
