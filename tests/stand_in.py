@@ -17,11 +17,15 @@ NAMES = ("sign", "dog", "boat", "rocket")
 
 @dataclass
 class StandIn:
-    """Gives each image up to three objects of the first three classes. It counts the images that it is asked about."""
+    """Gives each image up to three objects of the first three classes. It counts the images that it is asked about.
+
+    With a `gate` it stops after its first batch, until there is a file of this name.
+    """
 
     masks: bool = False
     seconds: float = 0.0
     pid_file: str = ""
+    gate: str = ""
     asked: int = 0
     calls: list = field(default_factory=list)
 
@@ -34,6 +38,8 @@ class StandIn:
         return {"model": "stand-in", "masks": self.masks}
 
     def label(self, images):
+        while self.gate and self.calls and not Path(self.gate).exists():
+            time.sleep(0.02)
         self.asked += len(images)
         self.calls.append(len(images))
         time.sleep(self.seconds * len(images))

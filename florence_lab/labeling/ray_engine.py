@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _CPUS_BESIDE_GPU = 0.5
 _UNITS_PER_ACTOR = 4
 _START_ATTEMPTS = 3  # Ray gives up after 30 s, which a busy machine may need
+_PROBE_SECONDS = 5.0  # for the first contact with a cluster
 _MAX_BATCHES = 8  # in a unit of work
 
 LoadLabeler = Callable[[], BatchLabeler]
@@ -34,7 +36,8 @@ class RaySettings:
     """How the work is distributed.
 
     Attributes:
-        address: of a running cluster, or `"auto"`; None starts Ray on this machine.
+        address: of a running cluster, or `"auto"`; None takes the environment variable `RAY_ADDRESS`, or else starts Ray on this
+            machine.
         num_actors: processes with a model; by default one for each share of a GPU, or one for each CPU but one.
         gpus_per_actor: the share of a GPU for each actor; None is 1 where the cluster has GPUs, else 0.
     """
@@ -86,7 +89,7 @@ def run_with_ray(
     if not sources:
         return BatchCount(0, 0)
     is_own = not ray.is_initialized()
-    _start(ray, settings.address)
+    start_ray(ray, settings.address)
     try:
         num_actors, resources = size_actors(ray.cluster_resources(), settings, len(sources))
         units = make_units(sources, done, batch_size, num_actors)
@@ -155,10 +158,23 @@ def make_units(sources: Sequence[Source], done: set[str], batch_size: int, num_a
     ]
 
 
-def _start(ray: ModuleType, address: str | None) -> None:
+def start_ray(ray: ModuleType, address: str | None) -> None:
+    """Join a cluster, or start Ray on this machine, unless this process has done so already.
+
+    Args:
+        ray: the module.
+        address: see `RaySettings`.
+
+    Raises:
+        ArgumentError: if there is no cluster at the address, or if Ray does not start.
+    """
     if ray.is_initialized():
         return
-    options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        _check_reachable(address)
+    # "local", as Ray looks for a cluster by default, and waits for minutes for one whose processes were killed
+    options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -170,6 +186,26 @@ def _start(ray: ModuleType, address: str | None) -> None:
                 raise ArgumentError(f"Ray does not start: {summarize_error(error)}") from error
         else:
             return
+
+
+def _check_reachable(address: str) -> None:
+    """Raise an ArgumentError within seconds if nothing listens at an address. Ray waits for minutes."""
+    place = address
+    if address == "auto":
+        folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"  # noqa: S108  # it is only read
+        try:
+            place = (folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
+        except OSError:
+            return  # Ray has no address to wait for, and says so
+    host, _, port = place.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        described = address if place == address else f"{address}, which is {place}"
+        raise ArgumentError(
+            f"there is no Ray cluster at {described}: {summarize_error(error)}. Start one with 'ray start --head', or leave the "
+            "address out to start Ray on this machine"
+        ) from error
 
 
 def size_actors(cluster: Mapping[str, float], settings: RaySettings, num_sources: int) -> tuple[int, dict[str, float]]:
