@@ -4,7 +4,7 @@ from ..labels import normalize_label
 from .answers import anls, textvqa_accuracy, vqa_accuracy
 from .boxes import box_iou, grounding_recall, mask_areas, merge_boxes, segmentation_metrics
 from .captions import CaptionScores, MissingToolError, available_caption_metrics, caption_scores
-from .detection import COCO_METRICS, CocoScores, coco_scores, read_coco, to_detections
+from .detection import COCO_METRICS, CocoScores, check_coco, coco_scores, read_coco, to_detections
 from .estimates import (
     Difference,
     Estimate,
@@ -32,6 +32,7 @@ __all__ = [
     "bootstrap_interval",
     "box_iou",
     "caption_scores",
+    "check_coco",
     "coco_scores",
     "count_character_edits",
     "count_word_edits",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +137,61 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(data.get(section), list) for section in _SECTIONS):
         raise DatasetError(f"{path} is not a COCO file: it lacks a list of {', '.join(_SECTIONS)}")
     return data
+
+
+def check_coco(data: Mapping[str, Any], path: str | Path) -> None:
+    """Verify what scoring needs of the content of a COCO file, before a model answers it.
+
+    Args:
+        data: the content, as `read_coco` gives it.
+        path: the file, for messages.
+
+    Raises:
+        DatasetError: for an entry without a valid value, and for an id that occurs twice; the message names the entry.
+    """
+    for section, fields in _FIELDS.items():
+        seen: set[Any] = set()
+        for number, entry in enumerate(data[section], start=1):
+            if not isinstance(entry, dict):
+                raise DatasetError(f"{path}, {section} {number} must be an object, got {shorten(entry)}")
+            for name, (is_valid, expected) in fields.items():
+                if name not in entry and name in _OPTIONAL_FIELDS:
+                    continue
+                if name not in entry or not is_valid(entry[name]):
+                    found = f"got {shorten(entry[name])}" if name in entry else "it is missing"
+                    raise DatasetError(f"{path}, {section} {number}: {name} must be {expected}, {found}")
+            if entry["id"] in seen:
+                raise DatasetError(f"{path}, {section} {number}: the id {shorten(entry['id'])} occurs twice")
+            seen.add(entry["id"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+_ID = (lambda value: isinstance(value, int), "a whole number")
+_TEXT = (lambda value: isinstance(value, str), "text")
+_FIELDS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {"id": _ID, "file_name": _TEXT, "width": (_is_size, "pixels"), "height": (_is_size, "pixels")},
+    "categories": {"id": _ID, "name": _TEXT},
+    "annotations": {
+        "id": _ID,
+        "image_id": _ID,
+        "category_id": _ID,
+        "bbox": (_is_box, "four numbers"),
+        "area": (_is_number, "a number"),
+        "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
+    },
+}
+_OPTIONAL_FIELDS = ("area", "iscrowd")
 
 
 def _index(annotations: str | Path | Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import DatasetError, shorten, summarize_error
+from ...exceptions import DatasetError, FlorenceLabError, shorten, summarize_error
 from ...results import Instances, Polygons, Result, Text
 from ..official import Estimate
 
@@ -114,13 +114,27 @@ class Suite(ABC):
     splits: tuple[str, ...]
     main_metric: str
 
-    @abstractmethod
     def read(self, root: Path, split: str) -> SuiteData:
         """Return the questions of a split, read from the published files below a folder.
 
         Raises:
-            DatasetError: for a file that is missing or has another format.
+            DatasetError: for a file that is missing or has another format, and for a split without questions.
         """
+        try:
+            data = self.read_files(root, split)
+        except FlorenceLabError:
+            raise
+        except Exception as error:  # values of any type are where others are expected
+            raise DatasetError(
+                f"the files of {self.name} in {root} have another content than the published ones: {shorten(error, 200)}"
+            ) from error
+        if not data.questions:
+            raise DatasetError(f"the files of {self.name} in {root} have no question of the split {split}")
+        return data
+
+    @abstractmethod
+    def read_files(self, root: Path, split: str) -> SuiteData:
+        """Do what `read` does. Any exception may be raised for files with another content."""
 
     @abstractmethod
     def score(self, data: SuiteData, answers: Answers) -> SuiteScores:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...exceptions import DatasetError
+from ...exceptions import DatasetError, shorten
 from ..official import caption_scores
 from ..official.captions import require_caption_tools
 from .base import Answers, PublishedFile, Suite, SuiteData, SuiteQuestion, SuiteScores, answer_text, read_entries
@@ -71,7 +71,7 @@ def _question(
     image_id: Any, image: Path, references: list[str], size: tuple[int, int] | None = None, domain: str = ""
 ) -> SuiteQuestion:
     if not references:
-        raise DatasetError(f"image {image_id} has no reference caption")
+        raise DatasetError(f"image {shorten(image_id)} has no reference caption in the published files, as for {image}")
     truth = {"references": references, "domain": domain}
     return SuiteQuestion(f"image {image_id}", image, "", image_id, truth, size)
 
@@ -79,7 +79,7 @@ def _question(
 class CocoCaptionSuite(CaptionSuite):
     """The 5,000 images of Karpathy's test split, with five references each."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each image. References are those of the ground-truth file that the scorer takes."""
         references = _references(_KARPATHY_TRUTH.find(root))
         path, folder = _KARPATHY.find(root), _VAL2014.find(root)
@@ -101,7 +101,7 @@ class CocoCaptionSuite(CaptionSuite):
 class NocapsSuite(CaptionSuite):
     """The 4,500 validation images of NoCaps, with ten references each."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each image."""
         path, folder = _NOCAPS.find(root), _OPEN_IMAGES.find(root)
         references = _references(path)
@@ -126,7 +126,7 @@ class NocapsSuite(CaptionSuite):
 class TextcapsSuite(CaptionSuite):
     """The 3,166 validation images of TextCaps, with five references each: the file has an entry for each caption."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each image."""
         folder = _OPEN_IMAGES_TRAIN.find(root)
         references: defaultdict[str, list[str]] = defaultdict(list)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...exceptions import DatasetError
 from ...results import Instances
-from ..official import COCO_METRICS, Estimate, NameTable, coco_scores, read_coco, to_detections
+from ..official import COCO_METRICS, Estimate, NameTable, check_coco, coco_scores, read_coco, to_detections
 from .base import Answers, PublishedFile, Suite, SuiteData, SuiteQuestion, SuiteScores
 
 _ANNOTATIONS = PublishedFile(
@@ -22,15 +21,14 @@ _VAL2017 = PublishedFile(("val2017", "images/val2017"), "http://images.cocodatas
 class DetectionSuite(Suite):
     """The 5,000 images of COCO val2017, those without objects included."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each image, in the order of the image ids, which is that of pycocotools."""
         path, folder = _ANNOTATIONS.find(root), _VAL2017.find(root)
         data = read_coco(path)
+        check_coco(data, path)
         questions = []
         for image in data["images"]:
-            if missing := [key for key in ("id", "file_name", "width", "height") if key not in image]:
-                raise DatasetError(f"{path}: an image lacks {', '.join(missing)}")
-            size = (int(image["width"]), int(image["height"]))
+            size = (image["width"], image["height"])
             name = Path(image["file_name"]).name
             questions.append(SuiteQuestion(f"image {image['id']}", folder / name, "", image["id"], None, size))
         return SuiteData(sorted(questions, key=lambda question: question.group), data)  # type: ignore[arg-type,return-value]

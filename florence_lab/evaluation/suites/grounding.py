@@ -45,7 +45,7 @@ class Phrase(NamedTuple):
 class FlickrSuite(Suite):
     """Sentences of Flickr30k, of which each phrase with boxes is to be located."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each sentence that has a phrase with a box. Other phrases are left out, as published."""
         ids = PublishedFile((f"{split}.txt",), f"{_ENTITIES} ({split}.txt)").find(root)
         annotations, sentences, images = _ANNOTATIONS.find(root), _SENTENCES.find(root), _IMAGES.find(root)

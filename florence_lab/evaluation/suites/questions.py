@@ -44,7 +44,7 @@ class AnswerSuite(Suite):
 class Vqav2Suite(AnswerSuite):
     """VQAv2. The answers of test-dev are known to the server only."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return all questions of a split."""
         year = "val2014" if split == "val" else f"{split}2015"
         path = PublishedFile((f"v2_OpenEnded_mscoco_{year}_questions.json",), _VQA).find(root)
@@ -77,7 +77,7 @@ class Vqav2Suite(AnswerSuite):
 class TextvqaSuite(AnswerSuite):
     """TextVQA, version 0.5.1."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return all questions of a split."""
         name = f"TextVQA_0.5.1_{split}.json"
         path = PublishedFile((name,), f"{_TEXTVQA_DATA}/data/{name}").find(root)
@@ -101,7 +101,7 @@ class TextvqaSuite(AnswerSuite):
 class DocvqaSuite(AnswerSuite):
     """DocVQA, task 1 (single pages)."""
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return all questions of a split."""
         name = f"{split}_v1.0" + ("_withQT.json" if split == "val" else ".json")
         path = PublishedFile((f"spdocvqa_qas/{name}", name, f"{split}/{split}_v1.0.json"), _DOCVQA).find(root)

@@ -46,14 +46,16 @@ class ReferSuite(Suite):
     dataset: str = ""
     split_by: str = "unc"
 
-    def read(self, root: Path, split: str) -> SuiteData:
+    def read_files(self, root: Path, split: str) -> SuiteData:
         """Return a question for each expression of the split."""
         name = f"refs({self.split_by}).p"
-        refs = read_refs(PublishedFile((f"{self.dataset}/{name}", name), f"{_REFER} ({self.dataset}.zip)").find(root))
+        path = PublishedFile((f"{self.dataset}/{name}", name), f"{_REFER} ({self.dataset}.zip)").find(root)
+        refs = read_refs(path)
         instances = PublishedFile(
             (f"{self.dataset}/instances.json", "instances.json"), f"{_REFER} ({self.dataset}.zip)"
         )
-        data, folder = read_json(instances.find(root)), _TRAIN2014.find(root)
+        instances_path, folder = instances.find(root), _TRAIN2014.find(root)
+        data = read_json(instances_path)
         try:
             images = {image["id"]: image for image in data["images"]}
             annotations = {annotation["id"]: annotation for annotation in data["annotations"]}
@@ -63,11 +65,11 @@ class ReferSuite(Suite):
                 if ref["split"] == split
                 for sentence in ref["sentences"]
             ]
-        except (KeyError, TypeError) as error:
-            raise DatasetError(f"{instances.names[0]} and {name} do not fit each other: {error!r}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{instances_path} and {path} do not fit each other: {shorten(error, 200)}") from error
         if not questions:
             found = ", ".join(sorted({str(ref["split"]) for ref in refs}))
-            raise DatasetError(f"{name} has no expression of the split {split}; it has {found}")
+            raise DatasetError(f"{path} has no expression of the split {split}; it has {found}")
         return SuiteData(questions)
 
     def image_url(self, split: str) -> str:
@@ -102,6 +104,18 @@ class ReferMaskSuite(ReferSuite):
     `test.py` of LAVT compares masks that are resized to 480 x 480 pixels; other papers use the size of the image.
     """
 
+    def read_files(self, root: Path, split: str) -> SuiteData:
+        """Return a question for each expression of the split, whose masks can be drawn."""
+        data = super().read_files(root, split)
+        for question in data.questions:
+            try:
+                true_mask(question)
+            except Exception as error:  # pycocotools raises nearly any type
+                raise DatasetError(
+                    f"{root}: the segmentation of {question.key} cannot be drawn: {summarize_error(error)}"
+                ) from error
+        return data
+
     def score(self, data: SuiteData, answers: Answers) -> SuiteScores:
         """Return mIoU, cIoU and P@0.5 to P@0.9."""
         areas = [_areas(question, answer) for question, answer in zip(data.questions, answers, strict=True)]
@@ -135,6 +149,8 @@ def _question(ref: dict, sentence: dict, annotation: dict, image: dict, folder: 
     }
     path = folder / Path(image["file_name"]).name
     size = (int(image["width"]), int(image["height"]))
+    if min(size) < 1:
+        raise ValueError(f"an image of {size[0]} x {size[1]} pixels")
     return SuiteQuestion(f"sentence {sentence['sent_id']}", path, sentence["sent"], ref["image_id"], truth, size)
 
 
