@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...exceptions import shorten
 from ..official import anls, mean_estimate, textvqa_accuracy, vqa_accuracy
 from .base import Answers, PublishedFile, Suite, SuiteData, SuiteQuestion, SuiteScores, answer_text, read_entries
 
@@ -59,7 +60,7 @@ class Vqav2Suite(AnswerSuite):
             truth = {
                 "id": entry["question_id"],
                 "answers": [answer["answer"] for answer in known["answers"]] if known else None,
-                "kind": known.get("answer_type", "") if known else "",
+                "kind": str(known.get("answer_type", "")) if known else "",
             }
             image = folder / f"COCO_{folder.name}_{int(entry['image_id']):012d}.jpg"
             questions.append(_question(entry["question_id"], image, entry["question"], entry["image_id"], truth))
@@ -123,6 +124,9 @@ class DocvqaSuite(AnswerSuite):
 
 
 def _question(id_: Any, image: Path, text: str, image_id: Any, truth: dict[str, Any]) -> SuiteQuestion:
+    answers = truth["answers"]
+    if answers is not None and not (isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)):
+        raise ValueError(f"the answers to question {id_} must be texts, got {shorten(answers)}")
     return SuiteQuestion(f"question {id_}", image, text, image_id, truth)
 
 
