@@ -1,7 +1,6 @@
 """`LmmsModel` without lmms-eval: requests as lmms-eval makes them, answered by florence-2-nano."""
 
 import logging
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +11,6 @@ from florence_lab.lmms import LmmsModel
 from florence_lab.lmms.model import merge_settings
 from florence_lab.scenes import sample_path
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10, where pytest requires tomli
-    import tomli as tomllib
-
-PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
 SHEEP = str(sample_path("sheep"))
 DOCUMENT = {"image": SHEEP, "answer": ["the dog"], "question": "What is there?", "bbox": [35, 237, 122, 100]}
 

@@ -8,9 +8,13 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from datasets import Dataset, Features, Image, Sequence, Value
-from test_model import PYPROJECT
 
 from florence_lab.scenes import SAMPLES, sample_path, sample_scene
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest requires tomli
+    import tomli as tomllib
 
 TASKS = {
     "nocaps_scenes": """
@@ -136,7 +140,8 @@ def test_the_true_one_of_several_captions_is_the_most_likely(evaluate):
 
 
 def test_the_entry_point_leads_to_the_manifest():
-    module, name = PYPROJECT["project"]["entry-points"]["lmms_eval.models"]["florence_lab"].split(":")
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    module, name = settings["project"]["entry-points"]["lmms_eval.models"]["florence_lab"].split(":")
     manifest = getattr(importlib.import_module(module), name)()
     assert manifest.model_id == "florence_lab"
 
