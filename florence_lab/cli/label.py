@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..argument_validation import Range
 from .arguments import (
@@ -17,6 +18,7 @@ from .arguments import (
 FORMATS = ("yolo", "coco", "voc", "jsonl", "parquet")
 """Those of `labeling.writers.WRITERS`, which imports NumPy."""
 
+_CLASS_FILES = (".yaml", ".yml", ".json", ".txt")
 _GENERATE_OPTIONS = tuple(name for name in GENERATE_OPTIONS if name in ("max_new_tokens", "num_beams"))
 
 
@@ -146,6 +148,6 @@ def run_label(arguments: argparse.Namespace) -> None:
 
 
 def _parse_classes(words: list[str]) -> str | list[str]:
-    """The path of a file, or names. A single word is a path if it ends as one."""
-    is_file = len(words) == 1 and words[0].lower().endswith((".yaml", ".yml", ".json"))
+    """The path of a file, or names. A single word is a path if it ends as one, or if there is such a file."""
+    is_file = len(words) == 1 and (words[0].lower().endswith(_CLASS_FILES) or os.path.isfile(words[0]))
     return words[0] if is_file else words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..argument_validation import validate_arguments
-from ..exceptions import ArgumentError, CheckpointError, shorten, summarize_error
+from ..exceptions import ArgumentError, ArgumentTypeError, CheckpointError, shorten, summarize_error
 from ..geometry import Polygon
 from ..inference.generation import EncodedImage
+from ..loading.files import read_json
+from ..loading.hub import resolve_other
+from ..loading.library import suppress_library_output
+from ..loading.weights import MISMATCHED_SHAPES, MISSING_KEYS, check_names
 from ..predictor import Predictor
 from ..results import Boxes, Instances, Polygons
 from ..template.locations import format_location_tokens
@@ -32,6 +37,7 @@ SAM2_MODELS = {
 }
 """Short name -> id on Hugging Face."""
 
+_MODEL_TYPES = ("sam2", "sam2_video")  # the published files are of the model for videos, which contains that for images
 _TOLERANCE = 0.5  # pixels between the outline of a mask and its polygon
 _MIN_AREA = 4.0  # square pixels of a part of a mask; smaller ones are noise
 
@@ -50,22 +56,30 @@ class Sam2:
     """SAM 2 of transformers, prompted with boxes.
 
     Args:
-        model: a name of `SAM2_MODELS`, a hub id, or a folder.
+        model: a name of `SAM2_MODELS`, a hub id, or a folder. What is in no cache is downloaded from the hub of the environment
+            variable `FLORENCE_LAB_HUB`, else from Hugging Face. Code in the repository or folder is never run.
         device: where it runs.
 
     Raises:
-        CheckpointError: if it cannot be loaded.
+        HubError: if the folder does not exist, or if the model cannot be downloaded.
+        ArgumentError: for a name that is neither known, nor a folder, nor a hub id.
+        CheckpointError: for a folder of another model, and for files that are damaged or missing.
     """
 
     def __init__(self, model: str | Path = "sam2", device: Any = "cpu") -> None:
-        from transformers import Sam2Model, Sam2Processor
-
-        location = SAM2_MODELS.get(str(model), str(model))
-        try:
-            self.processor: Sam2Processor = Sam2Processor.from_pretrained(location)
-            self.model: Sam2Model = Sam2Model.from_pretrained(location).to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"SAM 2 {shorten(location)} cannot be loaded: {summarize_error(error)}") from error
+        folder = resolve_other("SAM 2", model, SAM2_MODELS, os.environ.get("FLORENCE_LAB_HUB") or "hf")
+        found = read_json(folder / "config.json").get("model_type")
+        if found not in _MODEL_TYPES:
+            raise CheckpointError(
+                f"{folder} is no SAM 2: model_type in its config.json is {shorten(found)}, not {_MODEL_TYPES[0]!r}"
+            )
+        with suppress_library_output():
+            try:
+                self.model, self.processor = _load(folder, device)
+            except (CheckpointError, MemoryError):
+                raise
+            except Exception as error:  # invalid files make the libraries raise nearly anything
+                raise CheckpointError(f"SAM 2 in {folder} cannot be loaded: {summarize_error(error)}") from error
 
     def outline(self, image: EncodedImage, boxes: np.ndarray) -> Contours:
         """Return the polygons of N boxes."""
@@ -89,6 +103,19 @@ class Sam2:
         masks = self.processor.post_process_masks(outputs.pred_masks.cpu(), inputs["original_sizes"])[0]
         found: np.ndarray = masks[:, 0].numpy().astype(bool)
         return found
+
+
+def _load(folder: Path, device: Any) -> tuple[Sam2Model, Sam2Processor]:
+    from transformers import Sam2Model, Sam2Processor
+
+    processor = Sam2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    loaded: Any = Sam2Model.from_pretrained(
+        folder, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    model, report = loaded  # transformers fills what is missing with random numbers
+    check_names(folder, MISSING_KEYS, report["missing_keys"])
+    check_names(folder, MISMATCHED_SHAPES, [row[0] for row in report["mismatched_keys"]])
+    return model.to(device).eval(), processor
 
 
 class FlorenceRefiner:
@@ -145,8 +172,8 @@ def refine_masks(result: Instances, model: str | Path | Any = "sam2", image: Any
         `Boxes` with polygons for boxes, else `Polygons`. An instance without a mask has no polygon, or keeps those that it has.
 
     Raises:
-        ArgumentError: without an image, and for one of another size.
-        CheckpointError: if the model cannot be loaded.
+        ArgumentError: without an image, for one of another size, and as `Sam2`.
+        HubError, CheckpointError: as `Sam2`.
 
     Example:
         >>> found = predictor.detect("farm.png", ["sheep", "dog"])
@@ -154,6 +181,8 @@ def refine_masks(result: Instances, model: str | Path | Any = "sam2", image: Any
     """
     from ..images import load_image
 
+    if not isinstance(model, (str, Path, Sam2)):
+        raise ArgumentTypeError(f"model must be the name or folder of a SAM 2, or a Sam2, got {shorten(model)}")
     if image is None and result.image is None:
         raise ArgumentError("the result keeps no image; pass it as image")
     picture = load_image(result.image if image is None else image)

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..exceptions import ArgumentError, ArgumentTypeError, DatasetError, ImageError, shorten, summarize_error
+from ..exceptions import (
+    ArgumentError,
+    ArgumentTypeError,
+    DatasetError,
+    FlorenceLabError,
+    ImageError,
+    capture_warnings,
+    shorten,
+    summarize_error,
+)
 from ..sources import expand_sources, is_url, is_video, list_images
 
 SHARD_EXTENSIONS = (".tar", ".parquet")
@@ -109,22 +118,64 @@ def _list(item: str | Path, recursive: bool) -> Iterator[Source]:
         return
     if not str(item):
         raise ArgumentError("the path is empty; is a shell variable unset?")
-    path = Path(item).expanduser()
-    if path.is_dir():
-        pattern = path.rglob if recursive else path.glob
-        shards = sorted(file for extension in SHARD_EXTENSIONS for file in pattern(f"*{extension}"))
-        files = shards or list_images(path, recursive)
-        root = path
-    elif path.exists():
-        files, root = [path], path.parent
-    else:
-        files = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise ImageError(f"{shorten(str(item), 300)} does not exist, and matches no file")
-        root = _fixed_part(path)
+    path = expand_user(item)
+    try:
+        if path.is_dir():
+            files, root = _list_folder(path, recursive), path
+        elif path.exists():
+            files, root = [path], path.parent
+        else:
+            files, root = _match(path), _fixed_part(path)
+    except (OSError, ValueError) as error:  # a name that is too long, or contains a null byte
+        if isinstance(error, FlorenceLabError):
+            raise
+        raise ImageError(f"{shorten(str(item), 300)} cannot be read: {summarize_error(error)}") from error
     for file in files:
         yield _to_source(file, root)
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home directory in place of `~`.
+
+    Raises:
+        ArgumentError: for the home directory of a user who does not exist.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ArgumentError(f"{shorten(str(path), 300)} does not exist: {summarize_error(error)}") from error
+
+
+def _list_folder(folder: Path, recursive: bool) -> list[Path]:
+    """The images and shards of a folder, which may contain both. What is in a hidden folder is left out, such as `.parts`."""
+    shards = [
+        path
+        for path in (folder.rglob("*") if recursive else folder.iterdir())
+        if path.suffix.lower() in SHARD_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
+    if not shards:
+        images = list_images(folder, recursive)
+    else:
+        with capture_warnings():  # that shards are no images
+            try:
+                images = list_images(folder, recursive)
+            except ImageError:  # there is none
+                images = []
+    found = sorted(path for path in (*images, *shards) if not _is_hidden(path.relative_to(folder).parent))
+    if not found:
+        raise ImageError(f"{folder} contains images in hidden folders only")
+    return found
+
+
+def _is_hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
+
+
+def _match(pattern: Path) -> list[Path]:
+    files = [file for file in sorted(map(Path, glob.glob(str(pattern), recursive=True))) if file.is_file()]
+    if not files:
+        raise ImageError(f"{shorten(str(pattern), 300)} does not exist, and matches no file")
+    return files
 
 
 def _to_source(file: Path, root: Path) -> Source:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,11 +147,34 @@ def resolve(model_type_or_path: str | Path, hub: str | None = None) -> Path:
         HubError: if the folder does not exist, or if the model cannot be downloaded.
         ArgumentError: if the name is neither a known model, a folder nor a hub id; or for an unknown hub.
     """
-    variable = None if hub is not None else os.environ.get("FLORENCE_LAB_HUB")
-    hub = hub if hub is not None else variable or "modelscope"
-    if hub not in HUBS:
-        raise ArgumentError(unknown_name("FLORENCE_LAB_HUB" if variable else "hub", hub, HUBS))
-    return find_cached(model_type_or_path, hub) or _download(_hub_ids(str(model_type_or_path)), hub)
+    hub = _choose_hub(hub)
+    found = find_cached(model_type_or_path, hub)
+    if found is not None:
+        return found
+    return _download(_hub_ids(str(model_type_or_path)), hub, "; or 'florence-2-nano', which needs no network")
+
+
+@validate_arguments
+def resolve_other(kind: str, name: str | Path, known: Mapping[str, str], hub: str | None = None) -> Path:
+    """Return the folder of a model of another kind than Florence-2 on this machine, such as SAM 2; see `resolve`.
+
+    Args:
+        kind: the kind, for messages.
+        name: a key of `known`, a folder, or a hub id.
+        known: short name -> hub id.
+        hub: as for `resolve`.
+
+    Raises:
+        HubError, ArgumentError: as `resolve`.
+    """
+    hub = _choose_hub(hub)
+    if str(name) not in known and _is_path(name):
+        return _existing_folder(Path(name))
+    repo_id = known.get(str(name), str(name))
+    if not _is_hub_id(repo_id):
+        raise ArgumentError(_unknown_model(kind, repo_id, known))
+    ids = dict.fromkeys(HUBS, repo_id)
+    return _find_in_caches(ids, hub) or _download(ids, hub)
 
 
 @validate_arguments
@@ -165,7 +188,18 @@ def find_cached(model_type_or_path: str | Path, hub: str = "modelscope") -> Path
         return _existing_folder(info.path)
     if info is None and _is_path(model_type_or_path):
         return _existing_folder(Path(model_type_or_path))
-    ids = _hub_ids(str(model_type_or_path))
+    return _find_in_caches(_hub_ids(str(model_type_or_path)), hub)
+
+
+def _choose_hub(hub: str | None) -> str:
+    variable = None if hub is not None else os.environ.get("FLORENCE_LAB_HUB")
+    hub = hub if hub is not None else variable or "modelscope"
+    if hub not in HUBS:
+        raise ArgumentError(unknown_name("FLORENCE_LAB_HUB" if variable else "hub", hub, HUBS))
+    return hub
+
+
+def _find_in_caches(ids: dict[str, str], hub: str) -> Path | None:
     for name in sorted(HUBS, key=lambda name: name != hub):
         for folder in HUBS[name].cached_dirs(ids[name]):
             if is_complete(folder):
@@ -208,14 +242,24 @@ def _hub_ids(name: str) -> dict[str, str]:
     for info in MODELS.values():
         if info.modelscope_id and info.hf_id and name in (info.model_type, info.modelscope_id, info.hf_id):
             return {"modelscope": info.modelscope_id, "hf": info.hf_id}
-    if len(name) <= _MAX_HUB_ID and _HUB_ID_RE.fullmatch(name):
+    if _is_hub_id(name):
         return dict.fromkeys(HUBS, name)
-    known = unknown_name("model_type", name if len(name) <= _MAX_HUB_ID else shorten(name)[1:-1], MODELS)
+    raise ArgumentError(_unknown_model("model_type", name, MODELS))
+
+
+def _is_hub_id(name: str) -> bool:
+    return len(name) <= _MAX_HUB_ID and _HUB_ID_RE.fullmatch(name) is not None
+
+
+def _unknown_model(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is neither known, nor a folder, nor a hub id."""
+    message = unknown_name(kind, name if len(name) <= _MAX_HUB_ID else shorten(name)[1:-1], known)
     hint = "" if name.strip() else ". An empty name is what a variable of the shell gives that is not set"
-    raise ArgumentError(f"{known}; an existing folder or a hub id 'organization/name' is accepted too{hint}")
+    return f"{message}; an existing folder or a hub id 'organization/name' is accepted too{hint}"
 
 
-def _download(ids: dict[str, str], hub: str) -> Path:
+def _download(ids: dict[str, str], hub: str, further: str = "") -> Path:
+    """Download a model. `further` is what else would do, for the message of an error."""
     try:
         check_reachable(HUBS[hub])
         return _download_files(HUBS[hub], ids[hub])
@@ -225,7 +269,7 @@ def _download(ids: dict[str, str], hub: str) -> Path:
         raise HubError(
             f"cannot download {ids[hub]} from {HUBS[hub].title}: {error}. Alternatives: hub={other!r}; the files of the model "
             f"(config.json, the tokenizer, and model.safetensors or pytorch_model.bin) placed in {manual_dir}, where they are "
-            "found by the next call; or 'florence-2-nano', which needs no network"
+            f"found by the next call{further}"
         ) from error.__cause__
 
 

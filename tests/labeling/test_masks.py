@@ -1,13 +1,20 @@
 """Outlines of labelled boxes."""
 
+import contextlib
+import re
+import shutil
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import PHOTO, boxes
+from safetensors.torch import load_file, save_file
+from sam2_files import write_sam2
+from support import PHOTO, boxes, edit_json
 
 from florence_lab import refine_masks
-from florence_lab.exceptions import ArgumentError, CheckpointError
+from florence_lab.exceptions import ArgumentError, CheckpointError, HubError
 from florence_lab.geometry import polygons_to_mask
 from florence_lab.labeling.masks import Sam2, mask_to_polygons
 from florence_lab.results import Boxes, Polygons, Quads
@@ -16,48 +23,7 @@ from florence_lab.results import Boxes, Polygons, Quads
 @pytest.fixture(scope="module")
 def sam2(tmp_path_factory):
     """The folder of a SAM 2 of 90,000 random weights."""
-    from transformers import (
-        Sam2Config,
-        Sam2HieraDetConfig,
-        Sam2ImageProcessor,
-        Sam2MaskDecoderConfig,
-        Sam2Model,
-        Sam2Processor,
-        Sam2PromptEncoderConfig,
-        Sam2VisionConfig,
-    )
-
-    backbone = Sam2HieraDetConfig(
-        image_size=[64, 64],
-        hidden_size=8,
-        num_attention_heads=1,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[8, 16, 32, 64],
-        num_attention_heads_per_stage=[1, 1, 2, 2],
-        window_size_per_stage=[4, 2, 2, 2],
-        window_positional_embedding_background_size=[2, 2],
-        global_attention_blocks=[3],
-    )
-    config = Sam2Config(
-        vision_config=Sam2VisionConfig(
-            backbone_config=backbone,
-            backbone_channel_list=[64, 32, 16, 8],
-            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
-            fpn_hidden_size=16,
-        ),
-        prompt_encoder_config=Sam2PromptEncoderConfig(
-            hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4
-        ),
-        mask_decoder_config=Sam2MaskDecoderConfig(
-            hidden_size=16, mlp_dim=16, num_attention_heads=2, iou_head_hidden_dim=16
-        ),
-    )
-    folder = tmp_path_factory.mktemp("sam2")
-    torch.manual_seed(0)
-    Sam2Model(config).save_pretrained(folder)
-    size, mask_size = {"height": 64, "width": 64}, {"height": 16, "width": 16}
-    Sam2Processor(Sam2ImageProcessor(size=size, mask_size=mask_size)).save_pretrained(folder)
-    return folder
+    return write_sam2(tmp_path_factory.mktemp("sam2"))
 
 
 @pytest.fixture
@@ -148,6 +114,75 @@ def test_the_image_must_be_that_of_the_result(sam2, image, found):
 def test_a_folder_without_sam2_is_named(tmp_path, image, found):
     with pytest.raises(CheckpointError, match=tmp_path.name):
         refine_masks(found, tmp_path, image)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "florence2"}'), "'florence2', not 'sam2'"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+        (lambda folder: edit_json(folder / "config.json", vision_config=5), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
+        (lambda folder: (folder / "processor_config.json").unlink(), "cannot be loaded"),
+        (lambda folder: _drop_weight(folder / "model.safetensors"), r"lacks the weights no_memory_embedding"),
+    ],
+    ids=["other model", "no JSON", "odd config", "no weights", "missing weights", "missing processor", "a weight"],
+)
+def test_a_damaged_sam2_is_named(sam2, tmp_path, damage, message):
+    folder = shutil.copytree(sam2, tmp_path / "damaged")
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Sam2(folder)
+    assert "damaged" in str(caught.value)
+
+
+def _drop_weight(path):
+    weights = load_file(path)
+    del weights["no_memory_embedding"]
+    save_file(weights, path, {"format": "pt"})
+
+
+def test_code_in_a_folder_is_not_run(sam2, tmp_path):
+    folder = shutil.copytree(sam2, tmp_path / "code")
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Processor:\n    pass\n")
+    edit_json(folder / "config.json", auto_map={"AutoModel": "code.Processor"})
+    edit_json(folder / "processor_config.json", auto_map={"AutoImageProcessor": "code.Processor"})
+    with contextlib.suppress(CheckpointError):
+        Sam2(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("sam2", HubError, "cannot download facebook/sam2.1-hiera-small from Hugging Face: http://127.0.0.1"),
+        ("someone/sam2", HubError, "cannot download someone/sam2"),
+        ("./nowhere", HubError, "the model folder nowhere does not exist"),
+        ("sam-2", ArgumentError, "unknown SAM 2 'sam-2'; did you mean 'sam2'?"),
+        ("", ArgumentError, "unknown SAM 2 ''"),
+        (5, ArgumentError, "model must be the name or folder of a SAM 2, or a Sam2, got 5"),
+    ],
+)
+def test_a_model_that_is_not_at_hand_is_refused_within_seconds(
+    unreachable_hubs, image, found, name, error, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    start = time.monotonic()
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        refine_masks(found, name, image)
+    assert time.monotonic() - start < 10
+    assert "florence-2-nano" not in str(caught.value)
+
+
+def test_the_hub_is_that_of_the_environment(unreachable_hubs, monkeypatch):
+    monkeypatch.setenv("FLORENCE_LAB_HUB", "modelscope")
+    with pytest.raises(HubError, match="from ModelScope"):
+        Sam2("sam2-tiny")
+    monkeypatch.setenv("FLORENCE_LAB_HUB", "hf")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        Sam2("sam2-tiny")
 
 
 def test_labels_get_masks_of_sam2(sam2, small, tmp_path):

@@ -49,7 +49,16 @@ def test_a_file_that_is_given_twice_occurs_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("images", "error"),
-    [("/nowhere", ImageError), ([], ArgumentError), ("", ArgumentError), (3, ArgumentError), ([3], ArgumentError)],
+    [
+        ("/nowhere", ImageError),
+        ("~no_such_user/x", ArgumentError),
+        ("x" * 300, ImageError),
+        ("a\0b", ImageError),
+        ([], ArgumentError),
+        ("", ArgumentError),
+        (3, ArgumentError),
+        ([3], ArgumentError),
+    ],
 )
 def test_what_is_no_image_is_refused(images, error):
     with pytest.raises(error):
@@ -92,7 +101,20 @@ def test_a_damaged_shard_is_an_item_with_its_error(tmp_path, name):
         load_image(item.image)
 
 
-def test_shards_of_a_folder_are_taken_before_other_files(tmp_path):
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_folder_may_contain_shards_and_images(tmp_path, recursive):
     write_tar(tmp_path / "b.tar", {"a.png": png("red")})
-    write_tar(tmp_path / "a.tar", {"a.png": png("red")})
-    assert names(tmp_path) == ["a.tar", "b.tar"]
+    write_tar(tmp_path / "A.TAR", {"a.png": png("red")})
+    (tmp_path / "._b.tar").write_bytes(b"a file that macOS makes")
+    assert names(tmp_path, recursive=recursive) == ["A.TAR", "b.tar"]
+    draw_images(tmp_path, 1)
+    assert names(tmp_path, recursive=recursive) == ["00000.png", "A.TAR", "b.tar"]
+
+
+def test_what_is_in_hidden_folders_is_left_out(tmp_path):
+    draw_images(tmp_path / ".parts" / "images", 1)
+    with pytest.raises(ImageError, match="hidden"):
+        names(tmp_path, recursive=True)
+    draw_images(tmp_path / "a", 1)
+    write_tar(tmp_path / ".parts" / "b.tar", {"a.png": png("red")})
+    assert names(tmp_path, recursive=True) == ["a/00000.png"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from sam2_files import write_sam2
 from suite_files import coco_detection
 
 import florence_lab
@@ -133,6 +134,11 @@ class Samples:
     @functools.cached_property
     def label_report(self) -> florence_lab.LabelReport:
         return florence_lab.LabelReport(Path("data"), "yolo", {"train": 1}, {"cat": 2}, 0, 0, 1, 2.0)
+
+    @functools.cached_property
+    def sam2(self) -> Path:
+        """The folder of a SAM 2 with random weights."""
+        return write_sam2(self.folder / "sam2")
 
     @functools.cached_property
     def detections(self) -> list[Example]:
@@ -361,6 +367,7 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "ReliabilityBins.confidences": lambda s: np.array([0.5]),
     "label.images": lambda s: [s.dataset.parent / "image.png"],
     "label.model": lambda s: s.predictor,
+    "refine_masks.model": lambda s: s.sam2,
     "explore.image": lambda s: s.image,
     "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
 }
