@@ -64,13 +64,15 @@ def exact(doc, results):
 
 
 def documents():
-    """One object of each scene that occurs once, with its box as COCO has it."""
+    """The scenes with an object that is the only one of its kind, and its box as COCO has it."""
     captions = {name: sample_scene(name).answer("<CAPTION>").raw for name in SAMPLES}
     for number, name in enumerate(SAMPLES):
         scene = sample_scene(name)
         found = scene.answer("<OD>")
         labels = found.labels.tolist()
-        index = next(i for i, label in enumerate(labels) if labels.count(label) == 1)
+        index = next((i for i, label in enumerate(labels) if labels.count(label) == 1), None)
+        if index is None:
+            continue
         x0, y0, x1, y1 = found.boxes[index].tolist()
         yield {
             "image": str(sample_path(name)),
@@ -122,11 +124,9 @@ def evaluate(tmp_path_factory):
 
 
 def test_captions_are_answered(evaluate, nano):
-    expected = [
-        nano.predict(sample_path(name), "<CAPTION>").text == sample_scene(name).answer("<CAPTION>").raw
-        for name in SAMPLES
-    ]
-    assert evaluate("nocaps_scenes")["exact"] == pytest.approx(sum(expected) / len(SAMPLES))
+    rows = list(documents())
+    rights = [nano.predict(row["image"], "<CAPTION>").text == row["caption"] for row in rows]
+    assert evaluate("nocaps_scenes")["exact"] == pytest.approx(sum(rights) / len(rows))
 
 
 def test_the_boxes_of_phrases_are_read_by_the_scorer_of_refcoco(evaluate):
