@@ -17,7 +17,9 @@ from .metrics import (
     reliability_bins,
 )
 from .plots import plot_precision_recall, plot_reliability, plot_roc
-from .predictions import Prediction, predict_dataset, read_predictions
+from .prediction_files import read_predictions
+from .prediction_runs import predict_dataset
+from .predictions import Prediction
 from .report import write_report
 from .suites import SCENE_METRIC_SUITES, SUITES, SuiteEvaluation, evaluate_scenes, evaluate_suite, scene_examples
 
