@@ -89,8 +89,8 @@ def find_rule(name: str, task: str | None = None, field: str | None = None) -> T
             f"--model_args 'task=<CAPTION>', or 'task=<VQA>,field=question'. Known are {known}"
         )
     rule = rule or TaskRule(name, "")
-    changes = {"task": get_task(task).token} if task is not None else {}
-    return replace(rule, **changes, **({} if field is None else {"field": field}))
+    token = rule.task if task is None else get_task(task).token
+    return replace(rule, task=token, field=rule.field if field is None else field)
 
 
 def read_input(document: Mapping[str, Any], field: str, context: str) -> str | list[float]:
