@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ..argument_validation import validate_arguments
 from ..exceptions import ArgumentError, PromptError, shorten
 from ..results import Instances, Result, Text
 from ..tasks import get_task
@@ -70,6 +71,7 @@ Questions are taken from the document, without the sentence about the form of th
 documented, and the published models that were not fine-tuned on questions have none."""
 
 
+@validate_arguments
 def find_rule(name: str, task: str | None = None, field: str | None = None) -> TaskRule:
     """Return the rule of a task of lmms-eval.
 
