@@ -15,8 +15,8 @@ from tqdm import tqdm
 import florence_lab
 from florence_lab.detection.calibration import fit_weights
 from florence_lab.detection.verification import name_spellings, region_log_likelihoods, verify
+from florence_lab.evaluation import area_under_roc
 from florence_lab.evaluation.matching import match_instances, pairwise_iou
-from florence_lab.evaluation.metrics import area_under_roc
 from florence_lab.inference.generation import encode_prompts
 from florence_lab.inference.scoring import answer_log_likelihoods
 from florence_lab.results import Boxes

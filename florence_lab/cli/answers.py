@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.predictions import ANSWERS_FILE, append_rows
+from ..evaluation.prediction_files import ANSWERS_FILE, append_rows
 from ..exceptions import ImageError, PromptError
 from ..output_files import write_bytes, write_text
 from ..results import Result, Text

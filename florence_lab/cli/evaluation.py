@@ -26,7 +26,7 @@ from ..evaluation.errors import count_errors
 from ..evaluation.evaluator import Evaluation, evaluate
 from ..evaluation.metrics import locates_phrase
 from ..evaluation.official import CocoScores
-from ..evaluation.predictions import ANSWERS_FILE, read_predictions
+from ..evaluation.prediction_files import ANSWERS_FILE, read_predictions
 from ..evaluation.report import write_report
 from ..evaluation.suites import SuiteEvaluation, evaluate_scenes, evaluate_suite, get_suite, scene_examples
 from ..evaluation.suites.published import get_split

@@ -247,7 +247,8 @@ def _infer_datasets(arguments: argparse.Namespace) -> None:
     if not arguments.result_dir:
         raise ArgumentError("--val_dataset needs --result_dir, the folder for the answers, or --result_path")
     from ..data.datasets import check_datasets
-    from ..evaluation.predictions import predict_dataset, read_predictions
+    from ..evaluation.prediction_files import read_predictions
+    from ..evaluation.prediction_runs import predict_dataset
     from ..swift import seed_everything
 
     check_datasets(arguments.val_dataset, split="held_out")

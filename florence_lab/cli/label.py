@@ -19,17 +19,31 @@ FORMATS = ("yolo", "coco", "voc", "jsonl", "parquet")
 """Those of `labeling.writers.WRITERS`, which imports NumPy."""
 
 _CLASS_FILES = (".yaml", ".yml", ".json", ".txt")
+_SOME_IMAGES_FAILED = 2  # exit status
 _GENERATE_OPTIONS = tuple(name for name in GENERATE_OPTIONS if name in ("max_new_tokens", "num_beams"))
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `florence-lab label`."""
+    _add_dataset_arguments(parser)
+    _add_answer_arguments(parser)
+    _add_detection_arguments(parser)
+    _add_engine_arguments(parser)
+    add_model_arguments(parser)
+    add_checkpoint_arguments(parser)
+    for name in _GENERATE_OPTIONS:
+        parser.add_argument(f"--{name}", type=number_parser(name, int), help="as for infer (default: the checkpoint's)")
+
+
+def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """The images, the classes and the files that are written."""
     parser.add_argument(
         "images",
         nargs="+",
         metavar="IMAGE",
         help="folders, patterns ('scans/*.png'), files, videos, URLs, WebDataset shards (.tar) and Parquet files",
     )
+    parser.add_argument("--recursive", action="store_true", help="also take the images in the folders of a folder")
     parser.add_argument(
         "--classes",
         required=True,
@@ -42,6 +56,10 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", metavar="SHARES", help="train, val and test, as in 0.8/0.1/0.1 (default: all in train)"
     )
+
+
+def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is asked besides boxes."""
     parser.add_argument(
         "--masks",
         nargs="?",
@@ -57,6 +75,16 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="also describe each image: <CAPTION>, or these tasks without input (default: no captions)",
     )
     parser.add_argument("--ocr", action="store_true", help="also read the text in each image")
+    parser.add_argument(
+        "--attributes",
+        nargs="*",
+        metavar="TASK",
+        help="also describe each object: <REGION_TO_DESCRIPTION>, or these tasks about a region (default: no attributes)",
+    )
+
+
+def _add_detection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which boxes are kept."""
     parser.add_argument(
         "--review",
         nargs=2,
@@ -78,7 +106,10 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="ask the model what it calls each region; without it absent classes get boxes, too (default: true)",
     )
-    parser.add_argument("--recursive", action="store_true", help="also take the images in the folders of a folder")
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the work is distributed."""
     parser.add_argument(
         "--batch_size",
         type=number_parser("batch_size", int),
@@ -102,14 +133,14 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         type=number_parser("gpus_per_actor", float, Range(0, 1)),
         help="share of a GPU for each Ray process (default: 1 where there are GPUs)",
     )
-    add_model_arguments(parser)
-    add_checkpoint_arguments(parser)
-    for name in _GENERATE_OPTIONS:
-        parser.add_argument(f"--{name}", type=number_parser(name, int), help="as for infer (default: the checkpoint's)")
 
 
-def run_label(arguments: argparse.Namespace) -> None:
-    """Label images and print a summary."""
+def run_label(arguments: argparse.Namespace) -> int | None:
+    """Label images and print a summary.
+
+    Returns:
+        2 if images could not be read, as `infer`; else None. The dataset is written in both cases.
+    """
     from ..labeling.labelling import label
 
     options = {
@@ -120,7 +151,6 @@ def run_label(arguments: argparse.Namespace) -> None:
         "base": arguments.model_id_or_path if arguments.ckpt_dir else None,
         "processor": arguments.processor,
     }
-    captions = arguments.captions
     report = label(
         arguments.images,
         _parse_classes(arguments.classes),
@@ -129,8 +159,9 @@ def run_label(arguments: argparse.Namespace) -> None:
         arguments.ckpt_dir or arguments.model_id_or_path or arguments.model_type,
         split=arguments.split,
         masks=arguments.masks,
-        captions=captions is not None and (captions or True),
+        captions=_parse_tasks(arguments.captions),
         ocr=arguments.ocr,
+        attributes=_parse_tasks(arguments.attributes),
         review=arguments.review,
         recursive=arguments.recursive,
         threshold=arguments.threshold,
@@ -145,6 +176,12 @@ def run_label(arguments: argparse.Namespace) -> None:
         **generate_kwargs(arguments, _GENERATE_OPTIONS),
     )
     print(report)
+    return _SOME_IMAGES_FAILED if report.num_errors else None
+
+
+def _parse_tasks(words: list[str] | None) -> bool | list[str]:
+    """Task tokens; True for an option without any, False for none."""
+    return words is not None and (words or True)
 
 
 def _parse_classes(words: list[str]) -> str | list[str]:

@@ -5,19 +5,14 @@ from .absence_questions import AbsenceQuestion, sample_absence_questions
 from .comparison import TaskComparison, compare_predictions, compare_runs, comparison_table
 from .errors import ERROR_KINDS, classify_errors, count_errors, measure_classes
 from .evaluator import Evaluation, FailedExample, evaluate, metric_names
+from .instance_metrics import mean_average_precision, precision_recall_curve
 from .matching import match_instances, pairwise_iou, scored_matches
-from .metrics import (
-    METRIC_SUITES,
-    MetricSuite,
-    ReliabilityBins,
-    area_under_roc,
-    expected_calibration_error,
-    mean_average_precision,
-    precision_recall_curve,
-    reliability_bins,
-)
+from .metrics import METRIC_SUITES, MetricSuite
 from .plots import plot_precision_recall, plot_reliability, plot_roc
-from .predictions import Prediction, predict_dataset, read_predictions
+from .prediction_files import read_predictions
+from .prediction_runs import predict_dataset
+from .predictions import Prediction
+from .reliability import ReliabilityBins, area_under_roc, expected_calibration_error, reliability_bins
 from .report import write_report
 from .suites import SCENE_METRIC_SUITES, SUITES, SuiteEvaluation, evaluate_scenes, evaluate_suite, scene_examples
 

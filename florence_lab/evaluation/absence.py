@@ -31,9 +31,10 @@ from .absence_questions import (
     sample_absence_questions,
 )
 from .evaluator import FailedExample, evaluate
-from .metrics import area_under_roc
 from .plots import plot_roc
-from .predictions import append_rows, image_name
+from .prediction_files import append_rows
+from .predictions import image_name
+from .reliability import area_under_roc
 from .settings import describe_settings
 
 if TYPE_CHECKING:

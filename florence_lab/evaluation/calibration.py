@@ -25,7 +25,7 @@ from ..exceptions import ArgumentTypeError, DatasetError, shorten, warn
 from ..predictor import Predictor
 from ..results import Boxes
 from .matching import count_matches, match_instances
-from .metrics import area_under_roc
+from .reliability import area_under_roc
 
 if TYPE_CHECKING:
     import pandas as pd

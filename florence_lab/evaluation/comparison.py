@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ..argument_validation import validate_arguments
 from ..exceptions import ArgumentError
 from .official import Difference, mean_estimate, paired_difference
-from .predictions import ANSWERS_FILE, Prediction, read_predictions
+from .prediction_files import ANSWERS_FILE, read_predictions
+from .predictions import Prediction
 
 if TYPE_CHECKING:
     import pandas as pd

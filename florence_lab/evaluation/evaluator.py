@@ -24,7 +24,9 @@ from ..predictor import Predictor
 from ..results import Result
 from ..tasks import Metric, Task
 from .metrics import METRIC_SUITES, MetricSuite, metric_suite, task_metrics
-from .predictions import ANSWERS_FILE, Prediction, predict_examples, write_predictions
+from .prediction_files import ANSWERS_FILE, write_predictions
+from .prediction_runs import predict_examples
+from .predictions import Prediction
 from .settings import describe_settings, settings_path, write_settings
 
 if TYPE_CHECKING:

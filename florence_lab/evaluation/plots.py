@@ -9,14 +9,8 @@ from matplotlib.axes import Axes
 
 from ..argument_validation import validate_arguments
 from ..results import Instances
-from .metrics import (
-    NUM_CALIBRATION_BINS,
-    area_under_roc,
-    check_scores,
-    precision_recall_curve,
-    reliability_bins,
-    roc_curve,
-)
+from .instance_metrics import precision_recall_curve
+from .reliability import NUM_CALIBRATION_BINS, area_under_roc, check_scores, reliability_bins, roc_curve
 
 
 @validate_arguments

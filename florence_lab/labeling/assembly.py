@@ -17,7 +17,7 @@ from ..detection.ontology import Ontology
 from ..exceptions import ArgumentError, DatasetError, shorten, unknown_name
 from ..output_files import write_text
 from .parts import PartStore, RowPlace
-from .records import LabelledImage
+from .records import LabelledImage, asks_about_objects
 from .writers import WRITERS
 from .writers.base import Entry
 
@@ -99,7 +99,8 @@ def check_folder(folder: Path, layout: DatasetLayout) -> None:
     """
     if layout.format not in WRITERS:
         raise ArgumentError(unknown_name("format", layout.format, WRITERS))
-    texts = [f"texts_{split}.jsonl" for split in layout.split] if layout.tasks else []
+    has_texts = not all(map(asks_about_objects, layout.tasks))
+    texts = [f"texts_{split}.jsonl" for split in layout.split] if has_texts else []
     own = {*_read_manifest(folder / MANIFEST)}
     names = [
         "labels.jsonl",
@@ -115,6 +116,11 @@ def check_folder(folder: Path, layout: DatasetLayout) -> None:
         )
 
 
+def list_earlier_files(folder: Path) -> list[Path]:
+    """Return the files and folders of a dataset that an earlier run has written to a folder."""
+    return [folder / name for name in _read_manifest(folder / MANIFEST)]
+
+
 def assemble(
     store: PartStore, layout: DatasetLayout, folder: Path, signatures: Mapping[str, str] | None = None
 ) -> Counts:
@@ -122,7 +128,7 @@ def assemble(
 
     Besides the files of the format there are `labels.jsonl` (everything that is known of each image, scores included),
     `errors.jsonl` (images without labels, if any), `review.jsonl` (objects to be looked at), `texts_SPLIT.jsonl` (further
-    answers as rows for fine-tuning) and `labels.json` (a summary).
+    answers about images as rows for fine-tuning) and `labels.json` (a summary).
 
     Args:
         store: the labels.
@@ -229,7 +235,7 @@ def _write_lines(lines: _LineFiles, entry: Entry, file: str, tasks: Sequence[str
     for item in objects:
         if item["review"]:
             lines.write("review", {"file": file, "split": entry.split, "image_id": entry.number, **item})
-    for task in tasks:
+    for task in (task for task in tasks if not asks_about_objects(task)):
         response = row.answers[task].response
         lines.write(f"texts_{entry.split}", {"images": [file], "query": task, "response": response})
 

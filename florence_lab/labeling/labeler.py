@@ -16,8 +16,10 @@ from ..evaluation.settings import describe_settings
 from ..inference.generation import EncodedImage
 from ..predictor import Predictor
 from ..results import Boxes, Result, Text
+from ..template.locations import format_location_tokens
+from ..template.prompts import Prompt
 from .masks import add_polygons, load_refiner
-from .records import LabelledAnswer, LabelledObject, round_polygon
+from .records import LabelledAnswer, LabelledObject, asks_about_objects, round_polygon
 
 _MIN_QUESTIONS = 16  # decoded together
 
@@ -55,7 +57,8 @@ class LabelSettings:
 
     Attributes:
         ontology: the classes.
-        tasks: tokens of further tasks, which need no input: captions, text.
+        tasks: tokens of further tasks: those that need no input are asked about the image (captions, text), those that take a
+            region about each object.
         masks: None, `"florence"` (the model's own polygons), or the name or folder of a SAM 2.
         threshold: the least score of a box.
         strategy, verify, nms_iou, generate_kwargs: as in `Predictor.detect`.
@@ -100,7 +103,9 @@ class Labeler:
     def __init__(self, predictor: Predictor, settings: LabelSettings) -> None:
         self.predictor, self.settings = predictor, settings
         self._questions = self._detector.questions()
-        for task in settings.tasks:
+        self._image_tasks = [task for task in settings.tasks if not asks_about_objects(task)]
+        self._object_tasks = [task for task in settings.tasks if asks_about_objects(task)]
+        for task in self._image_tasks:
             predictor.build_prompt((1, 1), task)
         self._refiner = load_refiner(predictor, settings.masks, self._detector.batch_size, **settings.generate_kwargs)
 
@@ -114,12 +119,13 @@ class Labeler:
         found = self._detector.detect(encoded, self._questions)
         if self._refiner is not None:
             found = add_polygons(self._refiner, encoded, found)
-        answers = [self._ask(task, encoded) for task in self.settings.tasks]
+        answers = [self._ask(task, encoded) for task in self._image_tasks]
+        attributes = self._describe_objects(encoded, found)
         return [
             Labels(
                 image.size,
-                _to_objects(boxes, keep_polygons=self._refiner is not None),
-                {task: _to_answer(results[i]) for task, results in zip(self.settings.tasks, answers, strict=True)},
+                _to_objects(boxes, attributes[i], keep_polygons=self._refiner is not None),
+                {task: _to_answer(results[i]) for task, results in zip(self._image_tasks, answers, strict=True)},
             )
             for i, (image, boxes) in enumerate(zip(encoded, found, strict=True))
         ]
@@ -138,13 +144,33 @@ class Labeler:
             generate_kwargs=dict(settings.generate_kwargs),
         )
 
+    def _describe_objects(self, images: Sequence[EncodedImage], found: Sequence[Boxes]) -> list[list[dict[str, str]]]:
+        """The attributes of the objects of each image."""
+        described: list[list[dict[str, str]]] = [[{} for _ in range(len(boxes))] for boxes in found]
+        places = [(i, k) for i, boxes in enumerate(found) for k in range(len(boxes))]
+        for task in self._object_tasks:
+            # location tokens, as a box that is too flat for a region in pixels is still one in bins
+            regions = [format_location_tokens(found[i].boxes[k], images[i].size) for i, k in places]
+            prompts = [
+                self.predictor.build_prompt(images[i].size, task, region)
+                for (i, _), region in zip(places, regions, strict=True)
+            ]
+            results = self._predict([images[i] for i, _ in places], prompts)
+            for (i, k), result in zip(places, results, strict=True):
+                described[i][k][task] = result.text if isinstance(result, Text) else ""
+        return described
+
     def _ask(self, task: str, images: Sequence[EncodedImage]) -> list[Result]:
-        prompts = [self.predictor.build_prompt(image.size, task) for image in images]
+        return self._predict(images, [self.predictor.build_prompt(image.size, task) for image in images])
+
+    def _predict(self, images: Sequence[EncodedImage], prompts: Sequence[Prompt]) -> list[Result]:
         size = self._detector.batch_size
         return self.predictor.predict_prompts(images, prompts, size, **self.settings.generate_kwargs)
 
 
-def _to_objects(boxes: Boxes, keep_polygons: bool) -> tuple[LabelledObject, ...]:
+def _to_objects(
+    boxes: Boxes, attributes: Sequence[Mapping[str, str]], keep_polygons: bool
+) -> tuple[LabelledObject, ...]:
     """The objects of a detection: coordinates are rounded to 0.001 px."""
     assert boxes.scores is not None
     assert boxes.class_ids is not None
@@ -156,6 +182,7 @@ def _to_objects(boxes: Boxes, keep_polygons: bool) -> tuple[LabelledObject, ...]
         boxes.scores.tolist(),
         found_by,
         boxes.contours if keep_polygons else [()] * len(boxes),
+        attributes,
         strict=True,
     )
     return tuple(
@@ -166,8 +193,9 @@ def _to_objects(boxes: Boxes, keep_polygons: bool) -> tuple[LabelledObject, ...]
             round(min(score, 1.0), 6),
             strategy,
             tuple(map(round_polygon, polygons)),
+            texts,
         )
-        for class_id, label, box, score, strategy, polygons in columns
+        for class_id, label, box, score, strategy, polygons, texts in columns
     )
 
 

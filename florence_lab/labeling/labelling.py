@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..argument_validation import Range, validate_arguments
-from ..exceptions import ArgumentError, DatasetError, shorten
+from ..exceptions import ArgumentError, DatasetError, ImageError, shorten
 from ..output_files import prepare_output_folder
 from ..predictor import Predictor, load
-from ..tasks import get_task
-from .assembly import DatasetLayout, assemble, check_folder, parse_split
+from ..tasks import Task, get_task
+from .assembly import DatasetLayout, assemble, check_folder, list_earlier_files, parse_split
 from .labeler import Labeler, LabelSettings
 from .local_engine import run_locally
 from .masks import FLORENCE
 from .ontology_file import Classes, resolve_ontology
 from .parts import PARTS_FOLDER, PartStore
 from .ray_engine import LoadLabeler, RaySettings, import_ray, run_with_ray
-from .sources import Source, list_label_sources
+from .records import asks_about_objects
+from .sources import Source, expand_user, list_label_sources
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def label(
     masks: bool | str = False,
     captions: bool | str | Sequence[str] = False,
     ocr: bool = False,
+    attributes: bool | str | Sequence[str] = False,
     review: Sequence[Annotated[float, Range(0, 1)]] | None = None,
     recursive: bool = False,
     threshold: float | None = None,
@@ -109,6 +111,8 @@ def label(
             or folder of a SAM 2.
         captions: also describe each image: True is `<CAPTION>`; or one or several task tokens that need no input.
         ocr: also read the text in each image, with `<OCR_WITH_REGION>`.
+        attributes: also describe each object: True is `<REGION_TO_DESCRIPTION>`; or one or several task tokens that take a region
+            and answer with text. The formats JSON lines, Parquet and COCO have a column for each, as for captions and text.
         review: two scores: objects from the first to below the second are marked, and listed in `review.jsonl`. The first
             becomes the threshold unless that is given.
         recursive: also take the images in the folders of a folder.
@@ -129,34 +133,28 @@ def label(
         >>> florence_lab.label("farm", {"sheep": "a white sheep", "dog": "dog"}, "data", split="0.8/0.2")
         >>> florence_lab.sft(florence_lab.SftArguments(dataset=("data",)))
     """
-    tasks = _list_tasks(captions, ocr)
-    mask_model = _resolve_masks(masks)
-    bounds = _check_review(review)
-    ontology = resolve_ontology(classes)
-    layout = DatasetLayout(
-        format, ontology, parse_split(split or "1"), bounds, has_masks=mask_model is not None, tasks=tasks
+    plan = _make_plan(
+        LabelSettings(
+            resolve_ontology(classes),
+            _list_tasks(captions, ocr, attributes),
+            _resolve_masks(masks),
+            threshold,
+            strategy if isinstance(strategy, str) else tuple(strategy),
+            verify,
+            batch_size=batch_size,
+            generate_kwargs=generate_kwargs,
+        ),
+        format,
+        split,
+        _check_review(review),
     )
     if engine == "ray":
-        import_ray()
-        if isinstance(model, Predictor):
-            raise ArgumentError(
-                "with engine='ray' each actor loads the model: pass its name or folder, not a predictor"
-            )
-    settings = LabelSettings(
-        ontology,
-        tasks,
-        mask_model,
-        bounds[0] if bounds is not None and threshold is None else threshold,
-        strategy if isinstance(strategy, str) else tuple(strategy),
-        verify,
-        batch_size=batch_size,
-        generate_kwargs=generate_kwargs,
-    )
+        _check_ray(model)
     return label_sources(
-        partial(_load_labeler, model, settings, dict(load_kwargs or {})),
+        partial(_load_labeler, model, plan.settings, dict(load_kwargs or {})),
         list_label_sources(images, recursive),
         out,
-        layout,
+        plan.layout,
         batch_size,
         RaySettings(address, num_actors, gpus_per_actor) if engine == "ray" else None,
     )
@@ -183,8 +181,9 @@ def label_sources(
     Raises:
         ArgumentError, DatasetError: as `label`.
     """
-    folder = prepare_output_folder("out", Path(out).expanduser())
+    folder = prepare_output_folder("out", expand_user(out))
     check_folder(folder, layout)
+    sources = _without_earlier_files(sources, folder)
     store = PartStore(folder / PARTS_FOLDER)
     signatures = {source.path: source.signature for source in sources}
     labeler = load_labeler()  # with Ray, too: its settings tell whether the labels that exist can be kept
@@ -217,14 +216,60 @@ def _load_labeler(model: str | Path | Predictor, settings: LabelSettings, load_k
     return Labeler(predictor, settings)
 
 
-def _list_tasks(captions: bool | str | Sequence[str], ocr: bool) -> tuple[str, ...]:
-    """The tokens of further tasks, which must need no input."""
-    names = ["<CAPTION>"] if captions is True else [captions] if isinstance(captions, str) else list(captions or ())
-    tasks = [get_task(name) for name in [*names, *(["<OCR_WITH_REGION>"] if ocr else [])]]
-    for task in tasks:
+@dataclass(frozen=True)
+class _Plan:
+    """What is asked, and how the answers become a dataset."""
+
+    settings: LabelSettings
+    layout: DatasetLayout
+
+
+def _make_plan(settings: LabelSettings, format: str, split: str | None, review: tuple[float, float] | None) -> _Plan:
+    """The lower score of review is the threshold unless another one is given."""
+    if review is not None and settings.threshold is None:
+        settings = replace(settings, threshold=review[0])
+    has_masks = settings.masks is not None
+    layout = DatasetLayout(format, settings.ontology, parse_split(split or "1"), review, has_masks, settings.tasks)
+    return _Plan(settings, layout)
+
+
+def _check_ray(model: str | Path | Predictor) -> None:
+    import_ray()
+    if isinstance(model, Predictor):
+        raise ArgumentError("with engine='ray' each actor loads the model: pass its name or folder, not a predictor")
+
+
+def _without_earlier_files(sources: Sequence[Source], folder: Path) -> list[Source]:
+    """The sources without the copies of an earlier run, which are below the images if the dataset is."""
+    written = [path.resolve() for path in list_earlier_files(folder)]
+    kept = [source for source in sources if not any(Path(source.path).is_relative_to(path) for path in written)]
+    if not kept:
+        raise ImageError(f"all images are those that an earlier run has written to {folder}; choose another folder")
+    return kept
+
+
+def _list_tasks(
+    captions: bool | str | Sequence[str], ocr: bool, attributes: bool | str | Sequence[str]
+) -> tuple[str, ...]:
+    """The tokens of further tasks: first those about an image, which need no input, then those about a region."""
+    about_images = _to_tasks(captions, "<CAPTION>") + ([get_task("<OCR_WITH_REGION>")] if ocr else [])
+    for task in about_images:
         if task.needs_input:
             raise ArgumentError(f"captions must be tasks that need no input; {task.token} takes a {task.input}")
-    return tuple(dict.fromkeys(task.token for task in tasks))
+    about_objects = _to_tasks(attributes, "<REGION_TO_DESCRIPTION>")
+    for task in about_objects:
+        if not asks_about_objects(task.token) or task.result != "text":
+            raise ArgumentError(
+                f"attributes must be tasks that take a region and answer with text, such as <REGION_TO_DESCRIPTION>, "
+                f"got {task.token}"
+            )
+    return tuple(dict.fromkeys(task.token for task in [*about_images, *about_objects]))
+
+
+def _to_tasks(names: bool | str | Sequence[str], default: str) -> list[Task]:
+    if isinstance(names, (bool, str)):
+        names = [default] if names is True else [names] if names else []
+    return [get_task(name) for name in names]
 
 
 def _resolve_masks(masks: bool | str) -> str | None:

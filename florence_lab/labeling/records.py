@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..geometry import Polygon
+from ..tasks import get_task
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class LabelledObject:
         score: 0..1; the verified score unless verification is off.
         found_by: the strategy of detection that gave the box, see `detection.strategies.STRATEGIES`.
         polygons: its outlines, x and y of each vertex in turn; () for a box only.
+        attributes: token of a task about a region -> its answer about the box.
     """
 
     class_id: int
@@ -29,6 +31,7 @@ class LabelledObject:
     score: float
     found_by: str
     polygons: tuple[tuple[float, ...], ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ class LabelledImage:
         row["objects"] = tuple(_read_object(item) for item in row["objects"])
         row["answers"] = {task: LabelledAnswer(**answer) for task, answer in row.get("answers", {}).items()}
         return cls(**row)
+
+
+def asks_about_objects(task: str) -> bool:
+    """Return whether a task takes a region, so that it is asked about each object instead of about the image."""
+    return get_task(task).input == "region"
 
 
 def round_polygon(polygon: Polygon) -> tuple[float, ...]:

@@ -62,7 +62,7 @@ def test_infer_val_dataset_passes_the_options_on_and_prints_the_path(monkeypatch
         calls.append((datasets, folder, batch_size, kwargs))
         return tmp_path / "answers.jsonl"
 
-    monkeypatch.setattr("florence_lab.evaluation.predictions.predict_dataset", predict_dataset)
+    monkeypatch.setattr("florence_lab.evaluation.prediction_runs.predict_dataset", predict_dataset)
     monkeypatch.setattr("florence_lab.data.datasets.check_datasets", lambda datasets, split: None)
     assert infer("--val_dataset", "a.jsonl", "b.jsonl", "--result_dir", tmp_path, "--num_beams", 1) == 0
     assert calls == [

@@ -37,11 +37,19 @@ def test_classes_are_a_file_or_names(run_label, tmp_path):
     assert json.loads((tmp_path / "other" / "labels.json").read_text())["classes"] == ["cat"]
 
 
-def test_captions_text_and_review_are_options(run_label, tmp_path):
-    assert run_label("--captions", "--ocr", "--review", "0.1", "0.9", "--masks") == 0
+def test_captions_text_attributes_and_review_are_options(run_label, tmp_path):
+    options = ["--captions", "--ocr", "--attributes", "REGION_TO_CATEGORY", "--masks"]
+    assert run_label(*options, "--review", "0.1", "0.9") == 0
     settings = json.loads((tmp_path / "data" / ".parts" / "settings.json").read_text())
-    assert settings["tasks"] == ["<CAPTION>", "<OCR_WITH_REGION>"]
+    assert settings["tasks"] == ["<CAPTION>", "<OCR_WITH_REGION>", "<REGION_TO_CATEGORY>"]
     assert (settings["threshold"], settings["masks"]) == (0.1, "florence")
+
+
+def test_unreadable_images_give_the_exit_status_of_infer(run_label, tmp_path, capsys):
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    assert run_label() == 2
+    assert "unreadable images: 1" in capsys.readouterr().out
+    assert len((tmp_path / "data" / "labels.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,7 @@ def test_captions_text_and_review_are_options(run_label, tmp_path):
     [
         (["--split", "0.5/0.6"], "sum up to 1"),
         (["--captions", "CAPTOIN"], "CAPTOIN"),
+        (["--attributes", "<OD>"], "such as <REGION_TO_DESCRIPTION>, got <OD>"),
         (["--review", "0.9", "0.1"], "review"),
     ],
 )

@@ -8,7 +8,7 @@ from florence_lab.data.datasets import check_datasets, check_disjoint_scenes, lo
 from florence_lab.data.readers import READERS
 from florence_lab.data.spec import DatasetSpec
 from florence_lab.data.validation import RowValidator
-from florence_lab.evaluation.predictions import predict_dataset
+from florence_lab.evaluation import predict_dataset
 from florence_lab.exceptions import DatasetError
 from florence_lab.tasks import TASKS, Task, register_task
 

@@ -3,7 +3,7 @@
 import pytest
 
 from florence_lab.evaluation import Prediction, compare_predictions, compare_runs, comparison_table
-from florence_lab.evaluation.predictions import write_predictions
+from florence_lab.evaluation.prediction_files import write_predictions
 from florence_lab.exceptions import ArgumentError, DatasetError
 
 

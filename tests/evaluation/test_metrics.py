@@ -11,10 +11,7 @@ from support import boxes
 from florence_lab.evaluation import (
     METRIC_SUITES,
     Evaluation,
-    expected_calibration_error,
-    mean_average_precision,
     pairwise_iou,
-    precision_recall_curve,
 )
 from florence_lab.evaluation.metrics import DEFAULT_METRICS, metric_suite, task_metrics
 from florence_lab.evaluation.suites import SCENE_METRIC_SUITES
@@ -194,98 +191,6 @@ def test_masks_are_not_kept():
     METRIC_SUITES["masks"].aggregate([prediction], [ground_truth])
     pairwise_iou(prediction, ground_truth)
     assert "masks" not in vars(prediction) | vars(ground_truth)
-
-
-# texts
-
-
-def test_additional_words_count_as_errors():
-    def word_accuracy(*predicted):
-        ground_truths = [text("STOP CAFE"), text("ZOO"), text("")]
-        return METRIC_SUITES["ocr"].aggregate([text(words) for words in predicted], ground_truths)["word_accuracy"]
-
-    assert word_accuracy("STOP CAFE", "ZOO", "") == 1
-    assert word_accuracy("STOP CAFE", "200", "") == pytest.approx(2 / 3)
-    assert word_accuracy("STOP CAFE", "ZOO", "SALE") == pytest.approx(2 / 3)
-    assert word_accuracy("", "", "") == 0
-
-
-def test_words_may_be_separated_by_any_white_space():
-    assert sample_score("ocr", text("STOP\nCAFE"), text("STOP CAFE")) == 1
-    assert METRIC_SUITES["ocr"].aggregate([text("STOP\nCAFE")], [text("STOP CAFE")]) == dict.fromkeys(OCR, 1)
-
-
-def test_one_wrong_letter_costs_a_word_and_one_character():
-    values = METRIC_SUITES["ocr"].aggregate([text("STOP CAFT")], [text("STOP CAFE")])
-    assert values == {"word_accuracy": 0.5, "character_accuracy": pytest.approx(8 / 9), "exact_match": 0}
-
-
-@pytest.mark.parametrize("answer", ["Car", "car.", " car\n"])
-def test_a_category_is_compared_without_case_and_punctuation(answer):
-    assert sample_score("exact_match", text(answer), text("car")) == 1
-
-
-@pytest.mark.parametrize("label", ["The cat", "cat", "A Cat."])
-def test_phrases_are_compared_without_case_and_article(label):
-    """With an article left out, a right box scored 0."""
-    predictions, ground_truths = [boxes((label, 0, 0, 10, 10))], [boxes(("the cat", 0, 0, 10, 10))]
-    assert METRIC_SUITES["instances"].aggregate(predictions, ground_truths)["F1@0.5"] == 1
-    assert METRIC_SUITES["detection"].aggregate(predictions, ground_truths)["mAP@0.5"] == pytest.approx(1)
-
-
-def test_captions_of_photographs_are_compared_by_their_words():
-    """Counting objects of cartoon scenes gave 1.0, because neither caption names one."""
-    assert sample_score("caption", text("a zebra eats grass"), text("two giraffes stand near a fence")) < 0.5
-
-
-def test_captions_that_differ_in_case_and_punctuation_only_are_equal():
-    assert sample_score("caption", text("Two dogs, on grass"), text("two dogs on grass.")) == 1
-
-
-def test_captions_in_other_scripts_have_words():
-    assert sample_score("caption", text("两只 狗"), text("两只 狗")) == 1
-    assert sample_score("caption", text("两只 狗"), text("两只 猫")) == 0.5
-
-
-# scores
-
-
-def test_average_precision_ranks_by_score():
-    """A wrong box costs more if its score is the highest."""
-    ground_truth = [boxes(CAT)]
-    rows = CAT, ("cat", 50, 50, 60, 60)
-    assert mean_average_precision([boxes(*rows, scores=(0.9, 0.2))], ground_truth)["mAP@0.5"] == pytest.approx(1)
-    assert mean_average_precision([boxes(*rows, scores=(0.2, 0.9))], ground_truth)["mAP@0.5"] == pytest.approx(0.5)
-
-
-def test_the_precision_recall_curve_belongs_to_map():
-    """COCO matches greedily by score: the duplicate with the higher score is the match, whichever comes first."""
-    other = ("cat", 80, 0, 90, 10)
-    ground_truths = [boxes(CAT, other, ("dog", 40, 40, 90, 90)), boxes(("cat", 20, 20, 40, 40))]
-    predictions = [
-        boxes(CAT, ("cat", 0, 0, 10, 16), other, ("dog", 40, 40, 90, 92), scores=(0.4, 0.9, 0.5, 0.3)),
-        boxes(("cat", 50, 50, 60, 60), scores=[0.8]),
-    ]
-    recalls, precisions = precision_recall_curve(predictions, ground_truths)
-    assert precisions.mean() == pytest.approx(mean_average_precision(predictions, ground_truths)["mAP@0.5"])
-    assert (recalls[0], recalls[-1], len(precisions)) == (0, 1, 101)
-    assert precisions[0] == pytest.approx(1)
-
-
-def test_the_precision_recall_curve_without_ground_truth_is_undefined():
-    assert np.isnan(precision_recall_curve([boxes(CAT)], [boxes()])[1]).all()
-
-
-def test_the_calibration_error_is_the_distance_of_score_and_precision():
-    ground_truth = boxes(*[("cat", 20 * i, 0, 20 * i + 10, 10) for i in range(5)])
-    rows = [("cat", 20 * i, 0, 20 * i + 10, 10 if i < 4 else 100) for i in range(5)]
-    assert expected_calibration_error([boxes(*rows, scores=[0.8] * 5)], [ground_truth]) == pytest.approx(0, abs=1e-6)
-    overconfident = expected_calibration_error([boxes(*rows, scores=[0.999] * 5)], [ground_truth])
-    assert overconfident == pytest.approx(0.199, abs=1e-6)
-
-
-def test_the_calibration_error_without_scores_is_undefined():
-    assert math.isnan(expected_calibration_error([boxes(CAT)], [boxes(CAT)]))
 
 
 # tables

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from stand_in import draw_images
 
 from florence_lab import label
 from florence_lab.exceptions import ArgumentError, ImageError
+from florence_lab.template.locations import format_location_tokens
 
 FAST = {"strategy": "open_vocabulary", "verify": False, "max_new_tokens": 12}
 
@@ -41,6 +43,62 @@ def test_further_answers_are_those_of_predict(three, tmp_path, small):
     assert len(lines) == 9
 
 
+def test_attributes_are_the_answers_about_each_box(three, tmp_path, small):
+    tasks = ["<REGION_TO_DESCRIPTION>", "<REGION_TO_OCR>"]
+    options = {"model": small, "captions": True, "attributes": tasks, "threshold": 0.0}
+    label(three, ["cat"], tmp_path / "data", "jsonl", **options, **FAST)
+    rows = read_labels(tmp_path / "data")
+    objects = [(row["source"], item) for row in rows for item in row["objects"]]
+    assert objects
+    for source, item in objects:
+        region = format_location_tokens(np.array(item["box"]), (40, 30))
+        expected = {task: small.predict(source, task, region, max_new_tokens=12).text for task in tasks}
+        assert item["attributes"] == expected
+    texts = [json.loads(line) for line in (tmp_path / "data" / "texts_train.jsonl").read_text().splitlines()]
+    assert {row["query"] for row in texts} == {"<CAPTION>"}
+
+
+def read_attributes(folder, format):
+    """The descriptions of all objects of a dataset, as its format has them."""
+    if format == "parquet":
+        from datasets import load_dataset
+
+        rows = load_dataset(str(folder), split="train").remove_columns("image")
+        return [text for row in rows for text in row["objects"]["region_to_description_text"]]
+    if format == "coco":
+        content = json.loads((folder / "train" / "_annotations.coco.json").read_text())
+        return [annotation["region_to_description_text"] for annotation in content["annotations"]]
+    lines = (folder / "train" / "metadata.jsonl").read_text().splitlines()
+    return [text for line in lines for text in json.loads(line)["objects"]["region_to_description_text"]]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet", "coco"])
+def test_a_format_with_columns_has_the_attributes(three, tmp_path, small, format):
+    label(three, ["cat"], tmp_path / "data", format, small, attributes=True, threshold=0.0, **FAST)
+    objects = [item for row in read_labels(tmp_path / "data") for item in row["objects"]]
+    expected = [item["attributes"]["<REGION_TO_DESCRIPTION>"] for item in objects]
+    assert read_attributes(tmp_path / "data", format) == expected
+    assert any(expected)
+
+
+@pytest.mark.parametrize(("attributes", "expected"), [(True, ["<REGION_TO_DESCRIPTION>"]), (False, []), ([], [])])
+def test_attributes_alone_write_no_file_of_texts(three, tmp_path, small, attributes, expected):
+    label(three, ["cat"], tmp_path / "data", model=small, attributes=attributes, **FAST)
+    settings = json.loads((tmp_path / "data" / ".parts" / "settings.json").read_text())
+    assert settings["tasks"] == expected
+    assert not (tmp_path / "data" / "texts_train.jsonl").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*of another kind")
+@pytest.mark.parametrize("out", ["", "data"])
+def test_the_dataset_below_the_images_is_not_labelled(three, small, out):
+    for _ in range(2):
+        report = label(three, ["cat"], three / out, "coco", small, recursive=True, **FAST)
+        assert report.num_images == {"train": 3}
+    with pytest.raises(ImageError, match="an earlier run has written"):
+        label(three / out / "train", ["cat"], three / out, "coco", small, **FAST)
+
+
 def test_florence_outlines_the_boxes(three, tmp_path, small):
     label(three, ["cat"], tmp_path / "data", "coco", small, masks=True, threshold=0.0, **FAST)
     settings = json.loads((tmp_path / "data" / ".parts" / "settings.json").read_text())
@@ -71,6 +129,9 @@ def test_another_model_or_threshold_is_noticed(three, tmp_path, small, tiny):
         ({"review": (0.7, 0.3)}, r"0\.7"),
         ({"review": (0.3,)}, "two scores"),
         ({"captions": "<REGION_TO_CATEGORY>"}, "takes a region"),
+        ({"attributes": "<CAPTION>"}, "got <CAPTION>"),
+        ({"attributes": ["<REGION_TO_SEGMENTATION>"]}, "got <REGION_TO_SEGMENTATION>"),
+        ({"out": "~no_such_user/data"}, "no_such_user"),
         ({"strategy": "magic"}, "magic"),
         ({"batch_size": 0}, "batch_size"),
         ({"engine": "spark"}, "spark"),

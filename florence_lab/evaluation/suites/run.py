@@ -26,13 +26,9 @@ from ...results import Result
 from ...tasks import get_task
 from ...template.prompts import build_prompt
 from ..official import Difference, Interval, bootstrap_interval, paired_difference
-from ..predictions import (
-    ANSWERS_FILE,
-    Prediction,
-    predict_examples,
-    read_predictions,
-    write_predictions,
-)
+from ..prediction_files import ANSWERS_FILE, read_predictions, write_predictions
+from ..prediction_runs import predict_examples
+from ..predictions import Prediction
 from ..settings import describe_difference, describe_settings, read_settings, write_settings
 from .base import DOCUMENTED_GENERATION, Suite, SuiteData, SuiteQuestion, SuiteScores
 from .card import CardValue, card_value

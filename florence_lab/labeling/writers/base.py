@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...detection.ontology import Ontology
-from ..records import LabelledImage, LabelledObject
+from ..records import LabelledImage, LabelledObject, asks_about_objects
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,11 @@ class Writer(ABC):
         return relative
 
 
-def objects_as_columns(entry: Entry, has_masks: bool) -> dict[str, list[Any]]:
-    """Return the objects as an object of lists, as `datasets` has them, with COCO boxes (x, y, width, height)."""
+def objects_as_columns(entry: Entry, has_masks: bool, tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Return the objects as an object of lists, as `datasets` has them, with COCO boxes (x, y, width, height).
+
+    The answers to tasks about regions are lists of texts, such as `region_to_description_text`.
+    """
     items = entry.image.objects
     columns: dict[str, list[Any]] = {
         "bbox": [to_xywh(item) for item in items],
@@ -95,16 +98,19 @@ def objects_as_columns(entry: Entry, has_masks: bool) -> dict[str, list[Any]]:
         "found_by": [item.found_by for item in items],
         "review": list(entry.review),
     }
+    for task in filter(asks_about_objects, tasks):
+        columns[column_name(task)] = [item.attributes.get(task, "") for item in items]
     return columns | ({"segmentation": [list(map(list, item.polygons)) for item in items]} if has_masks else {})
 
 
 def answers_as_columns(entry: Entry, tasks: Sequence[str]) -> dict[str, str]:
-    """Return the texts of the answers to further tasks: `caption_text` for `<CAPTION>`.
+    """Return the texts of the answers to further tasks about the image: `caption_text` for `<CAPTION>`.
 
     A column called `caption` would be taken for the answer that a row is about.
     """
     answers = entry.image.answers
-    return {column_name(task): _to_text(answers[task].content) if task in answers else "" for task in tasks}
+    about_image = (task for task in tasks if not asks_about_objects(task))
+    return {column_name(task): _to_text(answers[task].content) if task in answers else "" for task in about_image}
 
 
 def column_name(task: str) -> str:

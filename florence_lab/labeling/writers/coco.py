@@ -9,7 +9,7 @@ from typing import Any
 
 from ...geometry import polygon_area
 from ..records import LabelledObject
-from .base import Entry, Writer, answers_as_columns, to_xywh
+from .base import Entry, Writer, answers_as_columns, column_name, to_xywh
 
 FILE_NAME = "_annotations.coco.json"
 """The file of a split, in the folder of its images. The name is Roboflow's."""
@@ -96,4 +96,5 @@ def _to_annotation(item: LabelledObject, review: bool) -> dict[str, Any]:
         "score": item.score,
         "found_by": item.found_by,
         "review": review,
+        **{column_name(task): text for task, text in item.attributes.items()},
     }

@@ -32,7 +32,9 @@ class JsonLinesWriter(Writer):
         """Write the line of an image."""
         width, height = entry.image.size
         row: dict[str, Any] = {"file_name": entry.name, "image_id": entry.number, "width": width, "height": height}
-        row |= {"objects": objects_as_columns(entry, self.has_masks)} | answers_as_columns(entry, self.tasks)
+        row |= {"objects": objects_as_columns(entry, self.has_masks, self.tasks)} | answers_as_columns(
+            entry, self.tasks
+        )
         self._files[entry.split].write(json.dumps(row, ensure_ascii=False) + "\n")
         return self.place_image(entry, f"{entry.split}/{entry.name}")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..records import asks_about_objects
 from .base import Entry, Writer, answers_as_columns, column_name, objects_as_columns
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ParquetWriter(Writer):
     def add(self, entry: Entry) -> str:
         """Write the row of an image."""
         width, height = entry.image.size
-        objects = objects_as_columns(entry, self.has_masks)
+        objects = objects_as_columns(entry, self.has_masks, self.tasks)
         objects["categories"] = objects.pop("category_id")  # a `ClassLabel` is a number
         image = {"bytes": entry.path.read_bytes(), "path": entry.name}
         row = {"image": image, "image_id": entry.number, "width": width, "height": height, "objects": objects}
@@ -61,8 +62,9 @@ class ParquetWriter(Writer):
         }
         if self.has_masks:
             objects["segmentation"] = List(List(List(number)))
+        objects |= {column_name(task): List(Value("string")) for task in self.tasks if asks_about_objects(task)}
         columns = {"image": Image(), "image_id": Value("int64"), "width": Value("int32"), "height": Value("int32")}
-        texts = {column_name(task): Value("string") for task in self.tasks}
+        texts = {column_name(task): Value("string") for task in self.tasks if not asks_about_objects(task)}
         return Features(columns | {"objects": objects} | texts)
 
 
