@@ -106,9 +106,10 @@ class Sam2:
 
 
 def _load(folder: Path, device: Any) -> tuple[Sam2Model, Sam2Processor]:
-    from transformers import Sam2Model, Sam2Processor
+    from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor
 
-    processor = Sam2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # the named class: a processor's own loading looks its class up by the folder's settings
+    processor = Sam2Processor(Sam2ImageProcessor.from_pretrained(folder, local_files_only=True))
     loaded: Any = Sam2Model.from_pretrained(
         folder, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
     )
