@@ -32,7 +32,8 @@ class ReviewedObject:
     """An object of an image, with what a person has said about it.
 
     Attributes:
-        original: the object as the model gave it; None if a person has added it.
+        original: the object as the model gave it; None if a person has added it. Of an object that was added and then
+            rejected, as the person gave it.
         current: the object as it is in the dataset; None if it was rejected.
         verdict: one of `VERDICTS`.
     """
@@ -40,6 +41,11 @@ class ReviewedObject:
     original: LabelledObject | None
     current: LabelledObject | None
     verdict: str = ""
+
+    @property
+    def by_model(self) -> LabelledObject | None:
+        """The object as the model gave it; None if a person has added it."""
+        return self.original if self.original is not None and self.original.found_by != BY_PERSON else None
 
     @property
     def shown(self) -> LabelledObject:
@@ -109,7 +115,7 @@ class CorrectionStore:
         review = self._load(row.key)
         if review is None or review.signature != row.signature:
             return ImageReview.of(row)
-        if tuple(item.original for item in review.objects if item.original) != row.objects:
+        if tuple(item.by_model for item in review.objects if item.by_model) != row.objects:
             review = replace(review, objects=_merge(review.objects, row.objects))
         return replace(review, objects=tuple(_with_class_id(item, names) for item in review.objects))
 
@@ -170,7 +176,7 @@ def correct(row: LabelledImage, review: ImageReview) -> tuple[LabelledImage, tup
 
 def _read_reviewed(row: dict[str, Any]) -> ReviewedObject:
     original, current = (read_object(row[name]) if row[name] else None for name in ("original", "current"))
-    if row["verdict"] not in VERDICTS or (original is None and current is None and row["verdict"] != "rejected"):
+    if row["verdict"] not in VERDICTS or (original is None and current is None):
         raise ValueError(f"the verdict {shorten(row['verdict'])}")
     return ReviewedObject(original, current, row["verdict"])
 
@@ -180,7 +186,7 @@ def _merge(reviewed: Sequence[ReviewedObject], found: Sequence[LabelledObject]) 
 
     A verdict tells of a new object with the same class and about the same place as the object before or after the verdict.
     """
-    decided = [item for item in reviewed if item.verdict and (item.original or item.current)]
+    decided = [item for item in reviewed if item.verdict]
     open_objects = list(found)
     merged = []
     for item in decided:
