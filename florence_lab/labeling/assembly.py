@@ -258,9 +258,7 @@ class _LineFiles:
         self._files[name].write(json.dumps(row) + "\n")
 
 
-def _write_lines(
-    lines: _LineFiles, entry: Entry, verdicts: Sequence[str], file: str, tasks: Sequence[str]
-) -> None:
+def _write_lines(lines: _LineFiles, entry: Entry, verdicts: Sequence[str], file: str, tasks: Sequence[str]) -> None:
     row: LabelledImage = entry.image
     objects = [
         vars(item) | {"review": review, "verdict": verdict}
@@ -329,7 +327,9 @@ def read_labels(folder: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
                 _ = row["key"], row["source"], row["file"]
             except (ValueError, KeyError, TypeError) as error:
-                raise DatasetError(f"{path}, line {number} is no row of florence_lab.label: {shorten(error)}") from error
+                raise DatasetError(
+                    f"{path}, line {number} is no row of florence_lab.label: {shorten(error)}"
+                ) from error
             yield row
 
 

@@ -66,7 +66,9 @@ class LabelledFolder:
         rows = {row["key"]: row for row in read_labels(self.path)}
         places = [place for place in self.store.index(self._read_signatures()) if place.key in rows]
         if len(places) < len(rows):
-            raise DatasetError(f"{self.path}: {len(rows) - len(places)} of {len(rows)} images are not in {PARTS_FOLDER}")
+            raise DatasetError(
+                f"{self.path}: {len(rows) - len(places)} of {len(rows)} images are not in {PARTS_FOLDER}"
+            )
         found = []
         for place in places:
             row = rows[place.key]
@@ -110,7 +112,9 @@ def _read_layout(folder: Path) -> DatasetLayout:
         raise DatasetError(f"{path} cannot be read: {shorten(error)}") from error
     missing = [name for name in ("format", "classes", "split") if not isinstance(content, dict) or name not in content]
     if missing:
-        raise DatasetError(f"{folder} is not a labelled folder: {LABELLED_MANIFEST} has no {', '.join(missing)}; {hint}")
+        raise DatasetError(
+            f"{folder} is not a labelled folder: {LABELLED_MANIFEST} has no {', '.join(missing)}; {hint}"
+        )
     if content["format"] not in WRITERS:
         raise DatasetError(f"{path}: {unknown_name('format', str(content['format']), WRITERS)}")
     review = content.get("review")

@@ -15,6 +15,10 @@ import florence_lab
 from florence_lab import evaluation, interpret, scenes, visualization
 from florence_lab.data.examples import Example, SceneReference
 from florence_lab.detection.calibration import FEATURES
+from florence_lab.detection.ontology import Ontology
+from florence_lab.labeling.assembly import DatasetLayout, assemble
+from florence_lab.labeling.parts import PARTS_FOLDER, PartStore
+from florence_lab.labeling.records import LabelledImage, LabelledObject
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.template.prompts import build_prompt
 
@@ -133,6 +137,18 @@ class Samples:
     @functools.cached_property
     def label_report(self) -> florence_lab.LabelReport:
         return florence_lab.LabelReport(Path("data"), "yolo", {"train": 1}, {"cat": 2}, 0, 0, 1, 2.0)
+
+    @functools.cached_property
+    def labelled(self) -> Path:
+        """A folder as `label` writes it, with one object."""
+        folder = self.folder / "labelled"
+        path = self.dataset.parent / "image.png"
+        store = PartStore(folder / PARTS_FOLDER)
+        store.open({})
+        found = LabelledObject(0, "cat", (1.0, 1.0, 20.0, 20.0), 0.6, "od")
+        store.write([LabelledImage(str(path), path.name, str(path), size=SIZE, objects=(found,))])
+        assemble(store, DatasetLayout("yolo", Ontology.from_classes(["cat"])), folder)
+        return folder
 
     @functools.cached_property
     def detections(self) -> list[Example]:
@@ -361,6 +377,7 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "ReliabilityBins.confidences": lambda s: np.array([0.5]),
     "label.images": lambda s: [s.dataset.parent / "image.png"],
     "label.model": lambda s: s.predictor,
+    "review.folder": lambda s: s.labelled,
     "explore.image": lambda s: s.image,
     "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
 }

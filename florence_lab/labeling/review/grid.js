@@ -10,7 +10,7 @@
  * @property {string} id A prefix for ids of elements.
  * @property {HTMLElement} root The root of everything that the review adds.
  * @property {AbortSignal} signal Aborted when the view is removed.
- * @property {(text: string) => void} announce Show a text in the status line, which screen readers announce.
+ * @property {(text: string, isError?: boolean) => void} announce Show a text in the status line, which screen readers announce.
  * @property {(target: EventTarget, type: string, handler: Function, options?: object) => void} listen Add a listener that is
  *     removed with the view.
  * @property {(name: string, handler: () => void) => void} on Call `handler` when a trait changes.
@@ -42,7 +42,7 @@ const ICONS = {
   accept: "M3 8.5l3.2 3.2L13 4.8",
   reject: "M4 4l8 8M12 4l-8 8",
   rename: "M3 13l.7-2.9 7.4-7.4 2.2 2.2-7.4 7.4zM9.8 4l2.2 2.2",
-  redraw: "M3 6V3h3M10 3h3v3M13 10v3h-3M6 13H3v-3",
+  redraw: "M4.8 3.5h6.4M4.8 12.5h6.4M3.5 4.8v6.4M12.5 4.8v6.4M2.2 2.2h2.6v2.6H2.2zM11.2 2.2h2.6v2.6h-2.6zM2.2 11.2h2.6v2.6H2.2zM11.2 11.2h2.6v2.6h-2.6z",
   undo: "M6 3L3 6l3 3M3 6h6.5a3.5 3.5 0 0 1 0 7H6",
   add: "M8 3v10M3 8h10",
 };
@@ -114,7 +114,10 @@ const createContext = (model, el) => {
   const context = {
     id: `flr-${Math.random().toString(36).slice(2, 10)}`,
     model, root, status, signal,
-    announce: (text) => setText(status, text),
+    announce: (text, isError = false) => {
+      status.classList.toggle("flr-failed", isError);
+      setText(status, text);
+    },
     listen: (target, type, handler, options = {}) => target.addEventListener(type, handler, { ...options, signal }),
     on: (name, handler) => subscribe(`change:${name}`, () => handler()),
     onMessage: (handler) => subscribe("msg:custom", handler),
@@ -168,8 +171,8 @@ const createHeader = (context, actions) => {
   const note = make("div", "flr-note", { role: "alert", hidden: "" });
   const element = make("div", "flr-header", {},
     make("div", "flr-row", {}, make("div", "flr-count", {}, make("div", "flr-sums", {}, done, detail), bar), state),
-    make("div", "flr-row flr-controls", {}, make("label", "flr-field", {}, "Show", show), make("label", "flr-field", {}, "Class", classes), again, undo, help),
-    note);
+    make("div", "flr-row flr-controls", {}, make("label", "flr-field", {}, "Show", show), make("label", "flr-field", {}, "Class", classes), undo, again, help),
+    context.status, note);
 
   const showChoices = () => {
     const shows = SHOWS.filter(([value]) => value !== "uncertain" || model.get("has_bounds"));
@@ -505,7 +508,7 @@ const startRename = (context, part, onEnd) => {
     const name = findClass(classes, field.value);
     if (name || !field.value.trim()) return end(name, true);
     field.setAttribute("aria-invalid", "true");
-    return context.announce(`“${field.value}” is not a class. Classes: ${classes.join(", ")}`);
+    return context.announce(`“${field.value}” is not a class. Classes: ${classes.join(", ")}`, true);
   };
   field.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== "Escape") return;
@@ -811,12 +814,12 @@ const render = ({ model, el }) => {
   const grid = createGrid(context, actions);
   const editor = createEditor(context, actions);
   const browse = make("div", "flr-browse", {}, grid.element);
-  context.root.append(header, browse, editor.element, context.status, names);
+  context.root.append(header, browse, editor.element, names);
   const listClasses = () => names.replaceChildren(...model.get("classes").map((name) => make("option", "", { value: name })));
   context.on("classes", listClasses);
   listClasses();
   context.onMessage((content) => {
-    if (content.kind === "failed") context.announce(content.text);
+    if (content.kind === "failed") context.announce(content.text, true);
     if (content.kind !== "undone") return;
     context.announce("Taken back");
     if (content.id && !browse.hidden) grid.focusCard(content.id);

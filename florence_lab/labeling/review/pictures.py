@@ -59,26 +59,27 @@ class ImageCache:
             return self._images[path]
 
 
-def choose_region(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def choose_region(box: Sequence[float] | None, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return the part of an image around a box, in the aspect of a thumbnail.
 
     It stays within the image unless the image is narrower.
 
     Args:
-        box: (x0, y0, x1, y1) in pixels.
+        box: (x0, y0, x1, y1) in pixels; None for the whole image.
         size: (width, height) of the image.
     """
-    x0, y0, x1, y1 = box
-    width = max((x1 - x0) * _CONTEXT, size[0] * _MIN_CONTEXT, 8)
-    height = max((y1 - y0) * _CONTEXT, size[1] * _MIN_CONTEXT, 8)
+    x0, y0, x1, y1 = box or (0, 0, *size)
+    context = _CONTEXT if box else 1.0
+    width = max((x1 - x0) * context, size[0] * _MIN_CONTEXT, 8)
+    height = max((y1 - y0) * context, size[1] * _MIN_CONTEXT, 8)
     width, height = max(width, height * THUMBNAIL_ASPECT), max(height, width / THUMBNAIL_ASPECT)
     left = _place((x0 + x1) / 2, width, size[0])
     top = _place((y0 + y1) / 2, height, size[1])
     return left, top, left + width, top + height
 
 
-def draw_thumbnail(image: Image.Image, box: Sequence[float]) -> Thumbnail:
-    """Return the surroundings of a box as a picture of at most 480 x 360 pixels."""
+def draw_thumbnail(image: Image.Image, box: Sequence[float] | None) -> Thumbnail:
+    """Return the surroundings of a box, or the whole image for None, as a picture of at most 480 x 360 pixels."""
     region = choose_region(box, image.size)
     shown = (
         max(0, int(region[0])),

@@ -129,6 +129,7 @@ class Review(anywidget.AnyWidget):
         """The folder that is reviewed."""
         return self._session.folder.path
 
+    @validate_arguments
     def items(self, show: str = "undecided", class_name: str | None = None) -> list[ReviewItem]:
         """Return objects, the least certain first.
 
@@ -141,6 +142,7 @@ class Review(anywidget.AnyWidget):
         """
         return self._session.list_items(show, class_name)
 
+    @validate_arguments
     def accept(self, item: ReviewItem | str) -> ReviewItem:
         """State that class and box of an object are right, and return the object. A rejected object comes back.
 
@@ -152,10 +154,12 @@ class Review(anywidget.AnyWidget):
         """
         return self._decided(self._session.accept(item))
 
+    @validate_arguments
     def reject(self, item: ReviewItem | str) -> ReviewItem:
         """State that an object is not there: it leaves the dataset. Arguments and errors as for `accept`."""
         return self._decided(self._session.reject(item))
 
+    @validate_arguments
     def rename(self, item: ReviewItem | str, label: str) -> ReviewItem:
         """Give an object another class, and return it. Its own class accepts it.
 
@@ -168,6 +172,7 @@ class Review(anywidget.AnyWidget):
         """
         return self._decided(self._session.rename(item, label))
 
+    @validate_arguments
     def redraw(self, item: ReviewItem | str, box: Sequence[float]) -> ReviewItem:
         """Give an object another box, and return it. Its outline, if it has one, is dropped.
 
@@ -180,6 +185,7 @@ class Review(anywidget.AnyWidget):
         """
         return self._decided(self._session.redraw(item, box))
 
+    @validate_arguments
     def add(self, image: int | str, label: str, box: Sequence[float]) -> ReviewItem:
         """Add an object that the model has missed, and return it.
 
@@ -295,7 +301,7 @@ class Review(anywidget.AnyWidget):
             item = self._session.get(card_id) if is_object else None
             number = self._session.number_of(card_id) if is_object else self._session.find_image(int(card_id))
             image = self._cache.read(self._session.path_of(number))
-            drawn = draw_thumbnail(image, item.box if item else (0, 0, *image.size))
+            drawn = draw_thumbnail(image, item.box if item else None)
         except Exception as error:  # a missing or broken image is told on its card
             self.send(message | {"error": summarize_error(error)})
             return
