@@ -167,7 +167,7 @@ class ReviewSession:
                 many = f"{len(found)} images are called" if found else "there is no image"
                 raise ArgumentError(f"{many} {shorten(image)}; give its number, 0 to {len(self._names) - 1}")
             return found[0]
-        if isinstance(image, bool) or not isinstance(image, int) or not 0 <= image < len(self._names):
+        if not 0 <= image < len(self._names):
             raise ArgumentError(f"there are images 0 to {len(self._names) - 1}, got {shorten(image)}")
         return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from ...viewer.picture import make_picture
 from ..assembly import Counts
 from .pictures import ImageCache, draw_thumbnail
 from .session import SHOWS, ReviewItem, ReviewSession
+
+logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 24
 """Cards on a page, which fill rows of 1, 2, 3, 4, 6 and 8."""
@@ -219,7 +222,8 @@ class Review(anywidget.AnyWidget):
         self.state = "writing"
         try:
             counts = self._session.write_files()
-        except BaseException:
+        except Exception as error:
+            self.note = f"The verdicts are saved, but the files of the dataset could not be written: {_reason(error)}"
             self.state = "failed"
             raise
         self.state = "written" if self._session.is_written else "waiting"
@@ -285,10 +289,8 @@ class Review(anywidget.AnyWidget):
             return
         try:
             handler(content)
-        except FlorenceLabError as error:
-            self.send({"kind": "failed", "text": str(error)})
         except Exception as error:  # malformed messages, a full disk: a widget must not end in a traceback
-            self.send({"kind": "failed", "text": f"This could not be done: {summarize_error(error)}"})
+            self.send({"kind": "failed", "text": f"This could not be done: {_reason(error)}"})
 
     def _send_thumbnails(self, content: dict[str, Any]) -> None:
         for card_id in content["ids"][: 2 * PAGE_SIZE]:
@@ -303,12 +305,12 @@ class Review(anywidget.AnyWidget):
             image = self._cache.read(self._session.path_of(number))
             drawn = draw_thumbnail(image, item.box if item else None)
         except Exception as error:  # a missing or broken image is told on its card
-            self.send(message | {"error": summarize_error(error)})
+            self.send(message | {"error": _reason(error)})
             return
         self.send(message | {"region": drawn.region, "shown": drawn.shown}, [drawn.pixels])
 
     def _send_image(self, content: dict[str, Any]) -> None:
-        number = self._session.find_image(content["number"])
+        number = self._session.find_image(int(content["number"]))
         objects = [_to_record(item) for item in self._session.items_of(number)]
         message = {"kind": "image", "number": number, "name": self._session.name_of(number), "objects": objects}
         message["size"] = list(self._session.size_of(number))
@@ -321,7 +323,7 @@ class Review(anywidget.AnyWidget):
         try:
             picture = make_picture(self._cache.read(self._session.path_of(message["number"])))
         except Exception as error:
-            self.send(message | {"error": summarize_error(error)})
+            self.send(message | {"error": _reason(error)})
             return
         self.send(message, [picture.pixels])
 
@@ -339,11 +341,14 @@ class Review(anywidget.AnyWidget):
         try:
             self.apply()
         except Exception as error:
-            self.note = (
-                f"The verdicts are saved, but the files of the dataset could not be written: {summarize_error(error)}"
-            )
+            logger.debug("writing the files of %s failed", self.folder, exc_info=error)  # the note tells of it
         self._seconds = time.perf_counter() - start
 
 
 def _to_record(item: ReviewItem) -> dict[str, Any]:
     return {name: getattr(item, name) for name in _ITEM_FIELDS}
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error of this package, which says all; of another one, that of its cause."""
+    return str(error) if isinstance(error, FlorenceLabError) else summarize_error(error)
