@@ -163,8 +163,8 @@ const createHeader = (context, actions) => {
   const detail = make("span", "flr-detail");
   const show = make("select", "flr-select", { "aria-label": "Labels to list" });
   const classes = make("select", "flr-select", { "aria-label": "Class to list" });
-  const again = makeButton(null, "Refresh", "List again: labels with a verdict leave the list");
-  const undo = makeButton("undo", "Undo", "Take back the last change (U)");
+  const again = makeButton(null, "Refresh", "Refresh the list: labels with a verdict leave it");
+  const undo = makeButton("undo", "Undo", "Undo the last change (U)");
   const state = make("span", "flr-state");
   const help = make("div", "flr-help", { "aria-hidden": "true" },
     ...HELP.map(([key, text]) => make("span", "", {}, make("kbd", "flr-key", { text: key }), ` ${text}`)));
@@ -272,7 +272,7 @@ const createCard = (context) => {
     reject: makeButton("reject", "Reject", "Reject (R or Delete)", "flr-reject"),
     rename: makeButton("rename", "", "Rename (E)", "flr-small"),
     redraw: makeButton("redraw", "", "Redraw the box, or add objects (B, N)", "flr-small"),
-    open: makeButton("redraw", "Open", "Check the boxes, and add missed objects (Enter)", "flr-open"),
+    open: makeButton("redraw", "Open", "Open to check the boxes, and to add missed objects (Enter)", "flr-open"),
   };
   for (const [act, button] of Object.entries(buttons)) button.dataset.act = act;
   const element = make("li", "flr-card", { tabindex: "-1", role: "group" }, thumb, line, source, make("div", "flr-actions", {}, ...Object.values(buttons)));
@@ -559,7 +559,7 @@ const createEditorLayout = (context) => {
     target: make("select", "flr-select", { "aria-label": "Object" }),
     label: make("select", "flr-select", { "aria-label": "Class" }),
     save: makeButton("accept", "Save", "Save (Enter)", "flr-primary"),
-    add: makeButton("add", "Add object", "Draw an object that was missed (N)"),
+    add: makeButton("add", "Add object", "Add object: draw one that was missed (N)"),
     reject: makeButton("reject", "Reject", "Reject the object (Delete)", "flr-reject"),
     back: makeButton(null, "Back", "Back to the grid (Escape)"),
     cue: make("div", "flr-cue"),
