@@ -381,6 +381,9 @@ def validator(tiny):
 @pytest.mark.parametrize("format", WRITERS)
 def test_fine_tuning_and_evaluation_read_the_corrected_splits(images, run, tmp_path, validator, format, masks):
     run(images, format=format, has_masks=masks, split=SPLIT)
+    assert (
+        len(load_examples(f"{tmp_path / 'data'}/", validator).require_valid()) == 12
+    )  # `datasets` caches what it reads
     session = ReviewSession(tmp_path / "data")
     items = session.list_items()
     session.reject(items[0])

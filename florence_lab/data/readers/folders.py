@@ -40,7 +40,12 @@ def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
         )
     for kind, (_, fits) in FOLDER_FORMATS.items():
         if fits(path):
-            return _choose_coco_file(spec, path) if kind == "coco" else replace(spec, kind=kind, location=str(path))
+            if kind == "coco":
+                return _choose_coco_file(spec, path)
+            options = spec.options
+            if kind == "voc" and is_file(path / LABELLED_MANIFEST):
+                options = {"split": "train", **options}  # as in the other formats; elsewhere many folders have no lists
+            return replace(spec, kind=kind, location=str(path), options=options)
     wanted = "; ".join(f"{kind}: {description}" for kind, (description, _) in FOLDER_FORMATS.items())
     raise DatasetError(f"the folder {path} has no format that is known. Looked for: {wanted}")
 

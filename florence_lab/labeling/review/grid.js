@@ -23,6 +23,7 @@
  * @property {number} number The number of its image; on cards only.
  * @property {string} label
  * @property {number[]} box x0, y0, x1, y1 in pixels of the image.
+ * @property {number[][]} polygons Outlines as x, y, x, y, …; empty for a box.
  * @property {number} score
  * @property {string} found_by
  * @property {string} verdict "", "accepted", "rejected", "changed" or "added".
@@ -93,10 +94,11 @@ const isTyping = (target) => target.closest?.("input, select, textarea") != null
 const setBox = (rect, [x0, y0, x1, y1]) =>
   Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }).forEach(([name, value]) => rect.setAttribute(name, value));
 
-/** Create the two rectangles of a box: a dark one below, so that it is seen on each image. */
-const makeBox = (box, color, className = "") => {
+/** Draw an object: its outline, and two rectangles, a dark one below, so that the box is seen on each image. */
+const drawObject = ({ box, polygons }, color, className = "") => {
   const group = draw("g", `flr-box ${className}`.trim(), { style: `--flr-color: ${color}` }, draw("rect", "flr-halo"), draw("rect", "flr-frame"));
   for (const rect of group.children) setBox(rect, box);
+  if (polygons.length) group.prepend(draw("path", "flr-outline", { d: polygons.map((points) => `M${points.join(" ")}Z`).join("") }));
   return group;
 };
 
@@ -314,7 +316,7 @@ const createCard = (context) => {
     svg.setAttribute("viewBox", [x0, y0, x1 - x0, y1 - y0].join(" "));
     for (const item of card.objects ?? [card]) {
       if (card.objects && item.verdict === "rejected") continue;
-      svg.append(makeBox(item.box, context.colorOf(item.label), item.verdict === "rejected" ? "flr-gone" : ""));
+      svg.append(drawObject(item, context.colorOf(item.label), item.verdict === "rejected" ? "flr-gone" : ""));
     }
   };
   return part;
@@ -522,7 +524,7 @@ const startRename = (context, part, onEnd) => {
     const isChosen = !event.inputType || event.inputType === "insertReplacementText"; // from the list of classes
     if (isChosen && classes.includes(field.value)) end(field.value, true);
   });
-  field.addEventListener("blur", () => end(findClass(classes, field.value), false));
+  field.addEventListener("blur", () => end(classes.includes(field.value) ? field.value : null, false));
   field.focus();
 };
 
@@ -600,7 +602,7 @@ const createEditor = (context, actions) => {
     parts.stage.style.setProperty("--flr-aspect", width / height);
     const others = state.objects.filter((item) => item.id !== state.target && item.verdict !== "rejected");
     parts.others.replaceChildren(...others.map((item) => {
-      const box = makeBox(item.box, context.colorOf(item.label), "flr-other");
+      const box = drawObject(item, context.colorOf(item.label), "flr-other");
       box.dataset.id = item.id;
       return box;
     }));

@@ -32,6 +32,7 @@ class ReviewItem:
         image: the name of the image.
         label: its class.
         box: (x0, y0, x1, y1) in pixels.
+        polygons: its outlines, see `LabelledObject`.
         score: 0..1; 1 for a box or class by a person.
         found_by: see `LabelledObject`.
         verdict: one of `corrections.VERDICTS`.
@@ -43,6 +44,7 @@ class ReviewItem:
     image: str
     label: str
     box: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...]
     score: float
     found_by: str
     verdict: str
@@ -299,6 +301,7 @@ class ReviewSession:
                     self._names[number],
                     shown.label,
                     shown.box,
+                    shown.polygons,
                     shown.score,
                     shown.found_by,
                     known.verdict,

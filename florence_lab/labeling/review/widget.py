@@ -28,10 +28,12 @@ PAGE_SIZE = 24
 IMAGES = "images"
 """The value of `Review.show` for whole images, in which missed objects are found."""
 
-_WRITE_SECONDS = 2.0
-_WRITE_SHARE = 10  # of the time between two writings, writing takes at most this part
+_WRITE_SECONDS, _MAX_WRITE_SECONDS = 2.0, 30.0
+_WRITE_SHARE = 10  # of the time between two writings, writing takes at most this part, up to half a minute
 
-_ITEM_FIELDS = ("id", "image", "label", "box", "score", "found_by", "verdict", "original_label", "is_uncertain")
+_ITEM_FIELDS = (
+    "id", "image", "label", "box", "polygons", "score", "found_by", "verdict", "original_label", "is_uncertain",
+)  # fmt: skip
 
 
 def _trait(trait: traitlets.TraitType) -> Any:
@@ -332,7 +334,8 @@ class Review(anywidget.AnyWidget):
         with self._timer_lock:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = threading.Timer(max(_WRITE_SECONDS, _WRITE_SHARE * self._seconds), self._write)
+            pause = min(max(_WRITE_SECONDS, _WRITE_SHARE * self._seconds), _MAX_WRITE_SECONDS)
+            self._timer = threading.Timer(pause, self._write)
             self._timer.start()
         self.state = "waiting"
 
