@@ -131,11 +131,27 @@ const createContext = (model, el) => {
     },
     colorOf: (label) => PALETTE[Math.max(0, model.get("classes").indexOf(label)) % PALETTE.length],
   };
-  // "r" in a notebook makes a cell raw: keys without Ctrl or Cmd belong to the review. Lumino looks for the attribute.
-  context.listen(window, "keydown", (event) => root.toggleAttribute(NO_SHORTCUTS, !event.ctrlKey && !event.metaKey), { capture: true });
+  keepKeys(context);
   context.onCleanup(() => root.remove());
   el.append(root);
   return [context, () => controller.abort()];
+};
+
+/**
+ * Keep keys without Ctrl or Cmd from Jupyter's shortcuts: "x" would cut the cell. Lumino looks for the attribute on the focused
+ * element and its ancestors up to the one that the selector of a shortcut matches, which may be the focused element itself.
+ * @param {Context} context
+ */
+const keepKeys = ({ root, listen, onCleanup }) => {
+  let keeper = null; // the element that received the last key
+  listen(window, "keydown", (event) => {
+    keeper?.removeAttribute(NO_SHORTCUTS);
+    keeper = root.contains(event.target) ? event.target : null;
+    const isKept = !event.ctrlKey && !event.metaKey;
+    keeper?.toggleAttribute(NO_SHORTCUTS, isKept);
+    root.toggleAttribute(NO_SHORTCUTS, isKept);
+  }, { capture: true });
+  onCleanup(() => keeper?.removeAttribute(NO_SHORTCUTS));
 };
 
 /**
@@ -173,8 +189,8 @@ const createHeader = (context, actions) => {
   const note = make("div", "flr-note", { role: "alert", hidden: "" });
   const element = make("div", "flr-header", {},
     make("div", "flr-row", {}, make("div", "flr-count", {}, make("div", "flr-sums", {}, done, detail), bar), state),
-    make("div", "flr-row flr-controls", {}, make("label", "flr-field", {}, "Show", show), make("label", "flr-field", {}, "Class", classes), undo, again, help),
-    context.status, note);
+    make("div", "flr-row flr-controls", {}, make("label", "flr-field", {}, "Show", show), make("label", "flr-field", {}, "Class", classes), undo, again),
+    make("div", "flr-row flr-below", {}, context.status, help), note);
 
   const showChoices = () => {
     const shows = SHOWS.filter(([value]) => value !== "uncertain" || model.get("has_bounds"));
@@ -682,7 +698,7 @@ const createEditor = (context, actions) => {
   };
 
   const receive = (content, buffers) => {
-    if (content.kind !== "image" || content.number !== state.number || !isOpen()) return;
+    if (content.kind !== "image" || content.number !== state.number || !isOpen()) return undefined;
     const isFirst = !state.isLoaded;
     Object.assign(state, { objects: content.objects, size: content.size, isLoaded: true });
     setText(parts.name, content.name);
@@ -692,8 +708,9 @@ const createEditor = (context, actions) => {
       state.url = URL.createObjectURL(new Blob([buffers[0]]));
       parts.image.src = state.url;
     }
-    if (isFirst) choose(state.target);
-    else { showControls(); drawBoxes(); }
+    if (!isFirst) { showControls(); return drawBoxes(); }
+    choose(state.target);
+    return parts.element.scrollIntoView({ block: "nearest" }); // it has its height now
   };
   const open = (number, id, isAdding) => {
     Object.assign(state, { number, target: isAdding ? null : id, objects: [], box: null, isLoaded: false });
@@ -707,7 +724,6 @@ const createEditor = (context, actions) => {
     drawBoxes();
     context.send({ kind: "image", number, pixels: true });
     parts.shape.focus({ preventScroll: true });
-    parts.element.scrollIntoView({ block: "nearest" });
   };
 
   listenToEditorKeys(context, parts, state, { save, close, reject, choose, drawShape, undo: actions.undo });
