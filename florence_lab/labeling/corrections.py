@@ -120,16 +120,24 @@ class CorrectionStore:
         return replace(review, objects=tuple(_with_class_id(item, names) for item in review.objects))
 
     def write(self, review: ImageReview) -> None:
-        """Save the review of an image, and mark the files of the dataset as out of date. One without a verdict is deleted."""
+        """Save the review of an image, and mark the files of the dataset as out of date. One without a verdict is deleted.
+
+        Raises:
+            DatasetError: if it cannot be written; what was saved before stays.
+        """
         path = self._path(review.key)
-        if any(item.verdict for item in review.objects):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._mark_pending()
-            content = {"key": review.key, "signature": review.signature}
-            write_text(path, json.dumps(content | {"objects": [item.to_json() for item in review.objects]}) + "\n")
-        elif path.exists():
-            self._mark_pending()
-            path.unlink()
+        content: dict[str, Any] = {"key": review.key, "signature": review.signature}
+        content |= {"objects": [item.to_json() for item in review.objects]}
+        try:
+            if any(item.verdict for item in review.objects):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._mark_pending()
+                write_text(path, json.dumps(content) + "\n")
+            elif path.exists():
+                self._mark_pending()
+                path.unlink()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from error
 
     @property
     def pending(self) -> str:

@@ -229,7 +229,7 @@ def test_files_are_never_half_written(folder, session, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(DatasetError, match="space"):
         session.reject(session.list_items("decided")[0])
     monkeypatch.undo()
     assert path.read_bytes() == before
