@@ -103,14 +103,22 @@ class Review(anywidget.AnyWidget):
     def __init__(self, folder: str | Path) -> None:
         """Open a folder; see `review`."""
         self._session = session = ReviewSession(folder)
-        self._queue: list[str] = []
         self._cache = ImageCache()
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._timer: threading.Timer | None = None
         self._timer_lock = threading.Lock()
         self._seconds = 0.0  # of the last writing
         first = "uncertain" if session.has_bounds and session.count()["uncertain"] else "undecided"
-        super().__init__(classes=list(session.classes), has_bounds=session.has_bounds, show=first)
+        self._queue = self._choose(first, "")
+        # all of it in one message: updates that follow at once can be lost while the page makes the widget
+        super().__init__(
+            classes=list(session.classes),
+            has_bounds=session.has_bounds,
+            show=first,
+            num_cards=len(self._queue),
+            num_pages=-(-len(self._queue) // PAGE_SIZE),
+            **self._describe_page(first, 0),
+        )
         self._handlers: dict[str, Callable[[dict[str, Any]], object]] = {
             "accept": lambda content: self.accept(content["id"]),
             "reject": lambda content: self.reject(content["id"]),
@@ -125,7 +133,6 @@ class Review(anywidget.AnyWidget):
         self.on_msg(self._handle)
         self.observe(self._list, ["show", "class_name"])
         self.observe(self._fill_page, ["page"])
-        self._list()
         if not session.is_written:  # an earlier review was cut off
             self._write_soon()
 
@@ -246,13 +253,16 @@ class Review(anywidget.AnyWidget):
             self._write_soon()
         return item
 
+    def _choose(self, show: str, class_name: str) -> list[str]:
+        """The ids of the cards that are listed."""
+        name = class_name if class_name in self._session.classes else None
+        if show == IMAGES:
+            return [str(number) for number in self._session.list_images(name)]
+        return [item.id for item in self._session.list_items(show, name)]
+
     def _list(self, _change: Any = None) -> None:
         """Make the list anew, from its first page."""
-        class_name = self.class_name if self.class_name in self._session.classes else None
-        if self.show == IMAGES:
-            self._queue = [str(number) for number in self._session.list_images(class_name)]
-        else:
-            self._queue = [item.id for item in self._session.list_items(self.show, class_name)]
+        self._queue = self._choose(self.show, self.class_name)
         with self.hold_sync():
             self.num_cards = len(self._queue)
             self.num_pages = -(-len(self._queue) // PAGE_SIZE)
@@ -262,18 +272,25 @@ class Review(anywidget.AnyWidget):
     def _fill_page(self, _change: Any = None) -> None:
         """Show the page, its objects as they are now."""
         page = min(self.page, max(self.num_pages - 1, 0))
+        with self.hold_sync():
+            self.page = page
+            for name, value in self._describe_page(self.show, page).items():
+                setattr(self, name, value)
+
+    def _describe_page(self, show: str, page: int) -> dict[str, Any]:
+        """The traits that change with the page and with each verdict."""
         listed = self._queue[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
         counts = self._session.count()
         undecided = counts.pop("", 0)
-        with self.hold_sync():
-            self.page = page
-            self.cards = [self._to_card(card_id) for card_id in listed]
-            self.counts = {**counts, "undecided": undecided}
-            self.can_undo = self._session.can_undo
+        return {
+            "cards": [self._to_card(show, card_id) for card_id in listed],
+            "counts": {**counts, "undecided": undecided},
+            "can_undo": self._session.can_undo,
+        }
 
-    def _to_card(self, card_id: str) -> dict[str, Any]:
+    def _to_card(self, show: str, card_id: str) -> dict[str, Any]:
         """The fields of an object and the number of its image, or `id`, `number`, `image` and `objects` of an image."""
-        if self.show == IMAGES:
+        if show == IMAGES:
             number = int(card_id)
             objects = [_to_record(item) for item in self._session.items_of(number)]
             return {"id": card_id, "number": number, "image": self._session.name_of(number), "objects": objects}
