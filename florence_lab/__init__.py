@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .labeling.labelling import LabelReport as LabelReport
     from .labeling.labelling import label as label
     from .labeling.masks import refine_masks as refine_masks
+    from .labeling.review.widget import review as review
     from .loading.registry import available_models as available_models
     from .predictor import Predictor as Predictor
     from .predictor import load as load
@@ -102,6 +103,7 @@ _PUBLIC = {
     "interpret.tracing": ("Trace", "trace"),
     "labeling.labelling": ("LabelReport", "label"),
     "labeling.masks": ("refine_masks",),
+    "labeling.review.widget": ("review",),
     "loading.registry": ("available_models",),
     "predictor": ("Predictor", "load"),
     "results": ("Boxes", "Instances", "Polygons", "Quads", "Result", "Text", "to_coco"),

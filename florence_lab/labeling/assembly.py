@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from ..data.readers.folders import LABELLED_MANIFEST
 from ..detection.ontology import Ontology
 from ..exceptions import ArgumentError, DatasetError, shorten, unknown_name
 from ..output_files import write_text
+from .corrections import CorrectionStore, correct
 from .parts import PartStore, RowPlace
 from .records import LabelledImage, asks_about_objects
 from .writers import WRITERS
 from .writers.base import Entry
-
-MANIFEST = "labels.json"
-"""The file that tells what a folder contains, and which of its files a further run replaces."""
 
 SPLITS = ("train", "val", "test")
 
@@ -64,6 +64,7 @@ class Counts:
         objects: class -> number of objects, for all classes.
         errors: images without labels.
         review: objects to be looked at.
+        verdicts: what people have said about objects -> number of objects in the dataset.
         first_error: the error of the first image without labels.
     """
 
@@ -71,6 +72,7 @@ class Counts:
     objects: Counter[str]
     errors: int = 0
     review: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
     first_error: str = ""
 
 
@@ -101,7 +103,7 @@ def check_folder(folder: Path, layout: DatasetLayout) -> None:
         raise ArgumentError(unknown_name("format", layout.format, WRITERS))
     has_texts = not all(map(asks_about_objects, layout.tasks))
     texts = [f"texts_{split}.jsonl" for split in layout.split] if has_texts else []
-    own = {*_read_manifest(folder / MANIFEST)}
+    own = {*_read_manifest(folder / LABELLED_MANIFEST)}
     names = [
         "labels.jsonl",
         "errors.jsonl",
@@ -118,13 +120,16 @@ def check_folder(folder: Path, layout: DatasetLayout) -> None:
 
 def list_earlier_files(folder: Path) -> list[Path]:
     """Return the files and folders of a dataset that an earlier run has written to a folder."""
-    return [folder / name for name in _read_manifest(folder / MANIFEST)]
+    return [folder / name for name in _read_manifest(folder / LABELLED_MANIFEST)]
 
 
 def assemble(
     store: PartStore, layout: DatasetLayout, folder: Path, signatures: Mapping[str, str] | None = None
 ) -> Counts:
     """Write the dataset of all labels of a store. The files of an earlier run are replaced when all new ones are complete.
+
+    The corrections of a review, see `corrections`, are applied to the labels. An image whose file is gone is taken from the
+    dataset of the earlier run.
 
     Besides the files of the format there are `labels.jsonl` (everything that is known of each image, scores included),
     `errors.jsonl` (images without labels, if any), `review.jsonl` (objects to be looked at), `texts_SPLIT.jsonl` (further
@@ -137,11 +142,14 @@ def assemble(
         signatures: as in `PartStore.index`.
     """
     places = store.index(signatures)
+    corrections = CorrectionStore(folder)
+    pending = corrections.pending
     temporary = store.folder / "assembly"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    counts = _write(store, layout, places, temporary)
+    counts = _write(store, layout, places, temporary, corrections, _Copies(folder))
     _replace_files(temporary, folder, layout, counts)
+    corrections.clear_pending(pending)
     return counts
 
 
@@ -183,31 +191,61 @@ class FileNames:
         return f"{unique}{path.suffix.lower()}"
 
 
-def _write(store: PartStore, layout: DatasetLayout, places: Sequence[RowPlace], folder: Path) -> Counts:
+class _Copies:
+    """The images of the dataset that an earlier run has written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, str] | None = None
+
+    def find(self, key: str, original: Path) -> Path:
+        """Return the file of an image: the original, or its copy if that is gone."""
+        if original.exists():
+            return original
+        if self._files is None:
+            self._files = {row["key"]: row["file"] for row in read_labels(self.folder)}
+        copy = self.folder / self._files.get(key, "")
+        return copy if copy.is_file() else original
+
+
+def _write(
+    store: PartStore,
+    layout: DatasetLayout,
+    places: Sequence[RowPlace],
+    folder: Path,
+    corrections: CorrectionStore,
+    copies: _Copies,
+) -> Counts:
     splits = assign_splits([place.key for place in places if not place.has_error], layout.split)
     counts = Counts(Counter(dict.fromkeys(layout.split, 0)), Counter(dict.fromkeys(layout.ontology.names, 0)))
     names, number = FileNames(), 0
     with ExitStack() as stack:
         lines = _LineFiles(folder, stack)
         writer = WRITERS[layout.format](folder, layout.ontology, list(layout.split), layout.has_masks, layout.tasks)
-        for row in store.read(places):
-            if row.error:
+        for labelled in store.read(places):
+            if labelled.error:
                 counts.errors += 1
-                counts.first_error = counts.first_error or row.error
-                lines.write("errors", {"image": row.key, "error": row.error})
+                counts.first_error = counts.first_error or labelled.error
+                origin = {"source": labelled.source, "signature": labelled.signature}
+                lines.write("errors", {"image": labelled.key, "error": labelled.error, **origin})
                 continue
             number += 1
-            path = store.images / row.stored if row.stored else Path(row.source)
-            review = tuple(layout.needs_review(item.score) for item in row.objects)
+            row, verdicts = correct(labelled, corrections.read(labelled, layout.ontology.names))
+            path = copies.find(row.key, store.images / row.stored if row.stored else Path(row.source))
+            review = tuple(
+                not verdict and layout.needs_review(item.score)
+                for item, verdict in zip(row.objects, verdicts, strict=True)
+            )
             entry = Entry(row, number, splits[row.key], names.choose(row.name, path), path, review)
             try:
                 file = writer.add(entry)
             except OSError as error:
                 raise DatasetError(f"{path} cannot be put into the dataset: {error.strerror or error}") from error
-            _write_lines(lines, entry, file, layout.tasks)
+            _write_lines(lines, entry, verdicts, file, layout.tasks)
             counts.images[entry.split] += 1
             counts.objects.update(item.label for item in row.objects)
             counts.review += sum(review)
+            counts.verdicts.update(filter(None, verdicts))
         writer.close()
     return counts
 
@@ -226,9 +264,12 @@ class _LineFiles:
         self._files[name].write(json.dumps(row) + "\n")
 
 
-def _write_lines(lines: _LineFiles, entry: Entry, file: str, tasks: Sequence[str]) -> None:
+def _write_lines(lines: _LineFiles, entry: Entry, verdicts: Sequence[str], file: str, tasks: Sequence[str]) -> None:
     row: LabelledImage = entry.image
-    objects = [vars(item) | {"review": review} for item, review in zip(row.objects, entry.review, strict=True)]
+    objects = [
+        vars(item) | {"review": review, "verdict": verdict}
+        for item, review, verdict in zip(row.objects, entry.review, verdicts, strict=True)
+    ]
     lines.write(
         "labels", row.to_json() | {"file": file, "split": entry.split, "image_id": entry.number, "objects": objects}
     )
@@ -241,13 +282,14 @@ def _write_lines(lines: _LineFiles, entry: Entry, file: str, tasks: Sequence[str
 
 
 def _replace_files(temporary: Path, folder: Path, layout: DatasetLayout, counts: Counts) -> None:
-    """Move the files of a dataset to their folder, in place of those that an earlier run has written."""
-    for name in _read_manifest(folder / MANIFEST):
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Move the files of a dataset to their folder, in place of those that an earlier run has written.
+
+    The old files are moved away first and deleted last, so that the folder is without files for an instant only.
+    """
+    old = temporary.with_name("replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    old.mkdir()
+    before = [name for name in _read_manifest(folder / LABELLED_MANIFEST) if os.path.lexists(folder / name)]
     names = sorted(path.name for path in temporary.iterdir())
     manifest = {
         "format": layout.format,
@@ -255,16 +297,46 @@ def _replace_files(temporary: Path, folder: Path, layout: DatasetLayout, counts:
         "split": dict(layout.split),
         "review": layout.review,
         "masks": layout.has_masks,
+        "tasks": list(layout.tasks),
         "num_images": dict(counts.images),
         "num_objects": dict(counts.objects),
         "num_errors": counts.errors,
         "num_review": counts.review,
+        "num_verdicts": dict(counts.verdicts),
         "files": names,
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    for name in before:
+        (folder / name).rename(old / name)
+    write_text(folder / LABELLED_MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     for name in names:
         (temporary / name).rename(folder / name)
     temporary.rmdir()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_labels(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `labels.jsonl`; none if there is no such file.
+
+    Raises:
+        DatasetError: for a file that is damaged.
+    """
+    path = folder / "labels.jsonl"
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+                _ = row["key"], row["source"], row["file"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DatasetError(
+                    f"{path}, line {number} is no row of florence_lab.label: {shorten(error)}"
+                ) from error
+            yield row
 
 
 def _read_manifest(path: Path) -> list[str]:

@@ -94,7 +94,7 @@ class LabelledImage:
         """
         row = json.loads(line)
         row["size"] = tuple(row["size"])
-        row["objects"] = tuple(_read_object(item) for item in row["objects"])
+        row["objects"] = tuple(read_object(item) for item in row["objects"])
         row["answers"] = {task: LabelledAnswer(**answer) for task, answer in row.get("answers", {}).items()}
         return cls(**row)
 
@@ -109,6 +109,11 @@ def round_polygon(polygon: Polygon) -> tuple[float, ...]:
     return tuple(round(value, 3) for value in polygon.ravel().tolist())
 
 
-def _read_object(item: dict[str, Any]) -> LabelledObject:
+def read_object(item: Mapping[str, Any]) -> LabelledObject:
+    """Return the object whose `vars` were read from JSON.
+
+    Raises:
+        KeyError, TypeError: for anything else.
+    """
     polygons = tuple(tuple(polygon) for polygon in item["polygons"])
-    return LabelledObject(**(item | {"box": tuple(item["box"]), "polygons": polygons}))
+    return LabelledObject(**({**item} | {"box": tuple(item["box"]), "polygons": polygons}))

@@ -16,6 +16,10 @@ import florence_lab
 from florence_lab import evaluation, interpret, scenes, visualization
 from florence_lab.data.examples import Example, SceneReference
 from florence_lab.detection.calibration import FEATURES
+from florence_lab.detection.ontology import Ontology
+from florence_lab.labeling.assembly import DatasetLayout, assemble
+from florence_lab.labeling.parts import PARTS_FOLDER, PartStore
+from florence_lab.labeling.records import LabelledImage, LabelledObject
 from florence_lab.results import Boxes, Polygons, Quads, Text
 from florence_lab.template.prompts import build_prompt
 
@@ -139,6 +143,18 @@ class Samples:
     def sam2(self) -> Path:
         """The folder of a SAM 2 with random weights."""
         return write_sam2(self.folder / "sam2")
+
+    @functools.cached_property
+    def labelled(self) -> Path:
+        """A folder as `label` writes it, with one object."""
+        folder = self.folder / "labelled"
+        path = self.dataset.parent / "image.png"
+        store = PartStore(folder / PARTS_FOLDER)
+        store.open({})
+        found = LabelledObject(0, "cat", (1.0, 1.0, 20.0, 20.0), 0.6, "od")
+        store.write([LabelledImage(str(path), path.name, str(path), size=SIZE, objects=(found,))])
+        assemble(store, DatasetLayout("yolo", Ontology.from_classes(["cat"])), folder)
+        return folder
 
     @functools.cached_property
     def detections(self) -> list[Example]:
@@ -368,6 +384,7 @@ PARTICULAR_EXAMPLES: dict[str, Callable[[Samples], Any]] = {
     "label.images": lambda s: [s.dataset.parent / "image.png"],
     "label.model": lambda s: s.predictor,
     "refine_masks.model": lambda s: s.sam2,
+    "review.folder": lambda s: s.labelled,
     "explore.image": lambda s: s.image,
     "sft.arguments": lambda s: florence_lab.SftArguments(),  # has no dataset: refused
 }

@@ -7,16 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ...exceptions import DatasetError
+from ...exceptions import DatasetError, unknown_name, warn
 from ..spec import DatasetSpec
 from .coco import SECTIONS
 from .files import image_extensions, is_file, list_names
 from .image_folders import METADATA
 from .yolo import find_configs
 
+LABELLED_MANIFEST = "labels.json"
+"""The file that tells what a folder of `florence_lab.label` contains, and which of its files a further run replaces."""
+
+PENDING_CORRECTIONS = Path(".corrections", "pending")
+"""In a labelled folder: exists while corrections of its review are not in the files of the dataset yet."""
+
 
 def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
     """Return the dataset of a folder with its format as the kind.
+
+    Warn if the folder was reviewed and its files are not up to date.
 
     Args:
         spec: the dataset as it was given.
@@ -26,10 +34,18 @@ def recognize_folder(spec: DatasetSpec, path: Path) -> DatasetSpec:
         DatasetError: if the content fits no format; the message lists what was looked for. Also if there are several COCO
             files.
     """
+    if is_file(path / PENDING_CORRECTIONS):
+        warn(
+            f"{path} has corrections that are not in its files yet; florence_lab.review({str(path)!r}).apply() writes them"
+        )
     for kind, (_, fits) in FOLDER_FORMATS.items():
         if fits(path):
-            location = path if kind != "coco" else _find_coco_files(path)[0]
-            return replace(spec, kind=kind, location=str(location))
+            if kind == "coco":
+                return _choose_coco_file(spec, path)
+            options = spec.options
+            if kind == "voc" and is_file(path / LABELLED_MANIFEST):
+                options = {"split": "train", **options}  # as in the other formats; elsewhere many folders have no lists
+            return replace(spec, kind=kind, location=str(path), options=options)
     wanted = "; ".join(f"{kind}: {description}" for kind, (description, _) in FOLDER_FORMATS.items())
     raise DatasetError(f"the folder {path} has no format that is known. Looked for: {wanted}")
 
@@ -53,6 +69,24 @@ def _is_coco(path: Path) -> bool:
     return bool(files)
 
 
+def _choose_coco_file(spec: DatasetSpec, path: Path) -> DatasetSpec:
+    """Return the dataset of a file in a folder: that of the option `split`, `FOLDER/SPLIT/*.json`.
+
+    In a folder of `florence_lab.label` images without annotations were looked at: they contain nothing.
+    """
+    options = {**spec.options}
+    split = options.pop("split", None)
+    files = _find_coco_files(path) if split is None else _list_coco_files(path, f"{split}/*.json")
+    if not files:
+        known = [file.parent.name for file in _list_coco_files(path, "*/*.json")]
+        raise DatasetError(f"{spec.name}: {unknown_name('split', str(split), dict.fromkeys(known))}")
+    if len(files) > 1:
+        raise DatasetError(f"{path / str(split)} has several COCO files; choose one, as in coco:{files[0]}")
+    if is_file(path / LABELLED_MANIFEST):
+        options = {"empty": "ask", **options}
+    return replace(spec, kind="coco", location=str(files[0]), options=options)
+
+
 def _is_table(path: Path) -> bool:
     names = ("dataset_info.json", "*.parquet", "data/*.parquet", "*.arrow")
     return any(next(path.glob(name), None) is not None for name in names)
@@ -67,7 +101,14 @@ def _has_captions(path: Path) -> bool:
 
 
 def _find_coco_files(path: Path) -> list[Path]:
-    files = sorted({*path.glob("*.json"), *path.glob("annotations/*.json"), *path.glob("train/*.json")})
+    return _list_coco_files(path, "*.json", "annotations/*.json", "train/*.json")
+
+
+def _list_coco_files(path: Path, *patterns: str) -> list[Path]:
+    try:
+        files = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    except (ValueError, NotImplementedError):  # a split that is no name of a folder
+        return []
     return [file for file in files if _is_coco_file(file)]
 
 

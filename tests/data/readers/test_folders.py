@@ -78,3 +78,30 @@ def test_drawn_scenes_are_no_folder(tmp_path, monkeypatch):
     (tmp_path / "scenes").mkdir()
     monkeypatch.chdir(tmp_path)
     assert isinstance(open_dataset(DatasetSpec.parse("scenes")), ScenesReader)
+
+
+@pytest.fixture
+def coco_folder(tmp_path):
+    """A folder with a COCO file for each of two splits."""
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "_annotations.coco.json").write_text(COCO)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("options", "split"), [("", "train"), ("?split=train", "train"), ("?split=val", "val")])
+def test_the_split_of_a_coco_folder_is_a_folder_in_it(coco_folder, options, split):
+    spec = recognize_folder(DatasetSpec.parse(f"{coco_folder}/{options}"), coco_folder)
+    assert (spec.location, dict(spec.options)) == (str(coco_folder / split / "_annotations.coco.json"), {})
+
+
+@pytest.mark.parametrize("split", ["vla", "", "/", "..", "*x"])
+def test_a_split_that_a_coco_folder_lacks_is_an_error_that_names_those_it_has(coco_folder, split):
+    with pytest.raises(DatasetError, match=r"unknown split .*train, val"):
+        recognize_folder(DatasetSpec.parse(f"{coco_folder}/?split={split}"), coco_folder)
+
+
+def test_images_without_annotations_of_a_labelled_folder_contain_nothing(coco_folder):
+    (coco_folder / "labels.json").write_text("{}")
+    spec = recognize_folder(DatasetSpec.parse(f"{coco_folder}/"), coco_folder)
+    assert spec.options == {"empty": "ask"}

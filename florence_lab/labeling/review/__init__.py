@@ -1,0 +1,1 @@
+"""Reviewing labels: a grid of uncertain objects in a notebook, and the same by methods."""
