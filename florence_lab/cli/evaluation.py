@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..data.datasets import check_datasets, load_examples, parse_datasets
 from ..data.examples import Example
+from ..data.readers import recognize_dataset
 from ..data.readers.coco import CocoReader
 from ..data.readers.scenes import ScenesReader
 from ..data.spec import DatasetSpec
@@ -123,7 +124,8 @@ def evaluate_dataset(
         DatasetError: for a dataset that cannot be read or contains invalid rows, or without an example of `tasks`; and for
             one that gives no question about absent things. The latter is raised before the model answers.
     """
-    (spec,) = parse_datasets([dataset], split="held_out")
+    (parsed,) = parse_datasets([dataset], split="held_out")
+    spec = recognize_dataset(parsed)
     if spec.kind == "coco":  # images without annotations are asked about, too, as pycocotools evaluates them
         spec = replace(spec, options={"empty": "ask", **spec.options})
     check_datasets([spec])

@@ -114,7 +114,8 @@ def check_folder(folder: Path, layout: DatasetLayout) -> None:
     taken = [name for name in names if name not in own and (folder / name).exists()]
     if taken:
         raise ArgumentError(
-            f"{folder} already has {', '.join(taken)}, which no earlier run has written; choose another folder"
+            f"{folder} already has {', '.join(taken)}, which no earlier run has written according to its "
+            f"{LABELLED_MANIFEST}; choose another folder"
         )
 
 

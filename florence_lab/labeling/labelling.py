@@ -57,7 +57,9 @@ class LabelReport:
             "objects: " + ", ".join(f"{name} {count}" for name, count in self.num_objects.items()),
         ]
         if self.num_review:
-            lines.append(f"objects to review: {self.num_review}, see {self.folder / 'review.jsonl'}")
+            lines.append(
+                f"objects to review: {self.num_review}; florence_lab.review({str(self.folder)!r}) shows them in a notebook"
+            )
         if self.num_errors:
             lines.append(f"unreadable images: {self.num_errors}, see {self.folder / 'errors.jsonl'}")
         return "\n".join([*lines, f"{self.format}: {self.folder.resolve()}"])

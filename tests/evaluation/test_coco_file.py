@@ -160,3 +160,9 @@ def test_answers_of_a_list_are_references(tmp_path):
     (example,) = load_examples([str(path)], validator).require_valid()
     assert (example.target, example.references) == ("cat", ("a cat", ""))
     assert len(load_examples([str(path)], replace(validator, merge_answers=False)).require_valid()) == 3
+
+
+def test_a_folder_of_coco_has_official_numbers_on_all_its_images(coco, small):
+    result = evaluate_dataset(lambda: small, str(coco.parent), max_new_tokens=4)
+    assert result.coco is not None
+    assert len(result.evaluation.predictions) == 4

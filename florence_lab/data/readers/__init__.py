@@ -61,7 +61,7 @@ def open_dataset(spec: DatasetSpec) -> Reader:
     Raises:
         DatasetError: for an unknown kind or option, and if the dataset is missing or has another format.
     """
-    spec = _recognize(spec)
+    spec = recognize_dataset(spec)
     reader_type = READERS[spec.kind]
     for name in spec.options:
         if name not in reader_type.options:
@@ -71,7 +71,7 @@ def open_dataset(spec: DatasetSpec) -> Reader:
     return reader
 
 
-def _recognize(spec: DatasetSpec) -> DatasetSpec:
+def recognize_dataset(spec: DatasetSpec) -> DatasetSpec:
     """Return a dataset whose kind is known: that of a folder is found out.
 
     Raises:

@@ -286,9 +286,13 @@ def _answer(
 
 def _read_cache(path: Path, settings: dict[str, Any]) -> dict[tuple[str, str], Prediction]:
     """The answers of an earlier call; those with an error are asked again."""
-    recorded = read_settings(path) if path.exists() else None
+    recorded = read_settings(path)
     if recorded is None:
-        path.unlink(missing_ok=True)  # of an unknown model
+        if path.exists() and path.stat().st_size:
+            raise ArgumentError(
+                f"{path} has answers, but not the file of their settings beside it, so that their model is unknown; "
+                "remove it, or choose another folder"
+            )
         write_settings(path, settings)
         return {}
     if difference := describe_difference(recorded, settings):

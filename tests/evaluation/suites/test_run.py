@@ -10,6 +10,7 @@ from PIL import Image
 
 from florence_lab.cli import main
 from florence_lab.evaluation import read_predictions
+from florence_lab.evaluation.settings import settings_path
 from florence_lab.evaluation.suites import evaluate_suite
 from florence_lab.evaluation.suites import run as module
 from florence_lab.evaluation.suites.run import choose_questions
@@ -153,6 +154,16 @@ def test_rows_of_the_cache_are_predictions(small, roots, tmp_path):
     evaluation = evaluate_suite(small, "vqav2", roots["vqav2"], tmp_path, **SHORT)
     rows = read_predictions(evaluation.folder / "answers.jsonl")
     assert (rows[0].source, rows[0].query) == ("question 9000", "<VQA>How many dogs are there?")
+
+
+def test_answers_without_their_settings_are_kept_and_refused(small, roots, tmp_path):
+    evaluation = evaluate_suite(small, "vqav2", roots["vqav2"], tmp_path, **SHORT)
+    answers = evaluation.folder / "answers.jsonl"
+    settings_path(answers).unlink()
+    before = answers.read_bytes()
+    with pytest.raises(ArgumentError, match=r"answers\.jsonl has answers, but not the file of their settings"):
+        evaluate_suite(small, "vqav2", roots["vqav2"], tmp_path, **SHORT)
+    assert answers.read_bytes() == before
 
 
 # the command
