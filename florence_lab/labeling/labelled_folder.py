@@ -12,6 +12,7 @@ from ..detection.ontology import Ontology
 from ..exceptions import ArgumentError, DatasetError, shorten, unknown_name
 from .assembly import Counts, DatasetLayout, assemble, read_labels
 from .parts import PARTS_FOLDER, PartStore, RowPlace
+from .sources import expand_user
 from .writers import WRITERS
 
 
@@ -46,7 +47,7 @@ class LabelledFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expand_user(path)
         if not self.path.is_dir():
             raise ArgumentError(f"there is no folder {shorten(str(path), 300)}")
         self.layout = _read_layout(self.path)

@@ -241,6 +241,8 @@ class Review(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget, and write the files of the dataset if they are out of date."""
+        if "_queue" not in self.__dict__:  # ipywidgets also closes a widget whose folder could not be opened
+            return
         self._pictures.shutdown(wait=False, cancel_futures=True)
         if not self._session.is_written:
             self._write()
