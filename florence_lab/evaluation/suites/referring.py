@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.readers.masks import MAX_MASK_PIXELS, decode_rle
 from ...exceptions import DatasetError, shorten, summarize_error
 from ...geometry import polygons_to_mask
 from ..matching import IOU_THRESHOLD
@@ -141,6 +142,10 @@ class ReferMaskSuite(ReferSuite):
 
 
 def _question(ref: dict, sentence: dict, annotation: dict, image: dict, folder: Path) -> SuiteQuestion:
+    size = (int(image["width"]), int(image["height"]))
+    if min(size) < 1 or size[0] * size[1] > MAX_MASK_PIXELS:
+        raise ValueError(f"an image of {size[0]} x {size[1]} pixels")
+    _check_segmentation(annotation["segmentation"], size)
     x, y, width, height = annotation["bbox"]
     truth = {
         "sent_id": sentence["sent_id"],
@@ -148,10 +153,21 @@ def _question(ref: dict, sentence: dict, annotation: dict, image: dict, folder: 
         "segmentation": annotation["segmentation"],
     }
     path = folder / Path(image["file_name"]).name
-    size = (int(image["width"]), int(image["height"]))
-    if min(size) < 1:
-        raise ValueError(f"an image of {size[0]} x {size[1]} pixels")
     return SuiteQuestion(f"sentence {sentence['sent_id']}", path, sentence["sent"], ref["image_id"], truth, size)
+
+
+def _check_segmentation(segmentation: Any, size: tuple[int, int]) -> None:
+    """Raise `ValueError` for outlines that pycocotools cannot draw. It takes gigabytes for coordinates that are not finite or far away."""
+    if isinstance(segmentation, dict):
+        if decode_rle(segmentation).shape != size[::-1]:
+            raise ValueError(
+                f"run lengths of size {shorten(segmentation['size'])} in an image of {size[0]} x {size[1]} pixels"
+            )
+        return
+    far = 2 * max(size)
+    for part in segmentation:
+        if len(part) < 6 or len(part) % 2 or not all(-far <= value <= far for value in part):
+            raise ValueError(f"an outline {shorten(part)} in an image of {size[0]} x {size[1]} pixels")
 
 
 def _best_box(answer: Any) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import suite_files
 from florence_lab.evaluation.suites import SUITES
 from florence_lab.exceptions import FlorenceLabError
 
-ODD_VALUES = (None, -1, float("nan"), "x", [5], {"a": 1})
+ODD_VALUES = (None, -1, 10**9, float("nan"), "x", [5], {"a": 1})
 WITHOUT_SCORES = ("coco-caption", "nocaps", "textcaps")  # whose scorers need Java
 
 
