@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..exceptions import ArgumentError, shorten
 from ..geometry import Polygon, polygons_to_mask, polygons_to_xyxy
 from ..tasks import TASKS
 from .instances import Instances
+
+if TYPE_CHECKING:
+    from PIL import Image  # noqa: F401 - the type of an inherited field, which pdoc looks up in this module
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
