@@ -513,7 +513,7 @@ def test_other_errors_of_the_preprocessing_are_raised(small, monkeypatch):
     def fail(*_, **__):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(preprocessing, "preprocess", fail)
+    monkeypatch.setattr(preprocessing, "_resize", fail)
     with pytest.raises(ValueError, match="a bug"):
         small.predict_batch([PHOTO], "<OD>")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..inference import generation
 from ..inference.compilation import compile_model
 from ..inference.constraints import ConstraintFactory
 from ..inference.generation import EncodedImage, ImageEncoder
-from ..inference.preprocessing import PreprocessedImage, preprocess_source
+from ..inference.preprocessing import PreprocessedImage, group_by_input_size, preprocess_source, to_pixel_values
 from ..template.locations import Region, RegionFormat
 from ..template.prompts import Prompt, build_prompt
 from ..template.template import FlorenceTemplate
@@ -26,6 +26,10 @@ from .checks import check_image_tokens, check_prompt_length
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_IMAGES_TOGETHER = 8
+"""Images that a GPU encodes together. A CPU is busy with one, and a batch takes as long as its images one by one."""
 
 
 class PredictorCore:
@@ -99,7 +103,13 @@ class PredictorCore:
             ImageError: if one of the images cannot be read.
             ArgumentError: for an `EncodedImage` of another model.
         """
-        return [self._encode(image) for image in validate_value("images", images, Sequence[Any])]
+        images = validate_value("images", images, Sequence[Any])
+        encoded = [image for image in images if isinstance(image, EncodedImage)]
+        for image in encoded:
+            check_image_tokens(image, self.model, self.processor, self.name)
+        num_together = _IMAGES_TOGETHER if self.model.device.type == "cuda" else 1
+        new = iter(self._encode([image for image in images if not isinstance(image, EncodedImage)], num_together))
+        return [image if isinstance(image, EncodedImage) else next(new) for image in images]
 
     def build_prompt(
         self,
@@ -126,14 +136,19 @@ class PredictorCore:
         """Makes the processors of `constrain`, `allowed_labels` and `allowed_characters`."""
         return ConstraintFactory(self.model, self.template.vocabulary)
 
-    def _encode(self, image: Any) -> EncodedImage:
-        if isinstance(image, EncodedImage):
-            return check_image_tokens(image, self.model, self.processor, self.name)
+    def _encode(self, images: Sequence[Any], num_together: int) -> Iterator[EncodedImage]:
+        for start in range(0, len(images), num_together):
+            batch = [self._preprocess(image) for image in images[start : start + num_together]]
+            for group in group_by_input_size(batch):
+                tokens = self.image_encoder(to_pixel_values(group, self.model.device, self.model.dtype))
+                for image, row in zip(group, tokens.split(1), strict=True):
+                    yield EncodedImage(image.image, row)
+
+    def _preprocess(self, image: Any) -> PreprocessedImage:
         if not isinstance(image, PreprocessedImage):
             image = preprocess_source(self.processor.image_processor, image)
         self._warn_if_out_of_domain(image.image)
-        pixel_values = image.pixel_values.to(self.model.device, self.model.dtype)
-        return EncodedImage(image.image, self.image_encoder(pixel_values))
+        return image
 
     def _warn_if_out_of_domain(self, image: Image.Image) -> None:
         """Warn once if a model that was trained on cartoon scenes only sees another image."""
