@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..argument_validation import validate_value
 from ..exceptions import ArgumentError, ImageError, PromptError
 from ..images import load_image
 from ..inference import generation
-from ..inference.batching import list_tasks, list_texts, process_in_batches, unequal_numbers, zip_texts
+from ..inference.batching import list_tasks, list_texts, unequal_numbers, zip_texts
 from ..inference.constraints import check_constraint
 from ..inference.generation import EncodedImage
-from ..inference.preprocessing import PreprocessedImage, preprocess_source
 from ..results import Result
 from ..sources import list_sources
 from ..template.locations import Region, RegionFormat
@@ -22,6 +21,7 @@ from ..template.prompts import Prompt, build_prompt
 from .answering import answer_prompts
 from .checks import check_prompt_length, warn_if_truncated
 from .core import PredictorCore
+from .pipeline import ImagePipeline
 
 _Task = str | tuple[str, str | Region | None]
 
@@ -105,7 +105,7 @@ class BatchMixin(PredictorCore):
         images: str | Path | Iterable[Any],
         task: str,
         text: str | Region | Sequence[str | Region] | None = None,
-        batch_size: int = 8,
+        batch_size: int | Literal["auto"] = "auto",
         keep_images: bool = True,
         region_format: RegionFormat = "xyxy",
         **generate_kwargs: Any,
@@ -118,14 +118,15 @@ class BatchMixin(PredictorCore):
         images: str | Path | Iterable[Any],
         task: str,
         text: str | Region | Sequence[str | Region] | None = None,
-        batch_size: int = 8,
+        batch_size: int | Literal["auto"] = "auto",
         keep_images: bool = True,
         region_format: RegionFormat = "xyxy",
         **generate_kwargs: Any,
     ) -> Iterator[Result | ImageError | PromptError]:
         """Answer one prompt about many images and yield the results in order, with the same results as one by one.
 
-        Images are read in background threads, at most a few batches ahead. Images that cannot be opened, or that do not
+        Images are read and resized in background threads, at most two batches ahead and 512 MB. On CUDA, the images of the
+        next batch are encoded while the present one is decoded. Images that cannot be opened, or that do not
         contain the given region, yield the exception instead of a result; the remaining images are still processed. If the
         iterable itself fails, the results of the images before are yielded first. Like any generator, the returned one must
         not be advanced by two threads at the same time.
@@ -136,7 +137,8 @@ class BatchMixin(PredictorCore):
                 See `sources.expand_sources` for subfolders and other frame rates.
             task: as in `predict`.
             text: one phrase or region for all images, or a list with one for each (a list of four numbers is one region).
-            batch_size: images decoded together, at least 1.
+            batch_size: images decoded together, at least 1; `"auto"` is the number from which more do not pay, within the
+                memory: 16 on a CPU and at most 128 on a GPU, divided by `num_beams`.
             keep_images: keep the image in each result, for drawing; False saves memory.
             region_format, generate_kwargs: as in `predict`.
 
@@ -146,7 +148,7 @@ class BatchMixin(PredictorCore):
             ArgumentError: for an invalid argument, or another number of texts than of images; before any image is read if
                 the number of images is known.
         """
-        batch_size = validate_value("batch_size", batch_size, int)
+        batch_size = validate_value("batch_size", batch_size, int | Literal["auto"])
         keep_images = validate_value("keep_images", keep_images, bool)
         kwargs = generation.resolve_generation_kwargs(self.model, generate_kwargs)
         sources = [images] if isinstance(images, EncodedImage) else list_sources(images)
@@ -163,41 +165,9 @@ class BatchMixin(PredictorCore):
         pairs: Iterable[tuple[Any, Any]] = ((source, text) for source in sources)
         if texts is not None:
             pairs = zip_texts(sources, texts)
-        results = self._predict_iter(pairs, task, kwargs, batch_size, total, region_format)
+        pipeline = ImagePipeline(self, task, kwargs, region_format)
+        results = pipeline.run(pairs, None if batch_size == "auto" else batch_size, total)
         return results if keep_images else map(_without_image, results)
-
-    def _predict_iter(
-        self,
-        pairs: Iterable[tuple[Any, str | Region | None]],
-        task: str,
-        kwargs: dict[str, Any],
-        batch_size: int,
-        total: int | None,
-        region_format: RegionFormat,
-    ) -> Iterator[Result | ImageError | PromptError]:
-        def prepare(
-            pair: tuple[Any, str | Region | None],
-        ) -> tuple[PreprocessedImage | EncodedImage, Prompt] | ImageError | PromptError:
-            source, text = pair
-            try:
-                image = source
-                if not isinstance(source, EncodedImage):
-                    image = preprocess_source(self.processor.image_processor, source)
-                prompt = build_prompt(task, text, image.size, warn_of_language=False, region_format=region_format)
-                return image, check_prompt_length(prompt, self.model, self.processor)
-            except (ImageError, PromptError) as error:
-                return error
-
-        has_warned = False
-
-        def answer(batch: list[tuple[PreprocessedImage | EncodedImage, Prompt]]) -> list[Result]:
-            nonlocal has_warned
-            images = self.encode_images([image for image, _ in batch])
-            results = answer_prompts(self, images, [prompt for _, prompt in batch], kwargs)
-            has_warned = has_warned or warn_if_truncated(results, kwargs)
-            return results
-
-        return process_in_batches(pairs, prepare, answer, batch_size, total, description=task[:60])
 
 
 def _without_image(result: Result | ImageError | PromptError) -> Result | ImageError | PromptError:
