@@ -24,6 +24,7 @@ from .inference.compilation import compile_model
 from .inference.constraints import ConstraintFactory, check_constraint
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
+from .inference.graphs import GraphCache
 from .loading.adapters import load_model
 from .loading.hub import resolve
 from .loading.saving import save_model
@@ -58,6 +59,7 @@ def load(
     compile: bool = False,
     base: str | Path | None = None,
     processor: str | Path | None = None,
+    graphs: bool = True,
 ) -> Predictor:
     """Load a Florence-2 model.
 
@@ -68,10 +70,12 @@ def load(
         dtype: `"fp32"` (the default, gives exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 if the device
             computes in it, else fp32), or a `torch.dtype`.
         hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
-        compile: compile the image encoder ahead of time, see `Predictor.compile`.
+        compile: compile the image encoder ahead of time, see `Predictor.compile`. Without effect on CUDA.
         base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
             may be a path of another machine.
         processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
+        graphs: run the model as CUDA graphs, which launch all kernels of a step at once. They need memory of their own: at most
+            a quarter of the GPU's for the decoder. Without effect on other devices.
 
     Raises:
         ArgumentError: for an unknown name, hub, device or dtype.
@@ -83,7 +87,7 @@ def load(
     folder = resolve(model_type_or_path, hub)
     model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-    predictor = Predictor(model, model_processor, str(model_type_or_path))
+    predictor = Predictor(model, model_processor, str(model_type_or_path), graphs)
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
     return predictor.compile() if compile else predictor
@@ -97,19 +101,30 @@ class Predictor(DetectionMixin, ScoringMixin):
         processor: transformers' `Florence2Processor`.
         template: builds prompts and parses answers.
         name: the name that the model was loaded by.
+        graphs: the captured graphs of the model, on CUDA; None if it runs without them.
         image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
     @validate_arguments
     def __init__(
-        self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
+        self,
+        model: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        name: str = "florence-2",
+        graphs: bool = True,
     ) -> None:
-        """Select florence_lab's attention functions in `model`, which is used as it is otherwise."""
+        """Select florence_lab's attention functions in `model`, which is used as it is otherwise.
+
+        Args:
+            model, processor, name: see the attributes.
+            graphs: run the model as CUDA graphs if it is on CUDA, see `load`.
+        """
         self.model = generation.prepare_model(model)
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
-        self.image_encoder: ImageEncoder = generation.default_image_encoder(model)
+        self.graphs = GraphCache() if graphs else None
+        self.image_encoder: ImageEncoder = generation.DefaultImageEncoder(model, self.graphs)
         # set in the config.json of florence-2-nano, see `pretraining`
         self._is_domain_warning_pending = getattr(model.config, "trained_on", None) == GENERATOR_TAG
 
@@ -123,11 +138,15 @@ class Predictor(DetectionMixin, ScoringMixin):
 
         Takes about one minute at the first call, and the size of the image encoder's weights on disk, where the result is
         cached. Needs a C++ compiler; without one, a warning says so and the encoder runs uncompiled. On a CPU, a
-        second copy of the language model's weights is held in memory, in the layout that oneDNN prefers.
+        second copy of the language model's weights is held in memory, in the layout that oneDNN prefers. On CUDA nothing is
+        compiled: graphs, which `load` uses by default, take a fraction of a second.
 
         Args:
             cache_dir: for compiled encoders; by default `$XDG_CACHE_HOME/florence_lab/compiled`.
         """
+        if self.model.device.type == "cuda":
+            logger.info("nothing is compiled on CUDA, where graphs do the same; see `load(graphs=True)`")
+            return self
         size = self.processor.image_processor.size
         folder = None if cache_dir is None else Path(cache_dir)
         self.image_encoder = compile_model(self.model, (size["height"], size["width"]), folder)
@@ -443,6 +462,7 @@ class Predictor(DetectionMixin, ScoringMixin):
             location_ids=self.template.location_ids,
             score_rows=score_rows,
             constraint=constraint,
+            graphs=self.graphs,
         )
         return [
             self.template.parse(
@@ -454,14 +474,16 @@ class Predictor(DetectionMixin, ScoringMixin):
     def _encode_prompts(self, encoded: Sequence[EncodedImage], prompts: Sequence[Prompt]) -> EncodedPrompts:
         image_tokens = torch.cat([image.tokens for image in encoded])
         return generation.encode_prompts(
-            self.model, self.processor.tokenizer, image_tokens, [prompt.prompt for prompt in prompts]
+            self.model, self.processor.tokenizer, image_tokens, [prompt.prompt for prompt in prompts], self.graphs
         )
 
     def _stream(self, image: Any, prompt: Prompt, kwargs: dict[str, Any]) -> Iterator[Result]:
         encoded = self.encode_image(image)
         states = self._encode_prompts([encoded], [prompt])
         constraint = self.constraints.processor([prompt], kwargs)
-        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs, constraint):
+        for result in streaming.stream_results(
+            self.model, self.template, encoded, states, prompt, kwargs, constraint, self.graphs
+        ):
             _warn_if_truncated([result], kwargs)  # only the last result can be
             yield result
 

@@ -21,11 +21,11 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..argument_validation import validate_fields
-from ..exceptions import ArgumentError, GenerationInterrupted, shorten, summarize_error
+from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .constraints import ConstraintProcessor, generation_arguments
-from .davit import DAVIT_ATTENTION, register_davit_attention
+from .davit import DAVIT_ATTENTION, image_encoder_modules, register_davit_attention
 from .decoding import (
     LANGUAGE_ATTENTION,
     TokenScoreRecorder,
@@ -34,11 +34,17 @@ from .decoding import (
     greedy_search,
     register_language_attention,
 )
+from .graphs import GraphCache, decoder_modules
+from .interruption import InterruptCheck, check_interrupts
+from .static_encoder import encode_by_graph
+from .static_generation import static_search
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
 _NULLABLE = ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
 """Settings that None switches off. For others, None is the default."""
+
+_GRAPHED_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH)
 
 _POSITIONS_PER_CHUNK = 128  # 26 MB of float32 logits for a vocabulary of 51,290 tokens
 
@@ -109,9 +115,28 @@ def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForCondi
     return model
 
 
-def default_image_encoder(model: Florence2ForConditionalGeneration) -> ImageEncoder:
-    """Return the image encoder of a model, uncompiled."""
-    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
+class DefaultImageEncoder:
+    """The image encoder of a model, uncompiled: pixel values (B x 3 x H x W) -> image tokens (B x N x d)."""
+
+    def __init__(self, model: Florence2ForConditionalGeneration, graphs: GraphCache | None = None) -> None:
+        """
+        Args:
+            model: the model.
+            graphs: keeps graphs, which take the place of the encoder where they can.
+        """
+        self._model, self._graphs = model, graphs
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens of pixel values."""
+        modules = image_encoder_modules(self._model)
+        if self._graphs is None or not self._graphs.accepts(len(pixel_values), *modules):
+            return self._encode(pixel_values)
+        check_interrupts(self._model.lm_head)
+        return self._graphs.call("image encoder", self._encode, modules, pixel_values)
+
+    def _encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        image_tokens: torch.Tensor = self._model.get_image_features(pixel_values).pooler_output
+        return image_tokens
 
 
 def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -131,6 +156,7 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     image_tokens: torch.Tensor,
     prompts: Sequence[str],
+    graphs: GraphCache | None = None,
 ) -> EncodedPrompts:
     """Run the text encoder on image tokens and prompts.
 
@@ -139,6 +165,7 @@ def encode_prompts(
         tokenizer: its tokenizer.
         image_tokens: B x N x d, one row for each prompt; an expanded view for many prompts about one image.
         prompts: B texts.
+        graphs: keeps graphs, which take the place of the encoder where they can.
     """
     # `padding=True` would set the padding of the tokenizer, which other threads use meanwhile
     ids = [torch.tensor(row, device=model.device) for row in tokenizer(list(prompts)).input_ids]
@@ -148,7 +175,10 @@ def encode_prompts(
     is_token = torch.arange(token_ids.shape[1], device=model.device) < lengths[:, None]
     embeddings = torch.cat([image_tokens, model.get_input_embeddings()(token_ids)], dim=1)
     mask = torch.cat([is_token.new_ones(image_tokens.shape[:2]), is_token], dim=1).long()
-    hidden_states = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+    encoder: Any = model.get_encoder()
+    if graphs is not None and graphs.accepts(len(mask), encoder):
+        return EncodedPrompts(encode_by_graph(model, graphs, embeddings, mask), mask)
+    hidden_states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
     return EncodedPrompts(hidden_states, mask)
 
 
@@ -188,6 +218,7 @@ def generate(
     location_ids: range | None = None,
     score_rows: Collection[int] = (),
     constraint: ConstraintProcessor | None = None,
+    graphs: GraphCache | None = None,
 ) -> list[Generation]:
     """Generate one sequence for each prompt.
 
@@ -199,13 +230,16 @@ def generate(
         score_rows: indices of the prompts whose token probabilities are wanted. They are recorded during greedy decoding, and
             cost another pass of the decoder with beams or sampling.
         constraint: restricts the answers.
+        graphs: keeps graphs, which take the place of the decoder where they can.
     """
     settings = generation_arguments(generate_kwargs, constraint)
-    recorder = None
-    if _is_greedy(model, settings):
-        if score_rows and location_ids is not None:
-            recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
-        on_drop = constraint.keep if constraint else None
+    recorder, mode = None, _generation_mode(model, settings)
+    on_drop = constraint.keep if constraint else None
+    if mode is GenerationMode.GREEDY_SEARCH and score_rows and location_ids is not None:
+        recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
+    if graphs is not None and mode in _GRAPHED_MODES and graphs.is_usable(*decoder_modules(model)):
+        settings["custom_generate"] = partial(static_search, graphs=graphs, recorder=recorder, on_drop=on_drop)
+    elif mode is GenerationMode.GREEDY_SEARCH:
         settings["custom_generate"] = partial(greedy_search, on_step=recorder, on_drop=on_drop)
     with generation_errors(generate_kwargs):
         sequences = model.generate(
@@ -360,11 +394,7 @@ def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callabl
     Raises:
         GenerationInterrupted: before the next layer once `should_stop()` is true.
     """
-
-    def check(*_: Any) -> None:
-        if should_stop():
-            raise GenerationInterrupted
-
+    check = InterruptCheck(should_stop)
     stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     hooks = [m.register_forward_pre_hook(check) for m in (*(m for s in stacks for m in s), model.lm_head)]
     try:
@@ -386,7 +416,7 @@ def start_token_id(model: Florence2ForConditionalGeneration) -> int:
     return int(text_config(model).decoder_start_token_id if start_id is None else start_id)
 
 
-def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:
+def _generation_mode(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> GenerationMode:
     config = copy.deepcopy(model.generation_config)
     config.update(**generate_kwargs)
-    return bool(config.get_generation_mode() is GenerationMode.GREEDY_SEARCH)
+    return config.get_generation_mode()

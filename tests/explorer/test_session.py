@@ -6,7 +6,7 @@ import pytest
 
 from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES
 from florence_lab.explorer.session import answer_question
-from florence_lab.inference.generation import GenerationInterrupted
+from florence_lab.exceptions import GenerationInterrupted
 
 
 def run(question, predictor, stop=None):
