@@ -18,8 +18,6 @@ SYNCHRONIZING = {
     "aten::unique_consecutive",
     "aten::bincount",
     "aten::repeat_interleave",
-    "aten::lift_fresh",  # torch.tensor(…): a copy from the host
-    "aten::lift_fresh_copy",
 }
 """Operations that wait for the device, or whose output has a shape that depends on values. A capture fails at them."""
 
@@ -53,6 +51,8 @@ class RecordedGraph(TorchDispatchMode):
         kwargs = kwargs or {}
         name = function._schema.name
         assert name not in SYNCHRONIZING, f"{name} in a step"
+        if name.startswith("aten::lift_fresh"):  # of a tensor from the host; assigning a number to a slice only fills it
+            assert args[0].dim() == 0, "torch.tensor(…) in a step"
         if name in ("aten::index", "aten::index_put", "aten::index_put_"):
             masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
             assert not masks, f"{name} with a mask in a step"
