@@ -51,7 +51,9 @@ class RecordedGraph(TorchDispatchMode):
         kwargs = kwargs or {}
         name = function._schema.name
         assert name not in SYNCHRONIZING, f"{name} in a step"
-        if name.startswith("aten::lift_fresh"):  # of a tensor from the host; assigning a number to a slice only fills it
+        if name.startswith(
+            "aten::lift_fresh"
+        ):  # of a tensor from the host; assigning a number to a slice only fills it
             assert args[0].dim() == 0, "torch.tensor(…) in a step"
         if name in ("aten::index", "aten::index_put", "aten::index_put_"):
             masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]

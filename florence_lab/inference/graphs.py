@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -90,15 +91,15 @@ class DecoderBuffers:
         source: what the prompts' rows attend to.
     """
 
-    def __init__(self, source: StaticSource, capture: Callable[[Step, Any], Step]) -> None:
+    def __init__(self, source: StaticSource, capture: Callable[..., Step]) -> None:
         """
         Args:
             source: the buffers of the encoder's output.
             capture: see `GraphCache.capture`.
         """
         self.source = source
-        self._capture = capture
-        self._pool = _new_pool(source.mask.device)
+        self._device = source.mask.device
+        self._capture = partial(capture, pool=_new_pool(self._device), device=self._device)
         self._states: dict[tuple[int, int], SearchState] = {}
         self._searches: OrderedDict[Hashable, GraphedSearch] = OrderedDict()
 
@@ -126,10 +127,10 @@ class DecoderBuffers:
             state.start(0, 0, settings.pad_id, length + 1)
             search = Search(state, settings, processors)
             if processors is None:
-                forward, select = (self._capture(part, self._pool) for part in (search.forward, search.select_scored))
+                forward, select = (self._capture(part) for part in (search.forward, search.select_scored))
                 found = GraphedSearch(state, search, None, forward, select)
             else:
-                found = GraphedSearch(state, search, self._capture(search.step, self._pool), None, None)
+                found = GraphedSearch(state, search, self._capture(search.step), None, None)
             self._searches[key] = found
             if len(self._searches) > _MAX_STEPS:
                 self._searches.popitem(last=False)
@@ -162,7 +163,7 @@ class GraphCache:
         self._has_warned = False
         self._fingerprint: Hashable = None
         self._weights: DecoderWeights | None = None
-        self._buffers: OrderedDict[tuple[int, int], DecoderBuffers] = OrderedDict()
+        self._buffers: OrderedDict[Hashable, DecoderBuffers] = OrderedDict()
         self._encoders: OrderedDict[Hashable, _GraphedEncoder] = OrderedDict()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphCache:
@@ -187,10 +188,11 @@ class GraphCache:
         """Return whether a batch of inputs is encoded by a graph, see `call`."""
         return batch_size <= MAX_GRAPHED_BATCH and self.is_usable(*modules)
 
-    def capture(self, step: Step, pool: Any) -> Step:
+    def capture(self, step: Step, pool: Any, device: torch.device) -> Step:
         """Return what replays a step. If it cannot be captured, this is the step itself, and the first time a warning says so."""
         try:
-            return (self._capture_step or capture_cuda_graph)(step, pool)
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                return (self._capture_step or capture_cuda_graph)(step, pool)
         except (torch.OutOfMemoryError, GenerationInterrupted):
             raise
         except Exception as error:  # CUDA and its libraries raise many types
@@ -214,21 +216,23 @@ class GraphCache:
         Raises:
             torch.OutOfMemoryError: if there is no memory for them, even without all others.
         """
-        key = (num_prompts, source_length)
+        key = (num_prompts, source_length, _current_stream(model.device))
         fingerprint = (model_fingerprint(*decoder_modules(model)), torch.get_float32_matmul_precision())
         with self._lock:
             if fingerprint != self._fingerprint or self._weights is None:
-                self.clear()
+                if self._weights is not None:
+                    self.clear()
                 self._fingerprint, self._weights = fingerprint, DecoderWeights(model)
             weights = self._weights
             buffers = self._buffers.pop(key, None)
         weights.refresh()
         if buffers is None:
             try:
-                buffers = DecoderBuffers(StaticSource(weights, *key), self.capture)
+                source = StaticSource(weights, num_prompts, source_length)
             except torch.OutOfMemoryError:
                 self.clear()
-                buffers = DecoderBuffers(StaticSource(weights, *key), self.capture)
+                source = StaticSource(weights, num_prompts, source_length)
+            buffers = DecoderBuffers(source, self.capture)
         try:
             yield buffers
         finally:
@@ -250,7 +254,8 @@ class GraphCache:
             inputs: tensors with a first dimension of the batch.
         """
         shapes = tuple((x.shape, x.dtype, x.device) for x in inputs)
-        key = (name, shapes, model_fingerprint(*modules), torch.get_float32_matmul_precision())
+        precision, stream = torch.get_float32_matmul_precision(), _current_stream(inputs[0].device)
+        key = (name, shapes, model_fingerprint(*modules), precision, stream)
         with self._lock:
             with torch.inference_mode():  # the buffers belong to it
                 encoder = self._encoders.get(key)
@@ -278,7 +283,7 @@ class GraphCache:
         with self._lock:
             return sum(buffers.nbytes() for buffers in self._buffers.values())
 
-    def _keep(self, key: tuple[int, int], buffers: DecoderBuffers) -> None:
+    def _keep(self, key: Hashable, buffers: DecoderBuffers) -> None:
         """Take buffers back, and drop those that were used the longest time ago while there are too many."""
         with self._lock:
             if buffers.source.weights is not self._weights:
@@ -302,8 +307,9 @@ class GraphCache:
             else:
                 outputs.append(result.clone())
 
+        device = inputs[0].device
         step()  # makes the buffer of the result
-        return _GraphedEncoder(buffers, outputs, self.capture(step, _new_pool(inputs[0].device)))
+        return _GraphedEncoder(buffers, outputs, self.capture(step, _new_pool(device), device))
 
 
 def decoder_modules(model: Florence2ForConditionalGeneration) -> tuple[nn.Module, nn.Module]:
@@ -326,6 +332,11 @@ def _is_capturable(module: nn.Module) -> bool:
 
 def _new_pool(device: torch.device) -> Any:
     return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+def _current_stream(device: torch.device) -> int:
+    """Identify the stream on which this thread works. Two streams must not use the same buffers."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _default_bytes(device: torch.device) -> int:

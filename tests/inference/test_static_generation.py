@@ -24,6 +24,7 @@ from florence_lab.inference.generation import (
 )
 from florence_lab.inference.graphs import GraphCache
 from florence_lab.inference.streaming import stream
+from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
 
 PROMPTS = [
     "OCR",
@@ -102,18 +103,22 @@ def assert_equal_tokens(model, states, graphs, settings):
         assert set(sequence[len(tokens) :]) <= {1}
 
 
+@pytest.mark.parametrize("settings", SETTINGS[:1] + SETTINGS[5:7] + SETTINGS[11:14] + SETTINGS[21:23], ids=str)
+def test_tokens_are_those_of_transformers(small, states, graphs, settings):
+    assert_equal_tokens(small.model, states[:3], graphs, settings)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_tokens_are_those_of_transformers(small, states, graphs, settings, batch):
+@pytest.mark.parametrize("batch", [1, 5])
+def test_tokens_of_all_settings_are_those_of_transformers(small, states, graphs, settings, batch):
     assert_equal_tokens(small.model, states[:batch], graphs, settings)
 
 
 @pytest.mark.parametrize("settings", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 2, "early_stopping": True}])
 def test_sequences_of_different_lengths_are_those_of_transformers(small, states, graphs, settings, monkeypatch):
-    settings = settings | {"max_new_tokens": 24, "forced_eos_token_id": None}
-    plain = transformers_tokens(small.model, states, resolve_generation_kwargs(small.model, settings))
-    # what comes up at these steps ends a sequence
-    settings["eos_token_id"] = [2, *(plain[row][step] for row, step in ((0, 5), (1, 9), (2, 12), (3, 15)))]
+    # these come up early in some rows, later or not at all in others
+    settings = settings | {"max_new_tokens": 24, "forced_eos_token_id": None, "eos_token_id": [2, 266, 413, 1090]}
     shrunk = []
     original = static_generation._Run._shrink
     monkeypatch.setattr(
@@ -132,10 +137,10 @@ def test_sequences_of_different_lengths_are_those_of_transformers(small, states,
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("scene_seed", range(4))
 def test_answers_of_a_trained_model_are_those_of_transformers(nano, graphs, scene_seed, num_beams):
-    from florence_lab.scenes.scene import Scene
-
-    image = Scene.random(scene_seed).render()
-    prompts = [nano.build_prompt(image.size, task).prompt for task in ("<OD>", "<CAPTION>", "<OCR>", "<DENSE_REGION_CAPTION>")]
+    image = draw_scene(HELD_OUT_SEEDS[scene_seed]).image
+    prompts = [
+        nano.build_prompt(image.size, task).prompt for task in ("<OD>", "<CAPTION>", "<OCR>", "<DENSE_REGION_CAPTION>")
+    ]
     settings = {"num_beams": num_beams, "max_new_tokens": 200}
     assert_equal_tokens(nano.model, encode(nano, prompts, image), graphs, settings)
 
@@ -157,13 +162,13 @@ def test_probabilities_are_recorded(small, states, graphs):
     "settings", [{}, {"allowed_labels": ["cat", "a dog"]}, {"num_beams": 3, "allowed_labels": ["cat", "a dog"]}]
 )
 def test_constrained_answers_are_the_same(small, graphs, settings):
-    kwargs = resolve_generation_kwargs(small.model, {"num_beams": 1, "max_new_tokens": 20, "constrain": True, **settings})
-    prompts = [small.build_prompt((300, 200), task) for task in ("<OD>", "<DENSE_REGION_CAPTION>", "<OD>")]
+    kwargs = resolve_generation_kwargs(
+        small.model, {"num_beams": 1, "max_new_tokens": 20, "constrain": True, **settings}
+    )
+    prompts = [small.build_prompt((300, 200), task) for task in ("<CAPTION>", "<OD>", "<CAPTION>")]  # texts end first
     states = encode(small, [prompt.prompt for prompt in prompts])
     found, expected = (
-        generate(
-            small.model, states, kwargs, constraint=small.constraints.processor(prompts, kwargs), graphs=cache
-        )
+        generate(small.model, states, kwargs, constraint=small.constraints.processor(prompts, kwargs), graphs=cache)
         for cache in (graphs, None)
     )
     assert [g.token_ids.tolist() for g in found] == [g.token_ids.tolist() for g in expected]
@@ -188,7 +193,8 @@ def test_a_stream_can_be_interleaved_with_other_calls(small, states, graphs):
     (expected,) = generate(small.model, states[:1], kwargs)
     for step in stream(small.model, states[:1], kwargs, graphs=graphs):
         generate(small.model, states[1:2], kwargs, graphs=graphs)
-    assert step.token_ids == expected.token_ids.tolist()
+        token_ids = step.token_ids
+    assert token_ids == expected.token_ids.tolist()
 
 
 def test_each_thread_has_buffers_of_its_own(small, states):
