@@ -24,6 +24,7 @@ from .inference.compilation import compile_model
 from .inference.constraints import ConstraintFactory, check_constraint
 from .inference.device import resolve_dtype, select_device
 from .inference.generation import EncodedImage, EncodedPrompts, ImageEncoder
+from .inference.graphed_encoders import DefaultImageEncoder
 from .inference.graphs import GraphCache
 from .loading.adapters import load_model
 from .loading.hub import resolve
@@ -124,7 +125,7 @@ class Predictor(DetectionMixin, ScoringMixin):
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
         self.graphs = GraphCache() if graphs else None
-        self.image_encoder: ImageEncoder = generation.DefaultImageEncoder(model, self.graphs)
+        self.image_encoder: ImageEncoder = DefaultImageEncoder(model, self.graphs)
         # set in the config.json of florence-2-nano, see `pretraining`
         self._is_domain_warning_pending = getattr(model.config, "trained_on", None) == GENERATOR_TAG
 

@@ -25,7 +25,7 @@ from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .constraints import ConstraintProcessor, generation_arguments
-from .davit import DAVIT_ATTENTION, image_encoder_modules, register_davit_attention
+from .davit import DAVIT_ATTENTION, register_davit_attention
 from .decoding import (
     LANGUAGE_ATTENTION,
     TokenScoreRecorder,
@@ -34,9 +34,9 @@ from .decoding import (
     greedy_search,
     register_language_attention,
 )
+from .graphed_encoders import encode_by_graph
 from .graphs import GraphCache, decoder_modules
-from .interruption import InterruptCheck, check_interrupts
-from .static_encoder import encode_by_graph
+from .interruption import InterruptCheck
 from .static_generation import static_search
 
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -113,30 +113,6 @@ def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForCondi
     register_language_attention()
     model.set_attn_implementation({"vision_config": DAVIT_ATTENTION, "text_config": LANGUAGE_ATTENTION})
     return model
-
-
-class DefaultImageEncoder:
-    """The image encoder of a model, uncompiled: pixel values (B x 3 x H x W) -> image tokens (B x N x d)."""
-
-    def __init__(self, model: Florence2ForConditionalGeneration, graphs: GraphCache | None = None) -> None:
-        """
-        Args:
-            model: the model.
-            graphs: keeps graphs, which take the place of the encoder where they can.
-        """
-        self._model, self._graphs = model, graphs
-
-    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the image tokens of pixel values."""
-        modules = image_encoder_modules(self._model)
-        if self._graphs is None or not self._graphs.accepts(len(pixel_values), *modules):
-            return self._encode(pixel_values)
-        check_interrupts(self._model.lm_head)
-        return self._graphs.call("image encoder", self._encode, modules, pixel_values)
-
-    def _encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        image_tokens: torch.Tensor = self._model.get_image_features(pixel_values).pooler_output
-        return image_tokens
 
 
 def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:

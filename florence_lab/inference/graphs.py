@@ -138,12 +138,23 @@ class DecoderBuffers:
         return self._searches[key]
 
 
+class _EncoderKey(NamedTuple):
+    """What a graph of an encoder depends on."""
+
+    name: str
+    inputs: Hashable
+    weights: Hashable
+    precision: str
+    stream: Hashable
+
+
 class _GraphedEncoder(NamedTuple):
     """A captured function of tensors."""
 
     inputs: tuple[torch.Tensor, ...]
     outputs: list[torch.Tensor]
     replay: Step
+    pool: Any
 
 
 class GraphCache:
@@ -164,7 +175,7 @@ class GraphCache:
         self._fingerprint: Hashable = None
         self._weights: DecoderWeights | None = None
         self._buffers: OrderedDict[Hashable, DecoderBuffers] = OrderedDict()
-        self._encoders: OrderedDict[Hashable, _GraphedEncoder] = OrderedDict()
+        self._encoders: OrderedDict[_EncoderKey, _GraphedEncoder] = OrderedDict()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphCache:
         return GraphCache(self._capture_step, self._max_bytes)
@@ -253,14 +264,14 @@ class GraphCache:
             modules: whose weights it uses.
             inputs: tensors with a first dimension of the batch.
         """
-        shapes = tuple((x.shape, x.dtype, x.device) for x in inputs)
-        precision, stream = torch.get_float32_matmul_precision(), _current_stream(inputs[0].device)
-        key = (name, shapes, model_fingerprint(*modules), precision, stream)
+        shapes = tuple((x.shape, x.dtype) for x in inputs)
+        stream, precision = _current_stream(inputs[0].device), torch.get_float32_matmul_precision()
+        key = _EncoderKey(name, shapes, model_fingerprint(*modules), precision, stream)
         with self._lock:
             with torch.inference_mode():  # the buffers belong to it
                 encoder = self._encoders.get(key)
                 if encoder is None:
-                    encoder = self._encoders[key] = self._capture_encoder(function, inputs)
+                    encoder = self._encoders[key] = self._capture_encoder(function, inputs, stream)
                     if len(self._encoders) > _MAX_ENCODERS:
                         self._encoders.popitem(last=False)
                 self._encoders.move_to_end(key)
@@ -295,7 +306,7 @@ class GraphCache:
                 self._buffers.popitem(last=False)
 
     def _capture_encoder(
-        self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]
+        self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], stream: Hashable
     ) -> _GraphedEncoder:
         buffers = tuple(x.clone(memory_format=torch.contiguous_format) for x in inputs)
         outputs: list[torch.Tensor] = []
@@ -308,8 +319,11 @@ class GraphCache:
                 outputs.append(result.clone())
 
         device = inputs[0].device
+        # encoders of one stream run one after the other, so they can use the same memory
+        pools = (encoder.pool for key, encoder in self._encoders.items() if key.stream == stream)
+        pool = next(pools, None) or _new_pool(device)
         step()  # makes the buffer of the result
-        return _GraphedEncoder(buffers, outputs, self.capture(step, _new_pool(device), device))
+        return _GraphedEncoder(buffers, outputs, self.capture(step, pool, device), pool)
 
 
 def decoder_modules(model: Florence2ForConditionalGeneration) -> tuple[nn.Module, nn.Module]:
@@ -334,9 +348,9 @@ def _new_pool(device: torch.device) -> Any:
     return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
 
-def _current_stream(device: torch.device) -> int:
+def _current_stream(device: torch.device) -> Hashable:
     """Identify the stream on which this thread works. Two streams must not use the same buffers."""
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    return device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _default_bytes(device: torch.device) -> int:

@@ -13,12 +13,12 @@ from torch import nn
 from florence_lab import FlorenceLabWarning
 from florence_lab.exceptions import GenerationInterrupted
 from florence_lab.inference.generation import (
-    DefaultImageEncoder,
     encode_prompts,
     generate,
     interruptible,
     resolve_generation_kwargs,
 )
+from florence_lab.inference.graphed_encoders import DefaultImageEncoder
 from florence_lab.inference.graphs import GraphCache, bucket, capture_cuda_graph, decoder_modules
 from florence_lab.predictor import Predictor
 

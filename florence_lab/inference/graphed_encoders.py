@@ -1,4 +1,4 @@
-"""The text encoder on inputs of fixed shape, so that it can be captured as a CUDA graph."""
+"""The image encoder and the text encoder, as CUDA graphs where that is possible."""
 
 from __future__ import annotations
 
@@ -9,11 +9,36 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import Florence2ForConditionalGeneration
 
+from .davit import image_encoder_modules
 from .graphs import GraphCache
 from .interruption import check_interrupts
 
 _LENGTH_MULTIPLE = 64
 """Inputs are padded to a multiple of so many positions, so that prompts of similar length share a graph."""
+
+
+class DefaultImageEncoder:
+    """The image encoder of a model, uncompiled: pixel values (B x 3 x H x W) -> image tokens (B x N x d_model)."""
+
+    def __init__(self, model: Florence2ForConditionalGeneration, graphs: GraphCache | None = None) -> None:
+        """
+        Args:
+            model: the model.
+            graphs: keeps graphs, which take the place of the encoder where they can.
+        """
+        self._model, self._graphs = model, graphs
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens of pixel values."""
+        modules = image_encoder_modules(self._model)
+        if self._graphs is None or not self._graphs.accepts(len(pixel_values), *modules):
+            return self._encode(pixel_values)
+        check_interrupts(self._model.lm_head)
+        return self._graphs.call("image encoder", self._encode, modules, pixel_values)
+
+    def _encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        image_tokens: torch.Tensor = self._model.get_image_features(pixel_values).pooler_output
+        return image_tokens
 
 
 def encode_by_graph(
