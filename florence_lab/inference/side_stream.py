@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -37,3 +38,9 @@ class SideStream:
     def join_all(self) -> None:
         """Let the current stream wait for everything that has been launched."""
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+
+@cache
+def shared_side_stream(device: torch.device) -> SideStream:
+    """Return the side stream of a device. There is one, as graphs are captured for each stream anew."""
+    return SideStream(device)

@@ -35,6 +35,7 @@ def answer_prompts(
         location_ids=predictor.template.location_ids,
         score_rows=score_rows,
         constraint=constraint,
+        graphs=predictor.graphs,
     )
     return [
         predictor.template.parse(
@@ -50,5 +51,9 @@ def encode_prompts(
     """Run the text encoder on pairs of an encoded image and a prompt."""
     image_tokens = torch.cat([image.tokens for image in images])
     return generation.encode_prompts(
-        predictor.model, predictor.processor.tokenizer, image_tokens, [prompt.prompt for prompt in prompts]
+        predictor.model,
+        predictor.processor.tokenizer,
+        image_tokens,
+        [prompt.prompt for prompt in prompts],
+        predictor.graphs,
     )

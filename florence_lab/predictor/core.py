@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..inference import generation
 from ..inference.compilation import compile_model
 from ..inference.constraints import ConstraintFactory
 from ..inference.generation import EncodedImage, ImageEncoder
+from ..inference.graphed_encoders import DefaultImageEncoder
+from ..inference.graphs import GraphCache
 from ..inference.preprocessing import PreprocessedImage, group_by_input_size, preprocess_source, to_pixel_values
 from ..template.locations import Region, RegionFormat
 from ..template.prompts import Prompt, build_prompt
@@ -27,6 +30,8 @@ from .checks import check_image_tokens, check_prompt_length
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
+logger = logging.getLogger(__name__)
 
 _IMAGES_TOGETHER = 8
 """Images that a GPU encodes together. A CPU is busy with one, and a batch takes as long as its images one by one."""
@@ -40,19 +45,30 @@ class PredictorCore:
         processor: transformers' `Florence2Processor`.
         template: builds prompts and parses answers.
         name: the name that the model was loaded by.
+        graphs: the captured graphs of the model, on CUDA; None if it runs without them.
         image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
     @validate_arguments
     def __init__(
-        self, model: Florence2ForConditionalGeneration, processor: Florence2Processor, name: str = "florence-2"
+        self,
+        model: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        name: str = "florence-2",
+        graphs: bool = True,
     ) -> None:
-        """Select florence_lab's attention functions in `model`, which is used as it is otherwise."""
+        """Select florence_lab's attention functions in `model`, which is used as it is otherwise.
+
+        Args:
+            model, processor, name: see the attributes.
+            graphs: run the model as CUDA graphs if it is on CUDA, see `load`.
+        """
         self.model = generation.prepare_model(model)
         self.processor = processor
         self.template = FlorenceTemplate(processor.tokenizer)
         self.name = name
-        self.image_encoder: ImageEncoder = generation.default_image_encoder(model)
+        self.graphs = GraphCache() if graphs else None
+        self.image_encoder: ImageEncoder = DefaultImageEncoder(model, self.graphs)
         # set in the config.json of florence-2-nano, see `pretraining`
         self._is_domain_warning_pending = getattr(model.config, "trained_on", None) == GENERATOR_TAG
 
@@ -66,11 +82,15 @@ class PredictorCore:
 
         Takes about one minute at the first call, and the size of the image encoder's weights on disk, where the result is
         cached. Needs a C++ compiler; without one, a warning says so and the encoder runs uncompiled. On a CPU, a
-        second copy of the language model's weights is held in memory, in the layout that oneDNN prefers.
+        second copy of the language model's weights is held in memory, in the layout that oneDNN prefers. On CUDA nothing is
+        compiled: graphs, which `load` uses by default, take a fraction of a second.
 
         Args:
             cache_dir: for compiled encoders; by default `$XDG_CACHE_HOME/florence_lab/compiled`.
         """
+        if self.model.device.type == "cuda":
+            logger.info("nothing is compiled on CUDA, where graphs do the same; see `load(graphs=True)`")
+            return self
         size = self.processor.image_processor.size
         folder = None if cache_dir is None else Path(cache_dir)
         self.image_encoder = compile_model(self.model, (size["height"], size["width"]), folder)

@@ -25,6 +25,7 @@ def load(
     compile: bool = False,
     base: str | Path | None = None,
     processor: str | Path | None = None,
+    graphs: bool = True,
 ) -> Predictor:
     """Load a Florence-2 model.
 
@@ -35,10 +36,12 @@ def load(
         dtype: `"fp32"` (the default, gives exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 if the device
             computes in it, else fp32), or a `torch.dtype`.
         hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
-        compile: compile the image encoder ahead of time, see `Predictor.compile`.
+        compile: compile the image encoder ahead of time, see `Predictor.compile`. Without effect on CUDA.
         base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
             may be a path of another machine.
         processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
+        graphs: run the model as CUDA graphs, which launch all kernels of a step at once. They need memory of their own: at most
+            a quarter of the GPU's for the decoder. Without effect on other devices.
 
     Raises:
         ArgumentError: for an unknown name, hub, device or dtype.
@@ -50,7 +53,7 @@ def load(
     folder = resolve(model_type_or_path, hub)
     model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-    predictor = Predictor(model, model_processor, str(model_type_or_path))
+    predictor = Predictor(model, model_processor, str(model_type_or_path), graphs)
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
     return predictor.compile() if compile else predictor

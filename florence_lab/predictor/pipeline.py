@@ -12,7 +12,7 @@ from ..inference.batch_size import MAX_BATCH_BYTES, auto_batch_size, num_reader_
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage
 from ..inference.preprocessing import PreprocessedImage, preprocess_source
-from ..inference.side_stream import SideStream
+from ..inference.side_stream import shared_side_stream
 from ..results import Result
 from ..template.locations import Region, RegionFormat
 from ..template.prompts import Prompt, build_prompt
@@ -54,7 +54,7 @@ class ImagePipeline:
         self._predictor, self._task, self._kwargs = predictor, task, kwargs
         self._region_format: RegionFormat = region_format
         device = predictor.model.device
-        self._side = SideStream(device) if device.type == "cuda" else None
+        self._side = shared_side_stream(device) if device.type == "cuda" else None
         self._has_warned = False
 
     def run(

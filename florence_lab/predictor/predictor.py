@@ -31,6 +31,7 @@ class Predictor(BatchMixin, DetectionMixin, ScoringMixin):
         processor: transformers' `Florence2Processor`.
         template: builds prompts and parses answers.
         name: the name that the model was loaded by.
+        graphs: the captured graphs of the model, on CUDA; None if it runs without them.
         image_encoder: pixel values (B x 3 x H x W, on the model's device and in its dtype) -> image tokens (B x N x d_model).
     """
 
@@ -115,6 +116,8 @@ class Predictor(BatchMixin, DetectionMixin, ScoringMixin):
         encoded = self.encode_image(image)
         states = encode_prompts(self, [encoded], [prompt])
         constraint = self.constraints.processor([prompt], kwargs)
-        for result in streaming.stream_results(self.model, self.template, encoded, states, prompt, kwargs, constraint):
+        for result in streaming.stream_results(
+            self.model, self.template, encoded, states, prompt, kwargs, constraint, self.graphs
+        ):
             warn_if_truncated([result], kwargs)  # only the last result can be
             yield result
