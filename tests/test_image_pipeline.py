@@ -66,6 +66,14 @@ def test_images_are_encoded_one_batch_ahead_with_the_same_results(small, images)
         assert_equal(result, small.predict(image, "<OD>", **SHORT))
 
 
+@torch.inference_mode()
+def test_images_that_are_encoded_together_have_the_tokens_of_each(small, images):
+    together = list(small._encode(images[:3], num_together=2))
+    assert [item.image for item in together] == images[:3]
+    for item, image in zip(together, images, strict=False):
+        torch.testing.assert_close(item.tokens, small.encode_image(image).tokens, atol=1e-5, rtol=1e-4)
+
+
 def test_batches_fill_by_themselves(small, images, batches, monkeypatch):
     monkeypatch.setattr(sizes, "_CPU_ROWS", 4)
     results = small.predict_batch(images, "<OD>", **SHORT)

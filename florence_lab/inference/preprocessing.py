@@ -115,14 +115,14 @@ def to_pixel_values(
 
     Args:
         images: B images, see `group_by_input_size`.
-        device: where the pixel values are computed.
+        device: where the pixel values are needed. They are computed there if it is a CUDA device.
         dtype: to which the float32 pixel values are rounded.
     """
     table = images[0].table
     if table is None:
         return torch.stack([image.pixels.to(device, dtype, non_blocking=True) for image in images])
-    if torch.device(device).type == "cpu":
-        return _look_up(table.to(dtype), [image.pixels for image in images])
+    if torch.device(device).type != "cuda":
+        return _look_up(table.to(dtype), [image.pixels for image in images]).to(device)
     pixels = torch.stack([image.pixels.to(device, non_blocking=True) for image in images])
     return look_up_on_device(table.to(device, dtype), pixels)
 
