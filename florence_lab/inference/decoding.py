@@ -92,7 +92,12 @@ def register_language_attention() -> None:
 
 
 class TokenScoreRecorder:
-    """A `StepCallback` that records the probabilities of the generated tokens and of all location tokens."""
+    """A `StepCallback` that records the probabilities of the generated tokens and of all location tokens.
+
+    Attributes:
+        location_ids: token ids of `<loc_0>` … `<loc_999>`.
+        image_token_id: id of `<image>`.
+    """
 
     def __init__(self, rows: Collection[int], location_ids: range, image_token_id: int) -> None:
         """
@@ -101,8 +106,9 @@ class TokenScoreRecorder:
             location_ids: token ids of `<loc_0>` … `<loc_999>`.
             image_token_id: id of `<image>`, the placeholder of the image in a prompt; it has probability 0 in an answer.
         """
+        self.location_ids, self.image_token_id = location_ids, image_token_id
         self._locations = slice(location_ids.start, location_ids.stop)
-        self._image_token_id = image_token_id
+        self._stored: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._recorded: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {row: [] for row in rows}
 
     def __call__(self, rows: torch.Tensor, logits: torch.Tensor, tokens: torch.Tensor) -> None:
@@ -111,15 +117,28 @@ class TokenScoreRecorder:
         if not recorded:
             return
         selected = logits[recorded]
-        selected[:, self._image_token_id] = -torch.inf
+        selected[:, self.image_token_id] = -torch.inf
         probabilities = selected.softmax(dim=-1)
         generated = probabilities.gather(1, tokens[recorded][:, None])[:, 0].cpu().numpy()
         locations = probabilities[:, self._locations].cpu().numpy()
         for i, row in enumerate(rows[recorded].tolist()):
             self._recorded[row].append((generated[i], locations[i]))
 
+    def store(self, row: int, generated: torch.Tensor, locations: torch.Tensor) -> None:
+        """Set all probabilities of a sequence, if it is one of those to record.
+
+        Args:
+            row: index of the sequence.
+            generated: T, the probability of each token.
+            locations: T x 1000, the probabilities of the location tokens.
+        """
+        if row in self._recorded:
+            self._stored[row] = generated, locations
+
     def probabilities(self, row: int) -> TokenProbabilities | None:
         """Return the probabilities of the tokens generated so far; None if nothing was recorded for the sequence."""
+        if row in self._stored:
+            return TokenProbabilities(*(part.cpu().numpy() for part in self._stored[row]))
         steps = self._recorded.get(row)
         return TokenProbabilities(*(np.stack(part) for part in zip(*steps, strict=True))) if steps else None
 

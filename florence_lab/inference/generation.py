@@ -21,7 +21,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..argument_validation import validate_fields
-from ..exceptions import ArgumentError, GenerationInterrupted, shorten, summarize_error
+from ..exceptions import ArgumentError, shorten, summarize_error
 from ..generation_settings import validate_generation_settings, validate_stored_settings
 from ..template.confidence import TokenProbabilities
 from .constraints import ConstraintProcessor, generation_arguments
@@ -34,11 +34,17 @@ from .decoding import (
     greedy_search,
     register_language_attention,
 )
+from .graphed_encoders import encode_by_graph
+from .graphs import GraphCache, decoder_modules
+from .interruption import InterruptCheck
+from .static_generation import static_search
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
 _NULLABLE = ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
 """Settings that None switches off. For others, None is the default."""
+
+_GRAPHED_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH)
 
 _POSITIONS_PER_CHUNK = 128  # 26 MB of float32 logits for a vocabulary of 51,290 tokens
 
@@ -109,17 +115,6 @@ def prepare_model(model: Florence2ForConditionalGeneration) -> Florence2ForCondi
     return model
 
 
-def default_image_encoder(model: Florence2ForConditionalGeneration) -> ImageEncoder:
-    """Return the image encoder of a model, uncompiled."""
-    return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
-
-
-def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Return the pixel values of images: B x 3 x H x W float32 on the CPU."""
-    pixel_values: torch.Tensor = image_processor(list(images), return_tensors="pt")["pixel_values"]
-    return pixel_values
-
-
 def max_prompt_tokens(model: Florence2ForConditionalGeneration, num_image_tokens: int) -> int:
     """Return the maximum number of prompt tokens besides the image tokens."""
     return int(text_config(model).max_position_embeddings) - num_image_tokens
@@ -131,6 +126,7 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     image_tokens: torch.Tensor,
     prompts: Sequence[str],
+    graphs: GraphCache | None = None,
 ) -> EncodedPrompts:
     """Run the text encoder on image tokens and prompts.
 
@@ -139,6 +135,7 @@ def encode_prompts(
         tokenizer: its tokenizer.
         image_tokens: B x N x d, one row for each prompt; an expanded view for many prompts about one image.
         prompts: B texts.
+        graphs: keeps graphs, which take the place of the encoder where they can.
     """
     # `padding=True` would set the padding of the tokenizer, which other threads use meanwhile
     ids = [torch.tensor(row, device=model.device) for row in tokenizer(list(prompts)).input_ids]
@@ -148,7 +145,10 @@ def encode_prompts(
     is_token = torch.arange(token_ids.shape[1], device=model.device) < lengths[:, None]
     embeddings = torch.cat([image_tokens, model.get_input_embeddings()(token_ids)], dim=1)
     mask = torch.cat([is_token.new_ones(image_tokens.shape[:2]), is_token], dim=1).long()
-    hidden_states = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+    encoder: Any = model.get_encoder()
+    if graphs is not None and graphs.accepts(len(mask), encoder):
+        return EncodedPrompts(encode_by_graph(model, graphs, embeddings, mask), mask)
+    hidden_states = encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
     return EncodedPrompts(hidden_states, mask)
 
 
@@ -188,6 +188,7 @@ def generate(
     location_ids: range | None = None,
     score_rows: Collection[int] = (),
     constraint: ConstraintProcessor | None = None,
+    graphs: GraphCache | None = None,
 ) -> list[Generation]:
     """Generate one sequence for each prompt.
 
@@ -199,13 +200,16 @@ def generate(
         score_rows: indices of the prompts whose token probabilities are wanted. They are recorded during greedy decoding, and
             cost another pass of the decoder with beams or sampling.
         constraint: restricts the answers.
+        graphs: keeps graphs, which take the place of the decoder where they can.
     """
     settings = generation_arguments(generate_kwargs, constraint)
-    recorder = None
-    if _is_greedy(model, settings):
-        if score_rows and location_ids is not None:
-            recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
-        on_drop = constraint.keep if constraint else None
+    recorder, mode = None, _generation_mode(model, settings)
+    on_drop = constraint.keep if constraint else None
+    if mode is GenerationMode.GREEDY_SEARCH and score_rows and location_ids is not None:
+        recorder = TokenScoreRecorder(score_rows, location_ids, model.config.image_token_id)
+    if graphs is not None and mode in _GRAPHED_MODES and graphs.is_usable(*decoder_modules(model)):
+        settings["custom_generate"] = partial(static_search, graphs=graphs, recorder=recorder, on_drop=on_drop)
+    elif mode is GenerationMode.GREEDY_SEARCH:
         settings["custom_generate"] = partial(greedy_search, on_step=recorder, on_drop=on_drop)
     with generation_errors(generate_kwargs):
         sequences = model.generate(
@@ -360,11 +364,7 @@ def interruptible(model: Florence2ForConditionalGeneration, should_stop: Callabl
     Raises:
         GenerationInterrupted: before the next layer once `should_stop()` is true.
     """
-
-    def check(*_: Any) -> None:
-        if should_stop():
-            raise GenerationInterrupted
-
+    check = InterruptCheck(should_stop)
     stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     hooks = [m.register_forward_pre_hook(check) for m in (*(m for s in stacks for m in s), model.lm_head)]
     try:
@@ -386,7 +386,7 @@ def start_token_id(model: Florence2ForConditionalGeneration) -> int:
     return int(text_config(model).decoder_start_token_id if start_id is None else start_id)
 
 
-def _is_greedy(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> bool:
+def _generation_mode(model: Florence2ForConditionalGeneration, generate_kwargs: Mapping[str, Any]) -> GenerationMode:
     config = copy.deepcopy(model.generation_config)
     config.update(**generate_kwargs)
-    return bool(config.get_generation_mode() is GenerationMode.GREEDY_SEARCH)
+    return config.get_generation_mode()

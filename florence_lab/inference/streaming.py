@@ -19,6 +19,8 @@ from ..template.template import FlorenceTemplate
 from .constraints import ConstraintProcessor, generation_arguments
 from .decoding import TokenScoreRecorder, stream_search
 from .generation import EncodedImage, EncodedPrompts, generation_errors, is_truncated
+from .graphs import GraphCache, decoder_modules
+from .static_generation import static_stream
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def stream(
     generate_kwargs: Mapping[str, Any],
     location_ids: range | None = None,
     constraint: ConstraintProcessor | None = None,
+    graphs: GraphCache | None = None,
 ) -> Iterator[StreamStep]:
     """Generate one sequence and yield after each token.
 
@@ -55,15 +58,19 @@ def stream(
         generate_kwargs: see `resolve_generation_kwargs`; `num_beams` must be 1.
         location_ids: token ids of the location tokens, if probabilities are wanted.
         constraint: restricts the answer.
+        graphs: keeps graphs, which take the place of the decoder where they can.
     """
     recorder = None
     if location_ids is not None:
         recorder = TokenScoreRecorder([0], location_ids, model.config.image_token_id)
     with torch.inference_mode(), generation_errors(generate_kwargs):
+        search: Any = partial(stream_search, on_step=recorder)
+        if graphs is not None and graphs.is_usable(*decoder_modules(model)):
+            search = partial(static_stream, graphs=graphs, on_step=recorder)
         tokens = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.hidden_states),
             attention_mask=encoded.attention_mask,
-            custom_generate=partial(stream_search, on_step=recorder),
+            custom_generate=search,
             **generation_arguments(generate_kwargs, constraint),
         )
     token_ids: list[int] = []
@@ -80,6 +87,7 @@ def stream_results(
     prompt: Prompt,
     generate_kwargs: Mapping[str, Any],
     constraint: ConstraintProcessor | None = None,
+    graphs: GraphCache | None = None,
 ) -> Iterator[Result]:
     """Generate one answer and yield growing results: each word of a text, each instance after its last coordinate.
 
@@ -91,10 +99,12 @@ def stream_results(
         prompt: the prompt.
         generate_kwargs: see `resolve_generation_kwargs`; `num_beams` must be 1.
         constraint: restricts the answer.
+        graphs: see `stream`.
     """
     is_text = prompt.task.result == "text"
     num_shown = 0
-    for step in stream(model, encoded, generate_kwargs, None if is_text else template.location_ids, constraint):
+    location_ids = None if is_text else template.location_ids
+    for step in stream(model, encoded, generate_kwargs, location_ids, constraint, graphs):
         if not is_text and not step.is_final and step.token_ids[-1] not in template.vocabulary.markup:
             continue  # only a location or a separator completes an instance
         truncated = step.is_final and is_truncated(

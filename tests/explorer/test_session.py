@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from florence_lab.exceptions import GenerationInterrupted
 from florence_lab.explorer.selections import ALL_TASKS, DETECT_CLASSES
 from florence_lab.explorer.session import answer_question
-from florence_lab.inference.generation import GenerationInterrupted
 
 
 def run(question, predictor, stop=None):

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from florence_lab.exceptions import GenerationInterrupted
 from florence_lab.explorer.worker import Request, Worker
-from florence_lab.inference.generation import GenerationInterrupted
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A compiled model gives the results of the plain one; it is compiled once for a machine."""
 
+import copy
 import logging
 import shutil
 import warnings
@@ -102,6 +103,16 @@ def test_a_cache_that_cannot_be_written_gives_a_warning(cache, small):
     (cache / "florence_lab").write_text("a file where the folder should be")
     with pytest.warns(FlorenceLabWarning, match="could not be compiled"):
         load(small.name, device="cpu", compile=True)
+
+
+def test_nothing_is_compiled_on_cuda(cache, small, monkeypatch, caplog):
+    predictor = copy.deepcopy(small)
+    monkeypatch.setattr(type(predictor.model), "device", property(lambda _: torch.device("cuda")))
+    encoder = predictor.image_encoder
+    with caplog.at_level(logging.INFO, "florence_lab"):
+        assert predictor.compile() is predictor
+    assert predictor.image_encoder is encoder
+    assert "graphs" in caplog.text
 
 
 def test_the_wait_for_the_compiler_is_announced(cache, small, monkeypatch, caplog):

@@ -9,11 +9,11 @@ import torch
 from support import PHOTO
 
 from florence_lab import ArgumentError
+from florence_lab.exceptions import GenerationInterrupted
 from florence_lab.inference import generation as generation_module
 from florence_lab.inference.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     EncodedPrompts,
-    GenerationInterrupted,
     encode_prompts,
     generate,
     interruptible,

@@ -1,0 +1,45 @@
+"""Stopping a model from another thread, also where a graph is replayed in place of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..exceptions import GenerationInterrupted
+
+
+class InterruptCheck:
+    """A forward pre-hook that stops the model."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        """
+        Args:
+            should_stop: called before each layer and each token.
+        """
+        self._should_stop = should_stop
+
+    def __call__(self, *_: Any) -> None:
+        """Raise `GenerationInterrupted` once `should_stop()` is true."""
+        if self._should_stop():
+            raise GenerationInterrupted
+
+
+def check_interrupts(module: nn.Module) -> None:
+    """Call the checks that are registered with a module, which a replayed graph does not."""
+    for hook in _hooks(module, "_forward_pre_hooks"):
+        if isinstance(hook, InterruptCheck):
+            hook()
+
+
+def has_other_hooks(module: nn.Module) -> bool:
+    """Return whether anything but interruption depends on the calls of a module."""
+    if _hooks(module, "_forward_hooks"):
+        return True
+    return any(not isinstance(hook, InterruptCheck) for hook in _hooks(module, "_forward_pre_hooks"))
+
+
+def _hooks(module: nn.Module, name: str) -> list[Any]:
+    # torch has no public way to list them; another thread may remove one meanwhile
+    return list(getattr(module, name).values())
