@@ -236,6 +236,8 @@ _ADAPTER_STATE = ("active_adapters", "active_adapter", "disable_adapters", "merg
 
 
 def _is_plain_linear(layer: nn.Module) -> bool:
-    if type(layer) is not nn.Linear or layer.bias is None or "forward" in vars(layer):
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
         return False
-    return all(type(tensor) in (nn.Parameter, torch.Tensor) for tensor in (layer.weight, layer.bias))
+    return all(
+        type(tensor) in (nn.Parameter, torch.Tensor) for tensor in (layer.weight, layer.bias)
+    )  # a bias may be None
