@@ -271,7 +271,11 @@ class GraphCache:
             with torch.inference_mode():  # the buffers belong to it
                 encoder = self._encoders.get(key)
                 if encoder is None:
-                    encoder = self._encoders[key] = self._capture_encoder(function, inputs, stream)
+                    try:
+                        encoder = self._encoders[key] = self._capture_encoder(function, inputs, stream)
+                    except torch.OutOfMemoryError:
+                        self.clear()
+                        return function(*inputs)
                     if len(self._encoders) > _MAX_ENCODERS:
                         self._encoders.popitem(last=False)
                 self._encoders.move_to_end(key)
@@ -285,7 +289,6 @@ class GraphCache:
         with self._lock:
             self._buffers.clear()
             self._encoders.clear()
-            self._weights = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
