@@ -79,6 +79,8 @@ class DecoderWeights:
 class StaticSource:
     """The output of the encoder for B prompts, as keys and values of the cross-attention.
 
+    A prompt takes 12 MB at base size in bf16 with 640 positions, for any number of beams.
+
     Attributes:
         cross_cache: layers x B x 2 x heads x S x d, keys and values.
         mask: B x 1 x 1 x S, 0 where the decoder attends, else -inf.
