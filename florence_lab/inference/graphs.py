@@ -1,7 +1,10 @@
 """CUDA graphs: a sequence of kernels is captured once and replayed by one call.
 
-A step of the decoder is about a hundred small kernels, whose launches take several times as long as their work: 2.5 ms a token at
-base size in bf16 on an H100, against 0.4 to 0.5 ms for a prototype of such a graph. A graph contains the addresses of its inputs and weights, so inputs are copied into buffers, and graphs are captured again when weights have moved.
+A step of the decoder is about a hundred small kernels, whose launches take several times as long as their work: 2.5 ms a
+token at base size in bf16 on an H100, against 0.4 to 0.5 ms for a prototype of such a graph.
+
+A graph contains the addresses of its inputs and weights. Inputs are therefore copied into buffers, and graphs are captured
+again when weights have moved.
 """
 
 from __future__ import annotations
