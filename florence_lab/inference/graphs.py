@@ -1,7 +1,10 @@
 """CUDA graphs: a sequence of kernels is captured once and replayed by one call.
 
-A step of the decoder is about a hundred small kernels, whose launches take several times as long as their work. A graph contains
-the addresses of its inputs and weights, so inputs are copied into buffers, and graphs are captured again when weights have moved.
+A step of the decoder is about a hundred small kernels, whose launches take several times as long as their work: 2.5 ms a
+token at base size in bf16 on an H100, against 0.4 to 0.5 ms for a prototype of such a graph.
+
+A graph contains the addresses of its inputs and weights. Inputs are therefore copied into buffers, and graphs are captured
+again when weights have moved.
 """
 
 from __future__ import annotations
@@ -271,7 +274,11 @@ class GraphCache:
             with torch.inference_mode():  # the buffers belong to it
                 encoder = self._encoders.get(key)
                 if encoder is None:
-                    encoder = self._encoders[key] = self._capture_encoder(function, inputs, stream)
+                    try:
+                        encoder = self._encoders[key] = self._capture_encoder(function, inputs, stream)
+                    except torch.OutOfMemoryError:
+                        self.clear()
+                        return function(*inputs)
                     if len(self._encoders) > _MAX_ENCODERS:
                         self._encoders.popitem(last=False)
                 self._encoders.move_to_end(key)
@@ -285,7 +292,6 @@ class GraphCache:
         with self._lock:
             self._buffers.clear()
             self._encoders.clear()
-            self._weights = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

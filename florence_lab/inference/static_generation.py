@@ -202,7 +202,12 @@ class _Run:
         return self._stack.enter_context(self._graphs.borrow(self._model, num_prompts, self._source_length))
 
     def _find_search(self) -> GraphedSearch:
-        return self._buffers.search(self._beams, self._length, self.settings, self._processors)
+        arguments = (self._beams, self._length, self.settings, self._processors)
+        try:
+            return self._buffers.search(*arguments)
+        except torch.OutOfMemoryError:
+            self._graphs.clear()  # all that is not in use
+            return self._buffers.search(*arguments)
 
     def _grow(self) -> None:
         before = self._search.state

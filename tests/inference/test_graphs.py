@@ -12,6 +12,7 @@ from torch import nn
 
 from florence_lab import FlorenceLabWarning
 from florence_lab.exceptions import GenerationInterrupted
+from florence_lab.inference import graphs as graphs_module
 from florence_lab.inference.generation import (
     encode_prompts,
     generate,
@@ -184,12 +185,11 @@ def test_the_memory_of_buffers_is_bounded(small, states):
     assert graphs.nbytes() == 0
 
 
-def test_memory_is_freed_where_it_is_short(small, states, graphs, monkeypatch):
-    from florence_lab.inference import graphs as module
-
+@pytest.mark.parametrize("name", ["StaticSource", "SearchState"])
+def test_memory_is_freed_where_it_is_short(small, states, graphs, monkeypatch, name):
     kwargs = greedy(small.model)
     generate(small.model, states[:1], kwargs, graphs=graphs)
-    original, failures = module.StaticSource, [1]
+    original, failures = getattr(graphs_module, name), [1]
 
     def allocate(*arguments):
         if failures:
@@ -197,10 +197,21 @@ def test_memory_is_freed_where_it_is_short(small, states, graphs, monkeypatch):
             raise torch.OutOfMemoryError
         return original(*arguments)
 
-    monkeypatch.setattr(module, "StaticSource", allocate)
-    before = graphs.nbytes()
+    monkeypatch.setattr(graphs_module, name, allocate)
+    assert graphs.nbytes() > 0
     assert len(generate(small.model, states, kwargs, graphs=graphs)) == 2
-    assert before > 0
+    assert not failures
+    assert graphs.nbytes() > 0
+
+
+def test_an_encoder_without_memory_for_a_graph_runs_without(small):
+    def fail(step, pool):
+        raise torch.OutOfMemoryError
+
+    pixel_values = torch.zeros(1, 3, 192, 192)
+    with torch.inference_mode():
+        found = DefaultImageEncoder(small.model, GraphCache(fail))(pixel_values)
+        torch.testing.assert_close(found, DefaultImageEncoder(small.model)(pixel_values))
 
 
 def test_a_copied_predictor_has_graphs_of_its_own(small):
