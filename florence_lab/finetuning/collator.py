@@ -11,9 +11,7 @@ from transformers import Florence2Processor
 
 from ..data.examples import Example
 from .feature_cache import load_image_features
-
-IGNORE_INDEX = -100
-"""The label of padding, which cross-entropy ignores."""
+from .linear_cross_entropy import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

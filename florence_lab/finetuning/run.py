@@ -41,6 +41,7 @@ from .arguments import SftArguments
 from .checkpoint_files import step_of
 from .collator import Florence2DataCollator, TrainingRow
 from .feature_cache import FeatureCache
+from .linear_cross_entropy import use_chunked_loss
 from .lora import add_lora, freeze_parts
 from .new_tokens import read_new_tokens
 from .run_directory import BAD_ROWS_FILE, RunDirectory, is_resumed, runs_folder
@@ -81,6 +82,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     model, processor = load_checkpoint(folder)
     token_ids = add_tokens(model, processor.tokenizer, new_tokens)
     prepare_model(model)
+    use_chunked_loss(model)
     train, val, errors = load_training_data(arguments, model, processor)
     add_model_tasks(model, [example.prompt.task for example in (*train, *val)])
     check_metric(arguments, val)

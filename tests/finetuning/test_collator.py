@@ -8,7 +8,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from florence_lab.data.examples import Example
-from florence_lab.finetuning.collator import IGNORE_INDEX, Florence2DataCollator, TrainingRow
+from florence_lab.finetuning.collator import Florence2DataCollator, TrainingRow
+from florence_lab.finetuning.linear_cross_entropy import IGNORE_INDEX
 from florence_lab.inference.generation import encode_prompts, run_decoder
 from florence_lab.template.prompts import Prompt
 
