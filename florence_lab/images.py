@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .argument_validation import validate_arguments
 from .exceptions import ImageError, shorten, summarize_error
@@ -241,13 +241,15 @@ def _image_errors(name: str) -> Iterator[None]:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"an image of {image.width} x {image.height} has no pixels")
-    image = ImageOps.exif_transpose(image)  # always a copy
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode in WHITE_LEVELS:
         return _gray_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image.convert("RGB")  # always a copy
 
 
 def _gray_to_8_bits(image: Image.Image) -> Image.Image:

@@ -24,9 +24,8 @@ from florence_lab import (
     Result,
     load_image,
 )
-from florence_lab import predictor as predictor_module
 from florence_lab.exceptions import capture_warnings
-from florence_lab.inference import generation, streaming
+from florence_lab.inference import preprocessing, streaming
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
 from florence_lab.scenes import sample_path
@@ -413,7 +412,7 @@ def test_leaving_a_batch_does_not_wait_for_the_images_that_are_queued(small, mon
         time.sleep(0.5)
         return Image.new("RGB", (9, 9))
 
-    monkeypatch.setattr(predictor_module, "load_image", slow_load)
+    monkeypatch.setattr(preprocessing, "load_image", slow_load)
     results = small.predict_iter(["a.png"] * 50, "<OD>", batch_size=2, max_new_tokens=2)
     next(results)
     start = time.monotonic()
@@ -514,7 +513,7 @@ def test_other_errors_of_the_preprocessing_are_raised(small, monkeypatch):
     def fail(*_, **__):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(generation, "preprocess", fail)
+    monkeypatch.setattr(preprocessing, "_resize", fail)
     with pytest.raises(ValueError, match="a bug"):
         small.predict_batch([PHOTO], "<OD>")
 

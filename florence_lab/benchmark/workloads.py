@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from ..inference.generation import preprocess
+from ..inference.preprocessing import preprocess
 from ..scenes import HELD_OUT_SEEDS, draw_scene
 from ..tasks import TASKS, Task
 

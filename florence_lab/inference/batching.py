@@ -4,36 +4,48 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from numbers import Real
-from typing import Any, NamedTuple, TypeVar
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm.auto import tqdm
 
 from ..exceptions import ArgumentError, ArgumentTypeError, ImageError, PromptError, shorten
 from ..template.locations import Region
 
-_NUM_READER_THREADS = 2
+MAX_BYTES_AHEAD = 2**29
+"""Memory of prepared items that wait: 10 photographs of 12 million pixels, or 100 of 1 million."""
 
 T = TypeVar("T")
 U = TypeVar("U")
 R = TypeVar("R")
 
 
-class _SourceFailure(NamedTuple):
-    """The exception of an iterator of images, which ends it."""
+class _Failure(NamedTuple):
+    """An exception that is raised when its turn comes."""
 
     error: Exception
+
+
+class _Batch(NamedTuple):
+    """Prepared items, and what `start` returned for those that are no exceptions."""
+
+    items: list[Any]
+    started: Any
 
 
 def process_in_batches(
     items: Iterable[T],
     prepare: Callable[[T], U | ImageError | PromptError],
-    process: Callable[[list[U]], list[R]],
+    process: Callable[[Any], list[R]],
     batch_size: int,
     total: int | None,
     description: str,
+    num_threads: int = 2,
+    num_bytes: Callable[[U], int] | None = None,
+    max_batch_bytes: int | None = None,
+    start: Callable[[list[U]], Any] | None = None,
 ) -> Iterator[R | ImageError | PromptError]:
     """Yield the results of items in order, with a progress bar for more than one batch.
 
@@ -44,22 +56,29 @@ def process_in_batches(
         batch_size: items processed together.
         total: number of items; None if it is unknown.
         description: of the progress bar.
+        num_threads: of `prepare`.
+        num_bytes: memory of a prepared item. No more items are prepared while `MAX_BYTES_AHEAD` wait.
+        max_batch_bytes: a batch ends with the item that reaches it.
+        start: starts the work on prepared items without waiting for it, such as on a GPU. It is called one batch ahead, and
+            `process` with what it returns.
     """
     bar = tqdm(total=total, desc=description, unit="image", disable=total is not None and total <= batch_size)
-    readers = ThreadPoolExecutor(_NUM_READER_THREADS)
+    readers = _ReadAhead(prepare, num_threads, num_bytes or (lambda _: 0))
     try:
-        prefetched = _prefetch_map(readers, prepare, items, 2 * batch_size)
-        while batch := list(islice(prefetched, batch_size)):
-            valid = [item for item in batch if not isinstance(item, (ImageError, PromptError, _SourceFailure))]
-            results = iter(process(valid) if valid else ())
-            for item in batch:
-                if isinstance(item, _SourceFailure):
+        prepared = readers.map(items, 2 * batch_size)
+        batches = (_start(batch, start) for batch in _split(prepared, batch_size, num_bytes, max_batch_bytes))
+        for batch in _one_ahead(batches) if start else batches:
+            if isinstance(batch.started, _Failure):
+                raise batch.started.error
+            results = iter(process(batch.started) if batch.started is not None else ())
+            for item in batch.items:
+                if isinstance(item, _Failure):
                     raise item.error
                 bar.update()
                 yield item if isinstance(item, (ImageError, PromptError)) else next(results)
     finally:
         bar.close()
-        readers.shutdown(wait=False, cancel_futures=True)  # an image that is being read is not waited for
+        readers.close()
 
 
 def zip_texts(sources: Iterable[Any], texts: list[Any]) -> Iterator[tuple[Any, Any]]:
@@ -103,23 +122,113 @@ def list_texts(text: Any) -> list[Any] | None:
     return text if isinstance(text, list) and not is_region else None
 
 
-def _prefetch_map(
-    executor: Executor, function: Callable[[T], U], items: Iterable[T], max_pending: int
-) -> Iterator[U | _SourceFailure]:
-    """Yield `function(item)` for each item, computed in an executor, with at most `max_pending` items ahead.
-
-    (`Executor.map(buffersize=…)` does this from Python 3.14 on.) An exception of `items` comes last, as an item.
-    """
-    pending: deque[Future[U]] = deque()
-    failure = None
+def _start(items: list[Any], start: Callable[[list[Any]], Any] | None) -> _Batch:
+    valid = [item for item in items if not isinstance(item, (ImageError, PromptError, _Failure))]
     try:
-        for item in items:
-            pending.append(executor.submit(function, item))
-            if len(pending) > max_pending:
-                yield pending.popleft().result()
+        return _Batch(items, (start(valid) if start else valid) if valid else None)
+    except Exception as error:  # the results of the batch before come first
+        return _Batch(items, _Failure(error))
+
+
+def _one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items, each after the next one has been computed."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _split(
+    items: Iterable[U], batch_size: int, num_bytes: Callable[[Any], int] | None, max_bytes: int | None
+) -> Iterator[list[U]]:
+    """Yield lists of `batch_size` items, and shorter ones of items that take `max_bytes`."""
+    batch: list[U] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        if num_bytes and not isinstance(item, (ImageError, PromptError, _Failure)):
+            size += num_bytes(item)
+        if len(batch) == batch_size or (max_bytes is not None and size >= max_bytes):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _until_failure(items: Iterable[T]) -> Iterator[T | _Failure]:
+    """Yield items, and the exception of the iterable as the last one."""
+    try:
+        yield from items
     except Exception as error:
-        failure = _SourceFailure(error)
-    while pending:
-        yield pending.popleft().result()
-    if failure:
-        yield failure
+        yield _Failure(error)
+
+
+class _ReadAhead(Generic[T, U]):
+    """Calls a function in threads, ahead of the consumer, within a bound on the memory of what it returns.
+
+    An item is handed to a thread when there is room for it, so no thread ever waits.
+    """
+
+    def __init__(self, function: Callable[[T], U], num_threads: int, num_bytes: Callable[[Any], int]) -> None:
+        self._function, self._num_threads, self._num_bytes = function, num_threads, num_bytes
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="florence_lab-reader")
+        self._lock = Lock()
+        self._waiting: deque[tuple[T, Future[tuple[U, int]]]] = deque()
+        self._num_running = self._bytes_ready = 0
+
+    def map(self, items: Iterable[T], max_pending: int) -> Iterator[U | _Failure]:
+        """Yield `function(item)` for each item, with at most `max_pending` items ahead. An exception of `items` comes last."""
+        pending: deque[Future[tuple[U, int]]] = deque()
+        failure = None
+        for item in _until_failure(items):
+            if isinstance(item, _Failure):
+                failure = item
+                break
+            pending.append(Future())
+            with self._lock:
+                self._waiting.append((item, pending[-1]))
+                self._fill()
+            if len(pending) > max_pending:
+                yield self._take(pending.popleft())
+        while pending:
+            yield self._take(pending.popleft())
+        if failure:
+            yield failure
+
+    def close(self) -> None:
+        """Drop what waits. An item that is being read is not waited for."""
+        with self._lock:
+            self._waiting.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, future: Future[tuple[U, int]]) -> U:
+        value, size = future.result()
+        with self._lock:
+            self._bytes_ready -= size
+            self._fill()
+        return value
+
+    def _fill(self) -> None:
+        """Hand items to the threads while there is room. The lock is held."""
+        while self._waiting and self._num_running < self._num_threads and self._bytes_ready < MAX_BYTES_AHEAD:
+            self._num_running += 1
+            self._threads.submit(self._run, *self._waiting.popleft())
+
+    def _run(self, item: T, future: Future[tuple[U, int]]) -> None:
+        size, error, value = 0, None, None
+        try:
+            value = self._function(item)
+            size = 0 if isinstance(value, Exception) else self._num_bytes(value)
+        except BaseException as raised:  # of the function, raised where the item is taken
+            error = raised
+        with self._lock:
+            self._num_running -= 1
+            self._bytes_ready += size
+        if error is None:
+            future.set_result((value, size))  # type: ignore[arg-type]
+        else:
+            future.set_exception(error)
+        with self._lock:
+            self._fill()

@@ -114,12 +114,6 @@ def default_image_encoder(model: Florence2ForConditionalGeneration) -> ImageEnco
     return lambda pixel_values: model.get_image_features(pixel_values).pooler_output
 
 
-def preprocess(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Return the pixel values of images: B x 3 x H x W float32 on the CPU."""
-    pixel_values: torch.Tensor = image_processor(list(images), return_tensors="pt")["pixel_values"]
-    return pixel_values
-
-
 def max_prompt_tokens(model: Florence2ForConditionalGeneration, num_image_tokens: int) -> int:
     """Return the maximum number of prompt tokens besides the image tokens."""
     return int(text_config(model).max_position_embeddings) - num_image_tokens

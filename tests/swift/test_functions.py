@@ -60,7 +60,7 @@ def pair(small):
 
 def test_the_listing_of_ms_swift_runs_and_prints_the_response(small, monkeypatch, capsys):
     resolved = []
-    monkeypatch.setattr("florence_lab.predictor.resolve", lambda name, hub: resolved.append(name) or small.name)
+    monkeypatch.setattr("florence_lab.predictor.loader.resolve", lambda name, hub: resolved.append(name) or small.name)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # restored after the listing has set it
     names = {}
     exec(LISTING.replace("LENGTH", "16").replace("IMAGE", str(PHOTO)), names)

@@ -1,0 +1,56 @@
+"""`load`: a model by its name, folder or hub id."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from ..argument_validation import validate_arguments
+from ..inference.device import resolve_dtype, select_device
+from ..loading.adapters import load_model
+from ..loading.hub import resolve
+from .predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+
+@validate_arguments
+def load(
+    model_type_or_path: str | Path,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "fp32",
+    hub: str | None = None,
+    compile: bool = False,
+    base: str | Path | None = None,
+    processor: str | Path | None = None,
+) -> Predictor:
+    """Load a Florence-2 model.
+
+    Args:
+        model_type_or_path: one of `available_models()`, a checkpoint folder in the published or in transformers' layout, the
+            folder of a LoRA adapter, or the id of a model on a hub (`org/name`).
+        device: `"cuda"`, `"cpu"` …; `"auto"` is CUDA if available, else MPS, else the CPU.
+        dtype: `"fp32"` (the default, gives exactly the published results), `"fp16"`, `"bf16"`, `"auto"` (bf16 if the device
+            computes in it, else fp32), or a `torch.dtype`.
+        hub: `"modelscope"` or `"hf"`; by default the environment variable `FLORENCE_LAB_HUB`, else ModelScope.
+        compile: compile the image encoder ahead of time, see `Predictor.compile`.
+        base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
+            may be a path of another machine.
+        processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
+
+    Raises:
+        ArgumentError: for an unknown name, hub, device or dtype.
+        HubError: if the model cannot be downloaded.
+        CheckpointError: if the folder is not a complete Florence-2 checkpoint.
+    """
+    torch_device = select_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
+    folder = resolve(model_type_or_path, hub)
+    model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
+    model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
+    predictor = Predictor(model, model_processor, str(model_type_or_path))
+    if dtype == "auto":
+        logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
+    return predictor.compile() if compile else predictor
