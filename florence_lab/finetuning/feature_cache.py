@@ -25,6 +25,7 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor
 from ..data.examples import ImageSource, load_image_source
 from ..exceptions import TrainingError, summarize_error
 from ..inference.davit import image_encoder_fingerprint
+from ..inference.preprocessing import preprocess
 from ..loading.files import cache_dir
 from ..output_files import replace_file
 
@@ -64,7 +65,7 @@ class _ImageLoader:
         path = _path_for(self.directory, image)
         if _is_valid(path, self.shape):
             return path, None
-        return path, self.image_processor([image], return_tensors="pt")["pixel_values"][0]
+        return path, preprocess(self.image_processor, [image])[0]
 
 
 class FeatureCache:

@@ -109,7 +109,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
                 run.path,
                 num_training_workers(arguments, model, processor, len(rows), state.device.type),
             ),
-            data_collator=Florence2DataCollator(processor),
+            data_collator=Florence2DataCollator(processor, keeps_levels=state.device.type == "cuda"),
             train_dataset=rows,
             eval_dataset=val_rows or None,
             processor=processor,

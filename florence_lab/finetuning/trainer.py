@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError, summarize_error
+from ..inference.preprocessing import look_up_on_device
 from ..loading.adapters import ADAPTER_CONFIG
 from ..loading.checkpoint_tasks import model_tasks, write_tasks
 from ..loading.library import LIBRARY_LOCK
@@ -204,7 +205,10 @@ class Florence2Trainer(Seq2SeqTrainer):
             super()._load_scaler(checkpoint)
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute the cross-entropy of a batch, whose images are pixels or image features."""
+        """Compute the cross-entropy of a batch, whose images are pixel values, their 8-bit levels, or image features."""
+        if "levels" in inputs:
+            inputs = dict(inputs)
+            inputs["pixel_values"] = look_up_on_device(inputs.pop("level_table"), inputs.pop("levels"))
         if "image_features" in inputs:
             inputs = dict(inputs)
             ids, features = inputs.pop("input_ids"), inputs.pop("image_features")
