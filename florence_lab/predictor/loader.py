@@ -41,8 +41,9 @@ def load(
         base: the base model of a LoRA adapter, a name or a folder; by default the one that `adapter_config.json` names, which
             may be a path of another machine.
         processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
-        quantize: `"int8"` or `"int4"` stores the linear layers of the language model in 8 or 4 bits, which saves memory and
-            changes answers. Needs CUDA and torchao (the extra `quantize`); `"int4"` needs `dtype="bf16"`.
+        quantize: `"int8"` lets the decoder compute with 8-bit weights, which makes it faster on a CPU and changes some answers. On
+            CUDA, `"int8"` and `"int4"` (with `dtype="bf16"`) store the language model in 8 or 4 bits, which saves memory; that
+            needs torchao, the extra `quantize`. A quantized model cannot be saved or compiled.
 
     Raises:
         ArgumentError: for an unknown name, hub, device or dtype, or a `quantize` that does not work here.

@@ -12,6 +12,7 @@ from florence_lab import load
 from florence_lab.exceptions import ArgumentError, CheckpointError
 from florence_lab.loading import quantization
 from florence_lab.loading.quantization import check_quantization, quantize_model
+from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
 
 has_torchao = importlib.util.find_spec("torchao") is not None
 CUDA = torch.device("cuda:0")
@@ -32,8 +33,8 @@ def gpu(monkeypatch):
     ("quantize", "device", "dtype", "capability", "message"),
     [
         ("int3", CUDA, torch.bfloat16, (9, 0), "'int3'.*int8, int4"),
-        ("int8", torch.device("cpu"), torch.float32, (9, 0), r"quantize='int8' needs CUDA.*cpu.*dtype='bf16'"),
-        ("int4", torch.device("mps"), torch.bfloat16, (9, 0), "mps"),
+        ("int4", torch.device("cpu"), torch.bfloat16, (9, 0), r"quantize='int4'.*cpu, only on cuda.*'int8' or dtype"),
+        ("int8", torch.device("mps"), torch.bfloat16, (9, 0), "mps, only on cpu and cuda; use dtype='bf16'"),
         ("int4", CUDA, torch.float32, (9, 0), "float32.*dtype='bf16'"),
         ("int4", CUDA, torch.float16, (9, 0), "float16"),
         ("int4", CUDA, torch.bfloat16, (7, 5), "8.0.*Quadro.*quantize='int8'"),
@@ -54,8 +55,65 @@ def test_without_torchao_the_extra_is_named(gpu, monkeypatch, quantize):
 
 
 def test_load_refuses_before_it_reads_a_checkpoint():
-    with pytest.raises(ArgumentError, match="needs CUDA"):
-        load("nowhere at all", device="cpu", quantize="int8")
+    with pytest.raises(ArgumentError, match="only on cuda"):
+        load("nowhere at all", device="cpu", quantize="int4")
+
+
+def test_a_processor_without_the_kernels_is_refused(monkeypatch):
+    monkeypatch.setattr(quantization, "_ENGINES", ())
+    with pytest.raises(ArgumentError, match="x86"):
+        check_quantization("int8", torch.device("cpu"), torch.float32)
+
+
+needs_kernels = pytest.mark.skipif(
+    torch.backends.quantized.engine not in quantization._ENGINES, reason="needs torch's quantized kernels"
+)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_of_8_bits_is_close_to_the_whole_one(dtype, bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 48, bias=bias, dtype=dtype)
+    with torch.no_grad():
+        layer.weight[3] = 0  # a row without a scale
+        layer.weight[5] *= 100  # a row that would take all levels of a common scale
+    inputs = torch.randn(2, 7, 64, dtype=dtype)
+    with torch.inference_mode():
+        found, expected = quantization.Int8Linear(layer)(inputs), layer(inputs)
+    assert found.dtype == dtype
+    assert found.shape == expected.shape
+    errors, sizes = (tensor.float().abs().amax(dim=(0, 1)) for tensor in (found - expected, expected))
+    assert (errors <= 0.06 * sizes + 1e-6).all()
+
+
+@needs_kernels
+def test_on_a_cpu_the_decoder_is_quantized_and_nothing_else(nano):
+    predictor = load("florence-2-nano", device="cpu", quantize="int8")
+    kinds = {name: type(module) for name, module in predictor.model.named_modules()}
+    assert (
+        kinds["lm_head"]
+        is kinds["model.language_model.decoder.layers.0.encoder_attn.k_proj"]
+        is quantization.Int8Linear
+    )
+    assert kinds["model.language_model.encoder.layers.0.fc1"] is torch.nn.Linear
+    known = nano.model.state_dict()
+    state = predictor.model.state_dict()
+    assert not [name for name in state if not torch.equal(state[name], known[name])]
+    scene = draw_scene(HELD_OUT_SEEDS[0], 192).image
+    plain, quantized = (p.predict(scene, "<OD>", num_beams=1) for p in (nano, predictor))
+    assert set(quantized.labels) == set(plain.labels)
+    with pytest.raises(CheckpointError, match="cannot be saved"):
+        predictor.save_pretrained("nowhere")
+
+
+def test_the_layers_of_an_adapter_are_refused(small):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(copy.deepcopy(small.model), LoraConfig(target_modules=["q_proj"])).get_base_model()
+    with pytest.raises(ArgumentError, match="merge it first"):
+        quantize_model(model, "int8")
 
 
 @pytest.fixture
@@ -73,8 +131,9 @@ def wide_model(small):
 
 
 @pytest.mark.skipif(not has_torchao, reason="needs torchao")
-def test_the_language_model_is_quantized_and_nothing_else(wide_model):
+def test_torchao_quantizes_the_language_model_and_nothing_else(wide_model, monkeypatch):
     """On the CPU, where torchao computes the same, slowly."""
+    monkeypatch.setattr(type(wide_model), "device", CUDA)
     model = wide_model
     before = copy.deepcopy(model)
     quantize_model(model, "int8")
