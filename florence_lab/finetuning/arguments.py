@@ -73,7 +73,10 @@ class SftArguments:
     new_special_tokens: tuple[str, ...] = _option(
         (), "tokens to add to the vocabulary, such as <DocVQA>, or .txt files of them; their embeddings are trained"
     )
-    cache_image_features: bool = _option(False, "cache image features on disk (requires a frozen image encoder)")
+    cache_image_features: bool | None = _option(
+        None,
+        "cache image features on disk (default: true if the image encoder is frozen and half of the free disk space holds them)",
+    )
     feature_dir: str = _option("", "folder of cached image features; empty: ~/.cache/florence_lab/features")
     output_dir: str = _option("output", "runs are written to output_dir/model_type/v<N>-<time>")
     resume_from_checkpoint: str = _option(
@@ -96,7 +99,14 @@ class SftArguments:
         "auto", "number format of computation; auto: bf16 if the device computes in it, else fp32", DTYPES
     )
     device: str = _option("auto", "auto, cpu, cuda or mps; CUDA_VISIBLE_DEVICES selects one of several GPUs")
-    dataloader_num_workers: int = _option(1, "processes that load images")
+    dataloader_num_workers: int | None = _option(
+        None, "processes that load images (default: by the number of cores and the size of the dataset)"
+    )
+    group_by_length: bool = _option(
+        False,
+        "put targets of similar lengths into a batch, which leaves less padding, but less chance in what meets there",
+    )
+    torch_compile: bool = _option(False, "compile the model with torch.compile, which takes minutes at the first steps")
     logging_steps: int = _option(5, "steps between log lines")
     eval_steps: int = _option(100, "steps between checkpoints; each is evaluated on val_dataset")
     save_total_limit: int = _option(2, "number of checkpoints to keep; the best is always kept")

@@ -10,10 +10,9 @@ import torch
 from transformers import Florence2Processor
 
 from ..data.examples import Example
+from ..inference.preprocessing import preprocess, preprocess_source
 from .feature_cache import load_image_features
-
-IGNORE_INDEX = -100
-"""The label of padding, which cross-entropy ignores."""
+from .linear_cross_entropy import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,13 @@ class TrainingRow:
 class Florence2DataCollator:
     """Collates rows into a batch. As in the published training, the loss covers the target, `<s>` and `</s>` included."""
 
-    def __init__(self, processor: Florence2Processor) -> None:
-        self.processor = processor
+    def __init__(self, processor: Florence2Processor, keeps_levels: bool = False) -> None:
+        """
+        Args:
+            processor: its tokenizer and image processor are used.
+            keeps_levels: leave images as 8-bit levels, a quarter of the size, for a GPU to turn into pixel values.
+        """
+        self.processor, self.keeps_levels = processor, keeps_levels
 
     def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         """Return the batch of B rows.
@@ -37,6 +41,7 @@ class Florence2DataCollator:
             `input_ids` and `attention_mask`, B x (n + P): n `<image>` tokens, then `<s> prompt </s>`, padded; `labels`, B x T:
             `<s> target </s>`, padded with -100; and either `pixel_values`, B x 3 x H x W, or `image_features`,
             B x n x d_model, if all rows have a features file. The model shifts the labels to obtain the decoder's inputs.
+            In place of `pixel_values` stand `levels`, B x H x W x 3 uint8, and `level_table`, 3 x 256, if levels are kept.
         """
         tokenizer, examples = self.processor.tokenizer, [row.example for row in rows]
         prompts = tokenizer([example.prompt.prompt for example in examples], padding=True, return_tensors="pt")
@@ -51,4 +56,9 @@ class Florence2DataCollator:
         if len(paths) == len(rows):
             return batch | {"image_features": load_image_features(paths)}
         images = [example.load_image() for example in examples]
-        return batch | dict(self.processor.image_processor(images, return_tensors="pt"))
+        image_processor = self.processor.image_processor
+        if self.keeps_levels:
+            resized = [preprocess_source(image_processor, image) for image in images]
+            if (table := resized[0].table) is not None:
+                return batch | {"levels": torch.stack([image.pixels for image in resized]), "level_table": table}
+        return batch | {"pixel_values": preprocess(image_processor, images)}

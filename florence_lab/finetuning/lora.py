@@ -38,13 +38,19 @@ def freeze_parts(model: Florence2ForConditionalGeneration, arguments: SftArgumen
     ):
         if is_frozen:
             freeze(part)
-    if arguments.cache_image_features:
-        vision = {id(module) for part in (image_encoder, projector) for module in part.modules()}
-        for name in resolve_modules_to_save(model, arguments.modules_to_save):
-            if any(id(module) in vision for module in model.get_submodule(name).modules()):
-                raise ArgumentError(
-                    f"--modules_to_save {name} changes the image features, which --cache_image_features true computes once"
-                )
+    if arguments.cache_image_features and (name := find_saved_vision_module(model, arguments.modules_to_save)):
+        raise ArgumentError(
+            f"--modules_to_save {name} changes the image features, which --cache_image_features true computes once"
+        )
+
+
+def find_saved_vision_module(model: Florence2ForConditionalGeneration, modules: Sequence[str]) -> str:
+    """Return the first of `modules_to_save` that is part of the image encoder or its projector; "" if none is."""
+    vision = {id(module) for part in image_encoder_modules(model) for module in part.modules()}
+    for name in resolve_modules_to_save(model, modules):
+        if any(id(module) in vision for module in model.get_submodule(name).modules()):
+            return name
+    return ""
 
 
 def freeze_image_encoder(model: Florence2ForConditionalGeneration) -> None:

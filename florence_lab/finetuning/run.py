@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,17 +35,17 @@ from ..loading.adapters import ADAPTER_CONFIG
 from ..loading.added_tokens import add_tokens
 from ..loading.checkpoint import load_checkpoint
 from ..loading.checkpoint_tasks import add_model_tasks
-from ..loading.files import cache_dir
 from ..loading.hub import resolve
 from ..output_files import prepare_output_folder, write_text
 from .arguments import SftArguments
 from .checkpoint_files import step_of
-from .collator import Florence2DataCollator, TrainingRow
-from .feature_cache import FeatureCache
+from .collator import Florence2DataCollator
+from .linear_cross_entropy import use_chunked_loss
 from .lora import add_lora, freeze_parts
 from .new_tokens import read_new_tokens
 from .run_directory import BAD_ROWS_FILE, RunDirectory, is_resumed, runs_folder
 from .trainer import Florence2Trainer, RunLogger, describe_resumption
+from .training_rows import build_rows, decide_caching, features_folder, num_training_workers
 
 
 @validate_arguments
@@ -81,10 +82,18 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     model, processor = load_checkpoint(folder)
     token_ids = add_tokens(model, processor.tokenizer, new_tokens)
     prepare_model(model)
+    use_chunked_loss(model)
     train, val, errors = load_training_data(arguments, model, processor)
     add_model_tasks(model, [example.prompt.task for example in (*train, *val)])
     check_metric(arguments, val)
 
+    arguments = (
+        run.with_decisions(arguments)
+        if run
+        else dataclasses.replace(
+            arguments, cache_image_features=decide_caching(arguments, model, processor, [*train, *val])
+        )
+    )
     run = run or RunDirectory.open(arguments, state)
     with describe_failures(run):
         if errors and state.is_main_process:
@@ -95,8 +104,12 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
         rows, val_rows = (build_rows(examples, arguments, model, processor, state) for examples in (train, val))
         trainer = Florence2Trainer(
             model=model if arguments.sft_type == "full" else add_lora(model, arguments, token_ids),
-            args=to_training_arguments(arguments, run.path),
-            data_collator=Florence2DataCollator(processor),
+            args=to_training_arguments(
+                arguments,
+                run.path,
+                num_training_workers(arguments, model, processor, len(rows), state.device.type),
+            ),
+            data_collator=Florence2DataCollator(processor, keeps_levels=state.device.type == "cuda"),
             train_dataset=rows,
             eval_dataset=val_rows or None,
             processor=processor,
@@ -105,6 +118,7 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
             eval_examples=val if arguments.needs_generation else (),
             base_model_name=source if source == arguments.model_type else str(folder.resolve()),
             max_checkpoints=arguments.save_total_limit,
+            target_lengths=count_target_tokens(train, processor) if arguments.group_by_length else (),
         )
         trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     return _choose_checkpoint(trainer, run, arguments)
@@ -147,7 +161,7 @@ def prepare_folders(arguments: SftArguments, run: RunDirectory | None) -> None:
     """
     prepare_output_folder("--output_dir", run.path if run else runs_folder(arguments))
     if arguments.cache_image_features:
-        prepare_output_folder("--feature_dir", Path(arguments.feature_dir or cache_dir("features")).expanduser())
+        prepare_output_folder("--feature_dir", features_folder(arguments))
 
 
 @contextmanager
@@ -246,26 +260,20 @@ def _list_tasks(tokens: Iterable[str]) -> str:
     return ", ".join(token or "free questions" for token in tokens) or "none"
 
 
-def build_rows(
-    examples: Sequence[Example],
-    arguments: SftArguments,
-    model: Florence2ForConditionalGeneration,
-    processor: Florence2Processor,
-    state: PartialState,
-) -> list[TrainingRow]:
-    """Return examples as rows of the trainer, with cached image features if the arguments ask for them."""
-    if not examples or not arguments.cache_image_features:
-        return [TrainingRow(example) for example in examples]
-    dtype = resolve_dtype(arguments.dtype, state.device)
-    with state.main_process_first():  # the other processes find the features in the cache
-        cache = FeatureCache(model.to(state.device), processor, dtype, arguments.feature_dir or None)
-        sources = {example.image_key: example.image for example in examples}
-        paths = dict(zip(sources, cache.encode_images(sources.values()), strict=True))
-    return [TrainingRow(example, paths[example.image_key]) for example in examples]
+def count_target_tokens(examples: Sequence[Example], processor: Florence2Processor) -> list[int]:
+    """Return the number of tokens of each target."""
+    encoded = processor.tokenizer([example.target for example in examples])
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
-def to_training_arguments(arguments: SftArguments, output_dir: Path) -> Seq2SeqTrainingArguments:
-    """Translate the options into those of transformers' trainer."""
+def to_training_arguments(arguments: SftArguments, output_dir: Path, num_workers: int = 0) -> Seq2SeqTrainingArguments:
+    """Translate the options into those of transformers' trainer.
+
+    Args:
+        arguments: the options.
+        output_dir: the run directory.
+        num_workers: processes that load batches.
+    """
     device = PartialState().device
     dtype = resolve_dtype(arguments.dtype, device)
     options: dict[str, Any] = {"eval_strategy": "no"}
@@ -295,8 +303,12 @@ def to_training_arguments(arguments: SftArguments, output_dir: Path) -> Seq2SeqT
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device.type == "cpu",
-        dataloader_num_workers=arguments.dataloader_num_workers,
+        optim="adamw_torch_fused",
+        torch_compile=arguments.torch_compile,
+        dataloader_num_workers=num_workers,
+        dataloader_persistent_workers=num_workers > 0,
         dataloader_pin_memory=device.type == "cuda",
+        accelerator_config={"non_blocking": device.type == "cuda"},  # copies while the GPU computes
         logging_nan_inf_filter=dtype == torch.float16,  # else the trainer stops at a loss that is not finite
         logging_steps=arguments.logging_steps,
         save_strategy="steps",

@@ -25,6 +25,8 @@ ARGUMENTS_FILE = "args.json"
 LOG_FILE = "logging.jsonl"
 BAD_ROWS_FILE = "bad_rows.txt"
 
+_DECIDED = "cache_image_features"  # without a choice a run decides, and keeps to that when it is resumed
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -228,13 +230,20 @@ class RunDirectory:
         changed = [
             f"--{name} was {before[name]} and is {value}"
             for name, value in _to_json(arguments).items()
-            if name != "resume_from_checkpoint" and value != before.get(name, value)
+            if name != "resume_from_checkpoint"
+            and value != before.get(name, value)
+            and not (name == _DECIDED and value is None)
         ]
         if changed:
             raise TrainingError(
                 f"{self.path} was started with other arguments: {'; '.join(changed)}. "
                 "--resume_from_checkpoint false starts a new run"
             )
+
+    def with_decisions(self, arguments: SftArguments) -> SftArguments:
+        """Return the arguments of this run, which is resumed, with what it decided when it was started."""
+        stored = json.loads((self.path / ARGUMENTS_FILE).read_text(encoding="utf-8"))
+        return dataclasses.replace(arguments, **{_DECIDED: stored.get(_DECIDED)})
 
     def truncate_log(self, step: int) -> None:
         """Remove the log lines after a step, which is repeated, and what a kill left of a line."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..data.examples import Example
 from ..evaluation.evaluator import evaluate
 from ..exceptions import TrainingError, summarize_error
+from ..inference.preprocessing import look_up_on_device
 from ..loading.adapters import ADAPTER_CONFIG
 from ..loading.checkpoint_tasks import model_tasks, write_tasks
 from ..loading.library import LIBRARY_LOCK
@@ -26,6 +27,8 @@ from ..predictor import Predictor
 from ..visualization.curves import plot_run
 from .checkpoint_files import COMPLETE_MARKER, find_non_finite, verify_names
 from .run_directory import LOG_FILE, RunDirectory
+from .sampling import LengthGroupedSampler
+from .throughput import ThroughputMeter
 
 _MAX_SKIPPED_STEPS = 50
 """fp16 skips steps whose gradients overflow until the loss scale, 65,536 at first, is small enough: normally below 20."""
@@ -50,6 +53,7 @@ class Florence2Trainer(Seq2SeqTrainer):
         eval_examples: Sequence[Example] = (),
         base_model_name: str = "",
         max_checkpoints: int = 2,
+        target_lengths: Sequence[int] = (),
         **trainer_kwargs: Any,
     ) -> None:
         """Create a trainer.
@@ -60,12 +64,15 @@ class Florence2Trainer(Seq2SeqTrainer):
             eval_examples: examples to answer at each evaluation; none computes the loss only.
             base_model_name: model_type or folder that an adapter names as its base model.
             max_checkpoints: number of checkpoints to keep; the best is always kept.
+            target_lengths: of the training rows, to group them by; without them the order is random.
             trainer_kwargs: arguments of `Seq2SeqTrainer`.
         """
         super().__init__(processing_class=processor, **trainer_kwargs)
         self.processor, self.run = processor, run
         self.eval_examples, self.base_model_name = eval_examples, base_model_name
-        self.max_checkpoints = max_checkpoints
+        self.max_checkpoints, self.target_lengths = max_checkpoints, target_lengths
+        self.throughput = ThroughputMeter()
+        self.add_callback(self.throughput)
         self.skipped_steps = self._skipped_in_a_row = 0
 
     @property
@@ -89,6 +96,27 @@ class Florence2Trainer(Seq2SeqTrainer):
                     if bar := getattr(callback, name, None):
                         bar.close()
             raise
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch the micro-batches of a step, and measure how long that takes."""
+        with self.throughput.waiting_for_data():
+            batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self.throughput.count_images(sum(len(batch["labels"]) for batch in batches) * self.args.world_size)
+        return batches, num_items
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log values, with the throughput beside a training loss and at the end of the run."""
+        if "loss" in logs:
+            logs = logs | self.throughput.take_recent()
+        elif "train_runtime" in logs:
+            logs = logs | self.throughput.describe_run()
+        super().log(logs, *args, **kwargs)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
+        if not self.target_lengths:
+            return super()._get_train_sampler(*args, **kwargs)
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(self.target_lengths, rows_per_step, self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Create the schedule of the learning rate. A warm-up of less than a step is left out: its step would train nothing."""
@@ -177,7 +205,10 @@ class Florence2Trainer(Seq2SeqTrainer):
             super()._load_scaler(checkpoint)
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute the cross-entropy of a batch, whose images are pixels or image features."""
+        """Compute the cross-entropy of a batch, whose images are pixel values, their 8-bit levels, or image features."""
+        if "levels" in inputs:
+            inputs = dict(inputs)
+            inputs["pixel_values"] = look_up_on_device(inputs.pop("level_table"), inputs.pop("levels"))
         if "image_features" in inputs:
             inputs = dict(inputs)
             ids, features = inputs.pop("input_ids"), inputs.pop("image_features")

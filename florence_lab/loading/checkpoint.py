@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
@@ -23,16 +23,8 @@ from .files import find_weight_files, read_json, read_settings
 from .hub import resolve
 from .library import suppress_library_output
 from .processor import check_tokenizer, load_processor
-from .weights import (
-    MISMATCHED_SHAPES,
-    MISSING_KEYS,
-    UNEXPECTED_KEYS,
-    check_finite,
-    check_names,
-    check_stored_shapes,
-    check_stored_types,
-    describe_weights,
-)
+from .transformers_layout import load_transformers
+from .weights import check_stored_shapes, check_stored_types, describe_weights
 
 
 def load_checkpoint(
@@ -130,7 +122,7 @@ def _load(
     model = (
         load_published(folder, config, weights, vocab_size, dtype)
         if is_published
-        else _load_transformers(folder, config, dtype)
+        else load_transformers(folder, config, weights, tensors, dtype)
     )
     model.generation_config = generation_config
     return model.eval(), processor
@@ -143,20 +135,3 @@ def _read_transformers_config(folder: Path, stored: dict[str, Any]) -> Florence2
             values.pop(name, None)
     config: Florence2Config = Florence2Config.from_dict(stored)
     return config
-
-
-def _load_transformers(folder: Path, config: Florence2Config, dtype: torch.dtype) -> Florence2ForConditionalGeneration:
-    loaded: Any = Florence2ForConditionalGeneration.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
-    model, report = loaded
-    check_names(folder, MISSING_KEYS, report["missing_keys"])
-    check_names(folder, UNEXPECTED_KEYS, report["unexpected_keys"])
-    check_names(folder, MISMATCHED_SHAPES, [row[0] for row in report["mismatched_keys"]])
-    check_finite(folder, model.named_parameters())
-    return cast(Florence2ForConditionalGeneration, model)

@@ -11,6 +11,7 @@ from ..argument_validation import validate_arguments
 from ..inference.device import resolve_dtype, select_device
 from ..loading.adapters import load_model
 from ..loading.hub import resolve
+from ..loading.quantization import check_quantization, quantize_model
 from .predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ def load(
     base: str | Path | None = None,
     processor: str | Path | None = None,
     graphs: bool = True,
+    quantize: str | None = None,
 ) -> Predictor:
     """Load a Florence-2 model.
 
@@ -42,18 +44,26 @@ def load(
         processor: the model whose tokenizer and image settings are used, for a folder that has weights and config only.
         graphs: run the model as CUDA graphs, which launch all kernels of a step at once. They need memory of their own: at most
             a quarter of the GPU's for the decoder. Without effect on other devices.
+        quantize: `"int8"` lets the decoder compute with 8-bit weights, which makes it faster on a CPU and changes some answers. On
+            CUDA, `"int8"` and `"int4"` (with `dtype="bf16"`) store the language model in 8 or 4 bits, which saves memory; that
+            needs torchao, the extra `quantize`. A quantized model cannot be saved or compiled.
 
     Raises:
-        ArgumentError: for an unknown name, hub, device or dtype.
+        ArgumentError: for an unknown name, hub, device or dtype, or a `quantize` that does not work here.
         HubError: if the model cannot be downloaded.
         CheckpointError: if the folder is not a complete Florence-2 checkpoint.
     """
     torch_device = select_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
+    if quantize is not None:
+        check_quantization(quantize, torch_device, torch_dtype)
     folder = resolve(model_type_or_path, hub)
     model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-    predictor = Predictor(model, model_processor, str(model_type_or_path), graphs)
+    if quantize is not None:
+        quantize_model(model, quantize)
+    # the static decoder joins weights, which quantized layers do not have
+    predictor = Predictor(model, model_processor, str(model_type_or_path), graphs and quantize is None)
     if dtype == "auto":
         logger.info("%s runs in %s on %s", predictor.name, str(torch_dtype).removeprefix("torch."), torch_device)
     return predictor.compile() if compile else predictor

@@ -8,8 +8,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from florence_lab.data.examples import Example
-from florence_lab.finetuning.collator import IGNORE_INDEX, Florence2DataCollator, TrainingRow
+from florence_lab.finetuning.collator import Florence2DataCollator, TrainingRow
+from florence_lab.finetuning.linear_cross_entropy import IGNORE_INDEX
 from florence_lab.inference.generation import encode_prompts, run_decoder
+from florence_lab.inference.preprocessing import look_up_on_device
 from florence_lab.template.prompts import Prompt
 
 
@@ -77,3 +79,13 @@ def test_an_empty_target_is_trained_as_the_end_of_the_answer(small, examples):
         assert small.processor.tokenizer.decode(labels[labels != IGNORE_INDEX]) == "<s></s>"
         with torch.no_grad():
             assert torch.isfinite(small.model(**batch).loss)
+
+
+def test_levels_give_the_same_pixel_values(small, examples):
+    """A GPU looks the levels up, which takes a quarter of the memory on the way to it."""
+    rows = [TrainingRow(example) for example in examples]
+    pixels = Florence2DataCollator(small.processor)(rows)["pixel_values"]
+    batch = Florence2DataCollator(small.processor, keeps_levels=True)(rows)
+    assert "pixel_values" not in batch
+    assert batch["levels"].dtype == torch.uint8
+    assert torch.equal(look_up_on_device(batch["level_table"], batch["levels"]), pixels)
