@@ -12,8 +12,8 @@ What bf16 does to answers, measured with florence-2-nano on a CPU (`evaluate_sce
 
 So the answers differ, by one thousandth of the image's side or less in 91% of the coordinates of boxes, and are as good. bf16 has
 the range of fp32: activations cannot overflow, as they can in fp16, whose largest number is 65,504. `"auto"` therefore is bf16.
-fp16 has three bits more, is nearer to fp32, and holds published weights, which are stored in it, without rounding; it suits a GPU
-and a model whose activations are known to be small.
+fp16 has three bits more and is nearer to fp32: of the 114 answers to `range(8)`, 75% are equal to those in fp32 (bf16: 46%), and 68%
+of those with boxes (bf16: 20%). It suits a GPU and a model whose activations are known to be small.
 
 TF32 is no dtype of a model: weights stay in fp32, and torch has one setting for all products of the process.
 `torch.set_float32_matmul_precision("high")` switches it on, for models that were loaded in fp32 before and after. It rounds
