@@ -66,6 +66,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "seed": Range(0, _MAX_SEED),
     "top": _COUNT,
     "repeats": _COUNT,
+    "time_limit": _POSITIVE,
     "port": Range(0, 65_535),
     "count": _COUNT,
     "image_size": _COUNT,

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import math
+import os
 import platform
-import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
-from transformers import Florence2ForConditionalGeneration
 
 from ..argument_validation import validate_arguments
-from ..exceptions import ArgumentError, unknown_name
+from ..exceptions import ArgumentError, summarize_error, unknown_name
 from ..inference.device import select_device
 from ..loading.hub import find_cached
-from ..scenes import HELD_OUT_SEEDS, draw_scene
-from ..tasks import TASKS
-from .report import NEXT_TOKEN, BenchmarkReport
-from .runners import BACKENDS, build_runner
-from .workloads import IMAGE_SIZE, TOKENS_PER_ANSWER, WORKLOADS, BenchmarkInputs, Runner, Workload
+from .hardware import Work, matmul_precision, measure_hardware, roofline, time_once
+from .memory import peak_memory_gb
+from .models import check_size
+from .report import BenchmarkReport
+from .runners import BACKENDS, available_backends, build_runner
+from .training import TRAINING_BACKENDS, time_steps, training_files
+from .workloads import (
+    CAPTIONS_OF_PIXELS,
+    GPU_FORMATS,
+    NEXT_TOKEN,
+    TOKENS_PER_ANSWER,
+    WORKLOADS,
+    BenchmarkInputs,
+    Runner,
+    benchmark_images,
+    scale_of,
+)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PEAK_MEMORY = "peak memory"
+ROWS: tuple[str, ...] = (*WORKLOADS, *TRAINING_BACKENDS, PEAK_MEMORY)
+"""What can be measured, in this order."""
+
+_NUM_COMPARED = 2  # images whose captions are compared between the libraries
 
 
 @validate_arguments
@@ -36,189 +51,223 @@ def benchmark(
     device: str = "auto",
     repeats: int = 5,
     against: Literal["transformers", "nothing"] = "transformers",
-    workloads: Sequence[str] = tuple(WORKLOADS),
+    rows: Sequence[str] = ROWS,
+    time_limit: float | None = None,
 ) -> BenchmarkReport:
     """Measure florence_lab and, unless `against` is `"nothing"`, transformers.
 
-    The backends alternate within each repetition, so that a busy machine slows all of them.
+    The backends alternate within each repetition, so that a busy machine slows all of them. Captions are measured at the batch
+    size that is fastest for each backend. A row that fails, as for lack of memory, is listed with the reason, and the others go
+    on.
 
     Args:
         model_type: one of `available_models()`, a folder or a hub id. A checkpoint that is not on this machine is replaced by
             random weights of the size of florence-2-base or florence-2-large, which take the same time.
         device: as for `load`.
-        repeats: repetitions of each workload, at least 1, after one that warms up.
+        repeats: repetitions of each row, at least 1, after one that warms up.
         against: the library to compare with.
-        workloads: names in `WORKLOADS`.
+        rows: names in `ROWS`.
+        time_limit: seconds, after which no row is started; rows are repeated less often to keep to it. None measures all.
 
     Raises:
-        ArgumentError: for fewer than one repetition, or an unknown workload.
+        ArgumentError: for fewer than one repetition, or an unknown row.
         ValueError: for a model that is neither on this machine nor of a
             published size.
     """
-    chosen = {name: _get_workload(name) for name in workloads}
+    for name in rows:
+        if name not in ROWS:
+            raise ArgumentError(unknown_name("row", name, ROWS))
     torch_device = select_device(device)
-    names = [name for name in BACKENDS if against == "transformers" or not name.startswith("transformers")]
-    with torch.inference_mode():
-        runners = {
-            name: build_runner(name, model_type, torch_device) for name in tqdm(names, desc="loading", unit="backend")
-        }
-        first = next(iter(runners.values()))
-        inputs = BenchmarkInputs.create(first.processor)
-        timings, outputs = _measure(runners, chosen, inputs, repeats)
-        hardware = measure_hardware(torch_device)
-        roofline = _roofline(first.model, inputs.pixel_values, hardware)
-    del runners, first
-    return BenchmarkReport(
-        environment=_describe_environment(model_type, torch_device, repeats),
-        timings_s=timings,
-        outputs_match=_compare_outputs({name: outputs[name] for name in chosen if chosen[name].has_text}),
-        roofline_s={name: seconds for name, seconds in roofline.items() if name in (*chosen, NEXT_TOKEN)},
-        hardware=hardware,
-        peak_memory_gb={
-            name: peak_memory_gb(name, model_type, device) for name in tqdm(names, desc="memory", unit="backend")
-        },
-    )
+    check_size(model_type)
+    names = [n for n in available_backends(torch_device) if against == "transformers" or n.startswith("florence_lab")]
+    session = _Session(model_type, torch_device, repeats, [name for name in ROWS if name in rows], time_limit)
+    session.measure_inference(names)
+    session.measure_training(names)
+    if PEAK_MEMORY in rows:
+        session.measure_memory(names)
+    return session.report()
 
 
-def _get_workload(name: str) -> Workload:
-    if name not in WORKLOADS:
-        raise ArgumentError(unknown_name("workload", name, WORKLOADS))
-    return WORKLOADS[name]
+@dataclass
+class _Session:
+    """One run of the benchmark: what is measured, and the measurements so far."""
 
+    model_type: str
+    device: torch.device
+    repeats: int
+    rows: list[str]
+    time_limit: float | None
+    hardware: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, dict[str, float]] = field(default_factory=dict)
+    timings: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    first_calls: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    failures: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    matches: dict[str, bool] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
-def _measure(
-    runners: Mapping[str, Runner], workloads: Mapping[str, Workload], inputs: BenchmarkInputs, repeats: int
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, Any]]]:
-    """Seconds of each repetition and the last outputs, by workload and backend."""
-    timings: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in workloads}
-    outputs: dict[str, dict[str, Any]] = {name: {} for name in workloads}
-    with tqdm(total=len(workloads) * (1 + repeats), unit="repetition") as bar:
-        for name, workload in workloads.items():
-            bar.set_description(name)
-            for repetition in range(1 + repeats):
-                for backend in (backend for backend in runners if backend.startswith(workload.backends)):
-                    elapsed, outputs[name][backend] = _time_once(workload, runners[backend], inputs)
-                    if repetition:  # the first one warms up
-                        timings[name][backend].append(elapsed)
-                bar.update()
-    return timings, outputs
+    def __post_init__(self) -> None:
+        self._start = time.perf_counter()
+        self._num_left = len(self.rows)
+        self._bar = tqdm(total=len(self.rows), unit="row")
 
+    def measure_inference(self, names: Sequence[str]) -> None:
+        """Load the models, and measure all rows that are workloads."""
+        workloads = [name for name in self.rows if name in WORKLOADS]
+        formats = list(dict.fromkeys(BACKENDS[name].format for name in names))
+        self.hardware = measure_hardware(self.device, formats)
+        if not workloads:
+            return
+        runners: dict[str, Runner] = {}
+        with torch.inference_mode(), benchmark_images(scale_of(self.device).num_images) as paths:
+            for name in tqdm(names, desc="loading", unit="backend"):
+                with self._failure_noted("loading", name):
+                    runners[name] = build_runner(name, self.model_type, self.device)
+            if not runners:
+                return
+            first = next(iter(runners.values()))
+            inputs = BenchmarkInputs(paths, first.preprocess(paths))
+            self.limits = roofline(Work.of(first.model, inputs.pixel_values), self.hardware, self.device, formats)
+            self.limits = {name: bounds for name, bounds in self.limits.items() if name in (*workloads, NEXT_TOKEN)}
+            for name in workloads:
+                seconds = self._start_row(name)
+                if seconds is not None:
+                    self._measure_workload(name, runners, inputs, seconds)
+            self._compare_texts(runners, inputs)
 
-def _time_once(workload: Workload, runner: Runner, inputs: BenchmarkInputs) -> tuple[float, Any]:
-    start = time.perf_counter()
-    outputs = workload.run(runner, inputs)
-    _synchronize()
-    return time.perf_counter() - start, outputs
+    def _measure_workload(
+        self, row: str, runners: Mapping[str, Runner], inputs: BenchmarkInputs, seconds: float
+    ) -> None:
+        """Measure a workload on its backends, which take turns, for at most about some seconds."""
+        workload = WORKLOADS[row]
+        start, timings = time.perf_counter(), self.timings.setdefault(row, {})
+        names = workload.select(list(runners), self.device)
+        for repetition in range(1 + self.repeats):
+            if repetition > 1 and time.perf_counter() - start > seconds:
+                break
+            for name in names:
+                if name in self.failures.get(row, ()):
+                    continue
+                with self._failure_noted(row, name), matmul_precision(BACKENDS[name].format):
+                    if workload.is_batched and name not in self.batch_sizes:
+                        self.batch_sizes[name] = self._best_batch_size(row, name, runners[name], inputs)
+                    size = self.batch_sizes.get(name, 1)
+                    elapsed, _ = time_once(partial(workload.run, runners[name], inputs, size))
+                    elapsed /= len(inputs.paths) if workload.is_batched else 1
+                    if repetition:
+                        timings.setdefault(name, []).append(elapsed)
+                    else:
+                        self.first_calls[row][name] = elapsed
+                if name in self.failures.get(row, ()):
+                    timings.pop(name, None)
 
+    def _best_batch_size(self, row: str, name: str, runner: Runner, inputs: BenchmarkInputs) -> int:
+        """The batch size at which a backend is fastest. One that does not fit into memory is passed over."""
+        seconds: dict[int, float] = {}
+        for size in scale_of(self.device).batch_sizes:
+            try:
+                run = WORKLOADS[row].run
+                if self.device.type == "cuda":
+                    run(
+                        runner,
+                        inputs._replace(paths=inputs.paths[:size], pixel_values=inputs.pixel_values[:size]),
+                        size,
+                    )
+                seconds[size], _ = time_once(partial(run, runner, inputs, size))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+        if not seconds:
+            raise MemoryError(f"{name} has too little memory for the smallest batch")
+        return min(seconds, key=seconds.__getitem__)
 
-def _compare_outputs(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
-    """Whether both libraries gave the same text in fp32, for workloads that were measured on both."""
-    pair = "transformers fp32", "florence_lab fp32"
-    both = {name: [by_backend[b] for b in pair if b in by_backend] for name, by_backend in outputs.items()}
-    return {name: texts[0] == texts[1] for name, texts in both.items() if len(texts) == 2}
+    def _compare_texts(self, runners: Mapping[str, Runner], inputs: BenchmarkInputs) -> None:
+        """Compare the captions of both libraries in fp32."""
+        pair = [runners[name] for name in ("transformers fp32", "florence_lab fp32") if name in runners]
+        if len(pair) == 2 and not self._is_over():
+            pixel_values = inputs.pixel_values[:_NUM_COMPARED]
+            with self._failure_noted("comparison of texts", "both"):
+                texts = [runner.caption_pixels(pixel_values, len(pixel_values)) for runner in pair]
+                self.matches = {CAPTIONS_OF_PIXELS: texts[0] == texts[1]}
 
+    def measure_training(self, names: Sequence[str]) -> None:
+        """Measure the rows of fine-tuning."""
+        rows = [row for row in self.rows if row in TRAINING_BACKENDS]
+        if not rows:
+            return
+        with training_files(self.model_type, self.device) as files:
+            for row in rows:
+                backends = [name for name in TRAINING_BACKENDS[row] if name in names]
+                if self._start_row(row) is None:
+                    continue
+                for name in backends:
+                    with self._failure_noted(row, name):
+                        first, steps = time_steps(row, name, files, self.repeats)
+                        self.first_calls[row][name] = first
+                        self.timings.setdefault(row, {})[name] = steps
 
-def measure_hardware(device: torch.device) -> dict[str, float]:
-    """Return peak GFLOP/s of matrix products of the image encoder's size, and GB/s of reading more than caches hold."""
-    hardware = {}
-    for name, dtype in _DTYPES.items():
-        a = torch.ones((2304, 768), dtype=dtype, device=device)
-        b = torch.ones((768, 3072), dtype=dtype, device=device)
-        hardware[f"{name} GFLOP/s"] = 20 * 2 * 2304 * 768 * 3072 / _fastest_of(_repeated_product(a, b, 20)) / 1e9
-    memory = torch.ones(2**27, device=device)
-    hardware["memory GB/s"] = memory.nbytes / _fastest_of(memory.sum) / 1e9
-    return hardware
+    def measure_memory(self, names: Sequence[str]) -> None:
+        """Measure the peak memory of each backend."""
+        if self._start_row(PEAK_MEMORY) is None:
+            return
+        for name in names:
+            if not name.endswith(GPU_FORMATS):
+                with self._failure_noted(PEAK_MEMORY, name):
+                    self.memory[name] = peak_memory_gb(name, self.model_type, str(self.device))
 
+    def report(self) -> BenchmarkReport:
+        """Return the measurements."""
+        self._bar.close()
+        return BenchmarkReport(
+            environment=_describe_environment(self.model_type, self.device, self.repeats),
+            timings_s={row: timings for row, timings in self.timings.items() if timings},
+            outputs_match=self.matches,
+            roofline_s=self.limits,
+            hardware=self.hardware,
+            peak_memory_gb=self.memory,
+            first_call_s=dict(self.first_calls),
+            batch_sizes=self.batch_sizes,
+            failures=dict(self.failures),
+        )
 
-def _repeated_product(a: torch.Tensor, b: torch.Tensor, times: int) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(times):
-            torch.matmul(a, b)
+    def _start_row(self, row: str) -> float | None:
+        """The seconds that a row may take; None, with a note in the report, if the time is over."""
+        self._bar.set_description(row)
+        self._bar.update()
+        self._num_left -= 1
+        if self._is_over():
+            self.failures[row]["all"] = f"the time limit of {self.time_limit:g} s was reached"
+            return None
+        return self._seconds_left() / (1 + self._num_left)
 
-    return run
+    def _seconds_left(self) -> float:
+        if self.time_limit is None:
+            return math.inf
+        return self.time_limit - (time.perf_counter() - self._start)
 
+    def _is_over(self) -> bool:
+        return self._seconds_left() <= 0
 
-def _fastest_of(run: Callable[[], Any], tries: int = 7) -> float:
-    """Seconds of the fastest of several calls."""
-    elapsed = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        run()
-        _synchronize()
-        elapsed.append(time.perf_counter() - start)
-    return min(elapsed)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _roofline(
-    model: Florence2ForConditionalGeneration, pixel_values: torch.Tensor, hardware: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Lower bounds in seconds: encoding is bound by arithmetic, decoding by reading the decoder's weights for each token."""
-    with FlopCounterMode(display=False) as image_counter:
-        image_tokens = model.get_image_features(pixel_values.to(model.device, model.dtype)).pooler_output
-    with FlopCounterMode(display=False) as text_counter:
-        model.get_encoder()(inputs_embeds=image_tokens)
-    decoder_layers = model.model.language_model.decoder.layers
-    # keys and values of the image are computed once for an answer
-    once = "encoder_attn.k", "encoder_attn.v"
-    weights = [p for name, p in decoder_layers.named_parameters() if not any(part in name for part in once)]
-    num_weights = sum(p.numel() for p in [*weights, model.lm_head.weight])
-    bounds: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, dtype in _DTYPES.items():
-        image_encoder_s = image_counter.get_total_flops() / 1e9 / hardware[f"{name} GFLOP/s"]
-        text_encoder_s = text_counter.get_total_flops() / 1e9 / hardware[f"{name} GFLOP/s"]
-        token_s = dtype.itemsize * num_weights / 1e9 / hardware["memory GB/s"]
-        bounds["vision tower"][name] = image_encoder_s
-        bounds[NEXT_TOKEN][name] = token_s
-        bounds["first token"][name] = image_encoder_s + text_encoder_s + token_s
-        bounds["one answer"][name] = image_encoder_s + text_encoder_s + TOKENS_PER_ANSWER * token_s
-    return dict(bounds)
+    @contextmanager
+    def _failure_noted(self, row: str, backend: str) -> Iterator[None]:
+        """Note the error that ends the block, if any, so that the other measurements go on."""
+        try:
+            yield
+        except Exception as error:  # libraries, drivers and the disk raise many types
+            self.failures[row][backend] = f"{type(error).__name__}: {summarize_error(error)}"
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def _describe_environment(model_type: str, device: torch.device, repeats: int) -> dict[str, Any]:
     import transformers
 
     cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    is_gpu = device.type == "cuda"
     return {
         "model": f"{model_type}, {'its own' if find_cached(model_type) else 'random'} weights",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({cpu})",
+        "device": f"{torch.cuda.get_device_name(device)}, {os.cpu_count()} CPU cores"
+        if is_gpu
+        else f"{device.type} ({cpu})",
         "releases": f"torch {torch.__version__}, transformers {transformers.__version__}",
-        "measured": f"{time.strftime('%Y-%m-%d')}, {repeats} repetitions, answers of {TOKENS_PER_ANSWER} tokens",
+        "measured": f"{time.strftime('%Y-%m-%d')}, at most {repeats} repetitions, answers of {TOKENS_PER_ANSWER} tokens",
     }
-
-
-def peak_memory_gb(backend: str, model_type: str, device: str) -> float:
-    """Return the peak memory in GB of a new process that loads a model and answers once; on CUDA, that of the device."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(answer_once, backend, model_type, device).result()
-
-
-def answer_once(backend: str, model_type: str, device: str) -> float:
-    """Load a model, answer once, and return the peak memory of this process (on CUDA, of the device) in GB.
-
-    A function of the module, so that a new process can import it.
-    """
-    torch_device = select_device(device)
-    runner = build_runner(backend, model_type, torch_device)
-    image = draw_scene(HELD_OUT_SEEDS[0], IMAGE_SIZE).image
-    runner.generate_text(image, TASKS["<CAPTION>"], TOKENS_PER_ANSWER)
-    if torch_device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return _peak_rss_gb()
-
-
-def _peak_rss_gb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage includes the peak of the parent process on Linux
-        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
-        if peak:
-            return int(peak[1]) * 1024 / 1e9
-    import resource  # not on Windows
-
-    bytes_per_unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit / 1e9

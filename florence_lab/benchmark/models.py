@@ -43,6 +43,7 @@ def build_model(model_type: str) -> tuple[Florence2ForConditionalGeneration, Flo
     Raises:
         ValueError: for a checkpoint that is not on this machine and not of a published size.
     """
+    check_size(model_type)
     folder = find_cached(model_type)
     model, processor = load_checkpoint(folder) if folder else _build_random(model_type.removesuffix("-ft"))
     # generate warns of a sequence without `</s>` that stops at max_new_tokens, which is intended here
@@ -50,9 +51,18 @@ def build_model(model_type: str) -> tuple[Florence2ForConditionalGeneration, Flo
     return model, processor
 
 
-def _build_random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
-    if size not in SIZES:
+def check_size(model_type: str) -> None:
+    """Verify that `build_model` has a checkpoint or a published size for a name.
+
+    Raises:
+        ValueError: if it has neither.
+    """
+    size = model_type.removesuffix("-ft")
+    if not find_cached(model_type) and size not in SIZES:
         raise ValueError(unknown_name("size of a model that is not on this machine", size, SIZES))
+
+
+def _build_random(size: str) -> tuple[Florence2ForConditionalGeneration, Florence2Processor]:
     shipped = find_cached("florence-2-nano")
     assert shipped is not None  # it is part of the package
     _, nano = load_checkpoint(shipped)  # its tokenizer does not affect timing

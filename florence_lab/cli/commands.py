@@ -27,6 +27,7 @@ from .arguments import (
     load_predictor,
     number_parser,
     parse_bool,
+    parse_duration,
     to_dataclass,
 )
 from .infer import add_infer_arguments, run_infer
@@ -307,13 +308,27 @@ def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         help="library to compare with (default: %(default)s)",
     )
     parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        help='rows to measure, such as "one answer" captions "LoRA step" (default: all)',
+    )
+    parser.add_argument(
         "--repeats",
         type=number_parser("repeats", int),
         default=5,
-        help="repetitions of each measurement (default: %(default)s)",
+        help="repetitions of each row (default: %(default)s)",
     )
     parser.add_argument(
+        "--time_limit",
+        type=parse_duration,
+        metavar="TIME",
+        help="no row is started after this time, such as 5min; rows are repeated less often to keep to it (default: none)",
+    )
+    parser.add_argument(
+        "--json",
         "--out",
+        dest="json",
         default="florence-lab-benchmark.json",
         metavar="FILE",
         help="output file (default: %(default)s)",
@@ -321,12 +336,19 @@ def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_benchmark(arguments: argparse.Namespace) -> None:
-    from ..benchmark.measure import benchmark
+    from ..benchmark.measure import ROWS, benchmark
 
-    prepare_output_file("--out", arguments.out)
-    report = benchmark(arguments.model_type, arguments.device, arguments.repeats, arguments.against)
+    prepare_output_file("--json", arguments.json)
+    report = benchmark(
+        arguments.model_type,
+        arguments.device,
+        arguments.repeats,
+        arguments.against,
+        arguments.rows or ROWS,
+        arguments.time_limit,
+    )
     print(report, flush=True)  # before it is saved, which can fail
-    print(f"\n{report.save(arguments.out).resolve()}")
+    print(f"\n{report.save(arguments.json).resolve()}")
 
 
 def _run_models(arguments: argparse.Namespace) -> None:

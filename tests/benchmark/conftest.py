@@ -4,7 +4,7 @@ import pytest
 import torch
 from support import copy_of_tiny, edit_json
 
-from florence_lab.benchmark import runners, workloads
+from florence_lab.benchmark import runners, training, workloads
 from florence_lab.benchmark.runners import FlorenceLabRunner, TransformersRunner
 from florence_lab.predictor import Predictor
 
@@ -23,12 +23,16 @@ def short():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Predictor, "compile", lambda self, cache_dir=None: self)
         patch.setattr(runners, "TOKENS_PER_ANSWER", 6)
-        patch.setattr(workloads, "NUM_IMAGES", 3)
+        patch.setattr(workloads, "SCALES", {"cpu": workloads.Scale(3, (1, 2), 2)})
         patch.setattr(workloads, "IMAGE_SIZE", 64)
+        patch.setattr(training, "IMAGE_SIZE", 64)
+        patch.setattr(training, "_WARM_UP_STEPS", 1)
         yield
 
 
 @pytest.fixture(scope="module")
 def both(short, checkpoint):
-    """A runner of each library, in fp32 on the CPU."""
-    return [kind(checkpoint, torch.float32, torch.device("cpu")) for kind in (FlorenceLabRunner, TransformersRunner)]
+    """A runner of each library, in fp32 on the CPU, with the same pixel values."""
+    pair = [kind(checkpoint, torch.float32, torch.device("cpu")) for kind in (FlorenceLabRunner, TransformersRunner)]
+    pair[1].processor.image_processor = pair[0].processor.image_processor
+    return pair

@@ -52,7 +52,7 @@ REFUSED = [
             (["export"], "--ckpt_dir"),
             (["export", "--ckpt_dir", "DIR"], "--output_dir"),
             (["benchmark"], "--model_type"),
-            (["benchmark"], "--out"),
+            (["benchmark"], "--json"),
             (["sft"], "--dataset"),
             (SFT, "--model_id_or_path"),
             (SFT, "--resume_from_checkpoint"),
@@ -103,6 +103,8 @@ REFUSED = [
     (["explore", "--port", "99999"], "argument --port: must be at least 0 and at most 65,535, got 99999"),
     (["explore", "--port", "-1"], "argument --port: must be at least 0"),
     (["benchmark", "--repeats", "0"], "argument --repeats: must be at least 1, got 0"),
+    (["benchmark", "--time_limit", "soon"], "argument --time_limit: expected a time such as 1s, 500ms or 2, got 'soon'"),
+    (["benchmark", "--rows", "one anser"], "unknown row 'one anser'; did you mean 'one answer'?"),
     # devices, formats, models
     ([*ASK, "--device", "abacus"], "'abacus'"),
     ([*ASK, "--device", "meta"], "'meta'"),
@@ -151,8 +153,8 @@ REFUSED = [
     (["scenes", "--out", "FILE"], "--out 'FILE' is not a folder that can be written to"),
     (["pretrain", "--out", "FILE"], "--out 'FILE' is not a folder that can be written to"),
     ([*SFT, "--output_dir", "FILE"], "--output_dir 'FILE' is not a folder that can be written to"),
-    (["benchmark", "--out", "/proc/x/y.json"], "--out '/proc/x' is not a folder that can be written to"),
-    (["benchmark", "--out", "DIR"], "--out 'DIR' is a folder; give the name of a file"),
+    (["benchmark", "--json", "/proc/x/y.json"], "--json '/proc/x' is not a folder that can be written to"),
+    (["benchmark", "--json", "DIR"], "--json 'DIR' is a folder; give the name of a file"),
     (["infer", "--query", "<OD>", "--images", IMAGE, "--caption_files"], "--caption_files needs a query"),
     (["infer", "--caption_files"], "--caption_files needs --query and --images"),
     (

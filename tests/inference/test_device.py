@@ -1,5 +1,7 @@
 """Devices and dtypes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -62,3 +64,22 @@ def test_a_device_is_selected_by_name():
 def test_only_cpu_and_cuda_have_native_bf16():
     assert has_native_bf16(torch.device("mps")) is False
     assert has_native_bf16(CPU) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("machine", "avx512_bf16", "amx", "expected"),
+    [
+        ("x86_64", True, False, True),
+        ("x86_64", False, True, True),
+        ("AMD64", False, False, False),  # AVX-512 alone: oneDNN emulates bf16
+        ("aarch64", False, False, True),
+    ],
+)
+def test_a_processor_needs_instructions_for_bf16(monkeypatch, machine, avx512_bf16, amx, expected):
+    ops = SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    monkeypatch.setattr(torch, "ops", ops)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(device_module.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_native_bf16(CPU) is expected
