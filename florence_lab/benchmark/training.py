@@ -30,7 +30,7 @@ _NUM_BATCHES = 4
 """Batches of different images; they are repeated if there are more steps."""
 _WARM_UP_STEPS = 4
 """Steps at the beginning that do not count: processes that load images are then in a steady state."""
-_LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05}
+_LORA: dict[str, Any] = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05}
 
 LORA_STEP = "LoRA step"
 LORA_STEP_CACHED = "LoRA step, image tokens cached"

@@ -43,9 +43,9 @@ def linear_cross_entropy(
         ignore_index: label that does not count.
     """
     hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
-    is_counted = labels != ignore_index
+    is_counted: torch.Tensor | None = labels != ignore_index
     if num_items is None:
-        num_items = is_counted.sum()
+        num_items = (labels != ignore_index).sum()
     if hidden_states.device.type == "cpu":  # on a GPU, the number of rows is known only after it has finished
         hidden_states, labels, is_counted = hidden_states[is_counted], labels[is_counted], None
     kind = hidden_states.device.type

@@ -34,7 +34,8 @@ class Int8Linear(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch announces the removal of this function, see `check_quantization`
             quantized = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
-        bias = None if layer.bias is None else layer.bias.detach().float()
+        stored: torch.Tensor | None = layer.bias  # typed as a tensor in torch
+        bias = None if stored is None else stored.detach().float()
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -130,7 +131,8 @@ def quantize_model(model: Florence2ForConditionalGeneration, quantize: str) -> N
         setattr(model, "lm_head", Int8Linear(model.lm_head))  # noqa: B010  (of another type)
         return
     # a module of its own, so that the table of the embeddings stays as it is
-    head = nn.Linear(*reversed(model.lm_head.weight.shape), bias=False, device="meta")
+    num_outputs, num_inputs = model.lm_head.weight.shape
+    head = nn.Linear(num_inputs, num_outputs, bias=False, device="meta")
     head.weight = nn.Parameter(model.lm_head.weight.data, requires_grad=False)
     model.lm_head = head
     try:
