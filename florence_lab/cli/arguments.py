@@ -106,6 +106,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or auto (default: %(default)s)")
+    parser.add_argument(
+        "--quantize",
+        help="int8 or int4: weights of the language model in 8 or 4 bits, see florence_lab.load (default: not quantized)",
+    )
     parser.add_argument("--hub", help="modelscope or hf (default: $FLORENCE_LAB_HUB, else modelscope)")
     parser.add_argument(
         "--compile",
@@ -139,7 +143,11 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
 
     base = getattr(arguments, "model_id_or_path", None)
     checkpoint = getattr(arguments, "ckpt_dir", None)
-    options = {"base": base if checkpoint else None, "processor": getattr(arguments, "processor", None)}
+    options = {
+        "base": base if checkpoint else None,
+        "processor": getattr(arguments, "processor", None),
+        "quantize": arguments.quantize,
+    }
     return load(
         checkpoint or base or arguments.model_type,
         arguments.device,

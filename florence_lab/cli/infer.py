@@ -73,7 +73,7 @@ def add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_size",
         type=number_parser("batch_size", int),
-        help="images or rows answered together (default: 8 images, 16 rows)",
+        help="images or rows answered together (default: as many images as pay, 16 rows)",
     )
     parser.add_argument(
         "--stream", type=parse_bool, default=False, help="print the answer while it is generated (default: false)"
@@ -153,7 +153,7 @@ def run_infer(arguments: argparse.Namespace) -> int | None:
         AnswerWriter(arguments.result_dir, arguments.overlay, arguments.caption_files, limit, arguments.result_name),
         stream=arguments.stream,
         seed=arguments.seed,
-        batch_size=arguments.batch_size or 8,
+        batch_size=arguments.batch_size or "auto",
         generate_kwargs=kwargs,
     )
     if arguments.query is None:

@@ -148,6 +148,7 @@ def run_label(arguments: argparse.Namespace) -> int | None:
         "dtype": arguments.dtype,
         "hub": arguments.hub or None,
         "compile": arguments.compile,
+        "quantize": arguments.quantize,
         "base": arguments.model_id_or_path if arguments.ckpt_dir else None,
         "processor": arguments.processor,
     }

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
-from typing import Any
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
@@ -38,7 +38,7 @@ class Session:
         writer: prints and saves the answers.
         stream: print answers while they are generated.
         seed: seed of sampling. It is set for each answer, so that an answer does not depend on those before it.
-        batch_size: images that are answered together.
+        batch_size: images that are answered together; `"auto"` is as in `Predictor.predict_iter`.
         generate_kwargs: arguments of `generate`, as for `Predictor.predict`.
     """
 
@@ -46,7 +46,7 @@ class Session:
     writer: AnswerWriter
     stream: bool = False
     seed: int = 42
-    batch_size: int = 8
+    batch_size: int | Literal["auto"] = "auto"
     generate_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> None:

@@ -25,6 +25,10 @@ class Asker(Protocol):
         """Return the image tokens of one image, see `Predictor.encode_image`."""
         ...
 
+    def encode_images(self, images: Sequence[Any]) -> list[EncodedImage]:
+        """Return the image tokens of several images, see `Predictor.encode_images`."""
+        ...
+
     def build_prompt(
         self,
         image_size: tuple[int, int],

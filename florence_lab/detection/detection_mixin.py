@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..argument_validation import validate_value
 from ..exceptions import ArgumentError, ImageError, PromptError
-from ..images import load_image
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage, resolve_generation_kwargs
+from ..inference.preprocessing import PreprocessedImage, preprocess_source
 from ..results import Boxes
 from ..sources import list_sources
 from .asker import Asker
@@ -132,13 +130,21 @@ class DetectionMixin:
         questions = detector.questions()
         sources = [images] if isinstance(images, EncodedImage) else list_sources(images)
 
-        def answer(batch: list[Image.Image | EncodedImage]) -> list[Boxes]:
-            found = detector.detect([self.encode_image(image) for image in batch], questions)
+        def read(source: Any) -> PreprocessedImage | EncodedImage | ImageError:
+            try:
+                if isinstance(source, EncodedImage):
+                    return source
+                return preprocess_source(self.processor.image_processor, source)
+            except ImageError as error:
+                return error
+
+        def answer(batch: list[PreprocessedImage | EncodedImage]) -> list[Boxes]:
+            found = detector.detect(self.encode_images(batch), questions)
             return found if keep_images else [replace(boxes, image=None) for boxes in found]
 
         return process_in_batches(
             sources,
-            _read,
+            read,
             answer,
             batch_size=-(-detector.batch_size // len(questions)),
             total=len(sources) if isinstance(sources, Sequence) else None,
@@ -177,10 +183,3 @@ def make_detector(
     generate_kwargs = generate_kwargs or {}
     resolve_generation_kwargs(asker.model, generate_kwargs)
     return Detector(asker, ontology, strategies, verify, threshold, nms_iou, calibration, batch_size, generate_kwargs)
-
-
-def _read(source: Any) -> Image.Image | EncodedImage | ImageError:
-    try:
-        return source if isinstance(source, EncodedImage) else load_image(source)
-    except ImageError as error:
-        return error

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..argument_validation import validate_arguments
+from ..exceptions import ArgumentError
 from ..inference.device import resolve_dtype, select_device
 from ..loading.adapters import load_model
 from ..loading.hub import resolve
@@ -57,6 +58,8 @@ def load(
     torch_dtype = resolve_dtype(dtype, torch_device)
     if quantize is not None:
         check_quantization(quantize, torch_device, torch_dtype)
+        if compile and torch_device.type != "cuda":
+            raise ArgumentError(f"quantize={quantize!r} cannot be combined with compile=True; choose one of them")
     folder = resolve(model_type_or_path, hub)
     model, model_processor = load_model(folder, torch_dtype, hub, base=base, processor=processor)
     model.to(torch_device)  # type: ignore[arg-type]  # transformers' decorator hides the signature

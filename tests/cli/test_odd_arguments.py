@@ -103,7 +103,10 @@ REFUSED = [
     (["explore", "--port", "99999"], "argument --port: must be at least 0 and at most 65,535, got 99999"),
     (["explore", "--port", "-1"], "argument --port: must be at least 0"),
     (["benchmark", "--repeats", "0"], "argument --repeats: must be at least 1, got 0"),
-    (["benchmark", "--time_limit", "soon"], "argument --time_limit: expected a time such as 1s, 500ms or 2, got 'soon'"),
+    (
+        ["benchmark", "--time_limit", "soon"],
+        "argument --time_limit: expected a time such as 1s, 500ms or 2, got 'soon'",
+    ),
     (["benchmark", "--rows", "one anser"], "unknown row 'one anser'; did you mean 'one answer'?"),
     # devices, formats, models
     ([*ASK, "--device", "abacus"], "'abacus'"),

@@ -59,6 +59,14 @@ def test_load_refuses_before_it_reads_a_checkpoint():
         load("nowhere at all", device="cpu", quantize="int4")
 
 
+@pytest.mark.skipif(
+    torch.backends.quantized.engine not in quantization._ENGINES, reason="needs torch's quantized kernels"
+)
+def test_compilation_and_quantization_exclude_each_other():
+    with pytest.raises(ArgumentError, match=r"quantize='int8' cannot be combined with compile=True"):
+        load("nowhere at all", device="cpu", quantize="int8", compile=True)
+
+
 def test_a_processor_without_the_kernels_is_refused(monkeypatch):
     monkeypatch.setattr(quantization, "_ENGINES", ())
     with pytest.raises(ArgumentError, match="x86"):
