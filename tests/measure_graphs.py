@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measure_loading import SIZES, write_checkpoints
+from measure_loading import write_checkpoints
 from support import PHOTO
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -23,7 +23,6 @@ from florence_lab import load
 from florence_lab.inference.generation import encode_prompts, generate, resolve_generation_kwargs
 from florence_lab.inference.graphed_encoders import DefaultImageEncoder
 
-SIZES["large"] = ((256, 512, 1024, 2048), (1, 1, 9, 1), 1024, 12)
 NUM_TOKENS = 64
 PROMPT = "What does the image describe?"
 ROWS = {

@@ -1,4 +1,4 @@
-"""Measure the memory of loading, relative to the size of the weights: `python tests/measure_loading.py FOLDER [base]`.
+"""Measure the memory of loading, relative to the size of the weights: `python tests/measure_loading.py FOLDER [base or large]`.
 
 Writes a checkpoint of random weights into FOLDER in each supported format, and loads each in a process of its own. The last
 line printed is JSON: format -> growth of the peak memory / size of the weights in float32.
@@ -23,6 +23,7 @@ SIZES = {
     # embed dims, depths, d_model, layers
     "small": ((64, 128, 256, 512), (1, 1, 3, 1), 512, 4),
     "base": ((128, 256, 512, 1024), (1, 1, 9, 1), 768, 6),
+    "large": ((256, 512, 1024, 2048), (1, 1, 9, 1), 1024, 12),
 }
 VOCAB_SIZE = 51289
 

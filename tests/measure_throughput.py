@@ -22,7 +22,6 @@ from florence_lab.inference.preprocessing import preprocess
 from florence_lab.predictor import pipeline
 from florence_lab.scenes import HELD_OUT_SEEDS, draw_scene
 
-SIZES["large"] = ((256, 512, 1024, 2048), (1, 1, 9, 1), 1024, 12)
 IMAGE_SIZE = 512
 LENGTHS = {"num_beams": 1, "max_new_tokens": 64, "min_new_tokens": 64}
 BATCH_SIZES = {"cuda": (8, 32, 64, 128, "auto"), "cpu": (1, 8, 16, 32, "auto")}

@@ -10,6 +10,13 @@ from torch import nn
 from ..exceptions import GenerationInterrupted
 
 
+_CAPTURING = "transformers.utils.output_capturing"
+"""Module of the hooks that transformers adds at the first call with `output_attentions=True` or the like, and never removes.
+
+They act only during such calls.
+"""
+
+
 class InterruptCheck:
     """A forward pre-hook that stops the model."""
 
@@ -35,7 +42,7 @@ def check_interrupts(module: nn.Module) -> None:
 
 def has_other_hooks(module: nn.Module) -> bool:
     """Return whether anything but interruption depends on the calls of a module."""
-    if _hooks(module, "_forward_hooks"):
+    if any(getattr(hook, "__module__", None) != _CAPTURING for hook in _hooks(module, "_forward_hooks")):
         return True
     return any(not isinstance(hook, InterruptCheck) for hook in _hooks(module, "_forward_pre_hooks"))
 

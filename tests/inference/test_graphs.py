@@ -138,6 +138,15 @@ def test_changed_models_run_without_graphs(small, graphs, change):
 
 
 @torch.inference_mode()
+def test_hooks_that_transformers_leaves_behind_are_no_change(small, graphs):
+    model = copy.deepcopy(small.model)
+    ids = torch.tensor([[0, 5, 2]])
+    model.model.language_model(input_ids=ids, decoder_input_ids=ids, output_attentions=True, output_hidden_states=True)
+    assert any(layer._forward_hooks for layer in model.modules())
+    assert graphs.is_usable(*decoder_modules(model))
+
+
+@torch.inference_mode()
 def test_graphs_are_for_cuda(small):
     assert not GraphCache().is_usable(*decoder_modules(small.model))
 
