@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..argument_validation import validate_arguments
-from ..exceptions import ArgumentError, summarize_error, unknown_name
+from ..exceptions import ArgumentError, FlorenceLabWarning, summarize_error, unknown_name
 from ..inference.device import select_device
 from ..loading.hub import find_cached
 from .hardware import Work, matmul_precision, measure_hardware, roofline, time_once
@@ -119,7 +120,12 @@ class _Session:
         if not workloads:
             return
         runners: dict[str, Runner] = {}
-        with torch.inference_mode(), benchmark_images(scale_of(self.device).num_images) as paths:
+        with (
+            warnings.catch_warnings(),
+            torch.inference_mode(),
+            benchmark_images(scale_of(self.device).num_images) as paths,
+        ):
+            warnings.filterwarnings("ignore", ".*truncated", FlorenceLabWarning)  # answers of random weights do not end
             for name in tqdm(names, desc="loading", unit="backend"):
                 with self._failure_noted("loading", name):
                     runners[name] = build_runner(name, self.model_type, self.device)

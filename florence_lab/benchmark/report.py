@@ -75,7 +75,7 @@ class BenchmarkReport:
         """Return the speedups: `workload`, `comparison`, and `median`, `min`, `max` of the ratios of paired repetitions.
 
         Repetitions are paired because they follow each other: a machine that others use is faster at some times than at
-        others.
+        others. Those of fine-tuning are steps of one run after the other.
         """
         rows = []
         for workload, seconds in self.timings_s.items():
@@ -98,7 +98,8 @@ class BenchmarkReport:
         return "\n\n".join(f"{title}:\n\n{table}" for title, table in tables.items() if table)
 
     def __str__(self) -> str:
-        lines = [f"{name}: {value}" for name, value in (self.environment | self.hardware).items()]
+        lines = [f"{name}: {value}" for name, value in self.environment.items()]
+        lines += [f"{name}: {value:.4g}" for name, value in self.hardware.items()]
         if self.batch_sizes:
             lines.append(f"best batch size: {self.batch_sizes}")
         if self.outputs_match:

@@ -12,7 +12,7 @@ from transformers import Florence2ForConditionalGeneration
 from transformers.models.clip import CLIPImageProcessor
 
 from ..inference.device import DTYPES, has_native_bf16
-from ..inference.generation import EncodedImage, trim_at_eos
+from ..inference.generation import EncodedImage, text_config, trim_at_eos
 from ..inference.preprocessing import preprocess
 from ..predictor import Predictor
 from ..results import Result
@@ -91,6 +91,8 @@ class TransformersRunner:
         settings = self.processor.image_processor.to_dict()
         settings.pop("image_processor_type", None)
         self.processor.image_processor = CLIPImageProcessor(**settings)
+        # transformers puts image tokens into the prompt, and its tokenizer warns of more tokens than BART's 512
+        self.processor.tokenizer.model_max_length = text_config(model).max_position_embeddings
         self._template = FlorenceTemplate(self.processor.tokenizer)
 
     def preprocess(self, paths: Sequence[Path]) -> torch.Tensor:
