@@ -9,7 +9,6 @@ from torch import nn
 
 from ..exceptions import GenerationInterrupted
 
-
 _CAPTURING = "transformers.utils.output_capturing"
 """Module of the hooks that transformers adds at the first call with `output_attentions=True` or the like, and never removes.
 
