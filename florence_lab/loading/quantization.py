@@ -3,6 +3,10 @@
 On a CPU, the decoder and the output layer compute with 8-bit integers (dynamic quantization: torch's own kernels). A decoder reads
 all of its weights for each token, so fewer bytes are less time: 8 ms for the layers of one token of florence-2-base on one core of
 Zen 4, against 16 ms in bf16 and 29 ms in fp32. On CUDA, torchao stores the language model in fewer bits, which saves memory.
+
+What 8 bits do to answers was measured with florence-2-nano on a CPU (`evaluate_scenes(load(name, quantize="int8"),
+HELD_OUT_SEEDS[:100], num_beams=1)`: 1,436 answers to all tasks, each scored from 0 to 1): 48% equal those in fp32, and their mean score is
+0.9331 against 0.9307 (difference 0.0024, standard error 0.0021).
 """
 
 from __future__ import annotations
