@@ -62,13 +62,15 @@ def _read(
     copies: dict[str, torch.Tensor] = {}
     invalid = []
     for name, tensor in iter_weights(weights):
+        if name in tied and tied[name] in state and torch.equal(state[tied[name]], tensor.to(dtype)):
+            continue
         copied = tensor.to(dtype, copy=True)
-        if name not in tied:
-            state[name] = copied
-            if not is_finite(copied):  # checked now, while it is in the processor's cache
-                invalid.append(name)
-        elif not (tied[name] in state and torch.equal(state[tied[name]], copied)):
+        if name in tied:
             copies[name] = copied
+            continue
+        state[name] = copied
+        if not is_finite(copied):  # checked now, while it is in the processor's cache
+            invalid.append(name)
     check_names(folder, INVALID_VALUES, invalid)
     is_tied = all(torch.equal(state[tied[name]], tensor) for name, tensor in copies.items())
     return state if is_tied else None

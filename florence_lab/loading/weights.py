@@ -17,7 +17,6 @@ from transformers import Florence2Config
 
 from ..exceptions import CheckpointError, shorten, summarize_error
 from .checks import quantized_error
-from .published import EMBEDDINGS
 
 MISSING_KEYS = "lacks the weights"
 UNEXPECTED_KEYS = "contains weights that Florence-2 does not have:"
@@ -37,14 +36,15 @@ _LAYER_FIELDS = (
     (re.compile(r"language_model\.(?:model\.)?encoder\.layers\.(\d+)\."), "encoder_layers"),
     (re.compile(r"language_model\.(?:model\.)?decoder\.layers\.(\d+)\."), "decoder_layers"),
 )
+_EMBEDDINGS_RE = re.compile(r"(shared|embed_tokens|lm_head)\.weight$")
 _BLOCK_RE = re.compile(r"vision_tower\.blocks\.(\d+)\.(\d+)\.")
 
 # Name of a weight (either layout), its axis -> the field of the config with the size of the axis, and how much larger it is
 _SHAPE_FIELDS = tuple(
     (re.compile(pattern), axis, part, field, extra)
     for pattern, axis, part, field, extra in (
-        (r"(shared|embed_tokens|lm_head)\.weight$", 0, "text_config", "vocab_size", 0),
-        (r"(shared|embed_tokens|lm_head)\.weight$", 1, "text_config", "d_model", 0),
+        (_EMBEDDINGS_RE.pattern, 0, "text_config", "vocab_size", 0),
+        (_EMBEDDINGS_RE.pattern, 1, "text_config", "d_model", 0),
         (r"(encoder|decoder)\.embed_positions\.weight$", 0, "text_config", "max_position_embeddings", 2),
         (r"encoder\.layers\.0\.fc1\.weight$", 0, "text_config", "encoder_ffn_dim", 0),
         (r"decoder\.layers\.0\.fc1\.weight$", 0, "text_config", "decoder_ffn_dim", 0),
@@ -93,7 +93,7 @@ def iter_weights(weights: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
                 file = _open(path)
             if names is None:
                 # the embeddings are the largest tensor, so they are copied first, while little else is in memory
-                names = sorted(file.names, key=lambda name: name not in EMBEDDINGS)
+                names = sorted(file.names, key=lambda name: not _EMBEDDINGS_RE.search(name))
             num_bytes = 0
             while names and num_bytes <= file.max_bytes:
                 name = names.pop(0)
