@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,6 +43,9 @@ VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".m
 _SCHEME_RE = re.compile(r"([A-Za-z][\w+.-]+)://")
 _DATA_URL_RE = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 
+_LOCKS = [Lock() for _ in range(61)]
+"""Each image of the caller has one of these. It may be given several times, and read by several threads."""
+
 
 @validate_arguments
 def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) -> Image.Image:
@@ -66,6 +70,8 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
         raise source
     if isinstance(source, Image.Image):
         with _image_errors(f"the given PIL image ({source.mode}, {source.width} x {source.height})"):
+            with _LOCKS[id(source) % len(_LOCKS)]:  # an opened file is read here, and by one thread at a time
+                source.load()
             return _upright_rgb(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), "the byte string")
@@ -88,6 +94,16 @@ def load_image(source: Any, timeout: float = 10.0, max_bytes: int = 64 * 2**20) 
         f"cannot read an image from {shorten(source)}, a {type(source).__name__}; pass a path, URL, bytes, file object, PIL "
         "image, NumPy array or torch tensor"
     )
+
+
+def held_bytes(source: Any) -> int:
+    """Return the memory that an image takes before it is read: none for paths and URLs."""
+    if isinstance(source, Image.Image):
+        return 4 * source.width * source.height
+    if isinstance(source, (bytes, bytearray)):
+        return len(source)
+    size = getattr(source, "nbytes", 0)  # of an array or tensor
+    return size if isinstance(size, int) else 0
 
 
 def _load_path(source: str | os.PathLike) -> Image.Image:

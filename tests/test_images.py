@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -523,3 +524,15 @@ def test_heic(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     with pytest.raises(ImageError, match=r"a\.heic is a HEIC image; install pillow-heif"):
         load_image(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_an_opened_image_is_read_once_by_several_threads(tmp_path, kind):
+    """As one image in a list several times, which `predict_batch` reads in threads."""
+    path = tmp_path / f"image.{kind}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)).save(path)
+    expected = load_image(path).tobytes()
+    for _ in range(3):
+        opened = Image.open(path)
+        with ThreadPoolExecutor(4) as threads:
+            assert [image.tobytes() == expected for image in threads.map(load_image, [opened] * 8)] == [True] * 8

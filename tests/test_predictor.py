@@ -3,6 +3,7 @@
 import copy
 import gc
 import logging
+import pickle
 import time
 import weakref
 from itertools import pairwise
@@ -560,3 +561,12 @@ def test_a_saved_model_gives_the_same_results(small, cat, tmp_path):
     small.save_pretrained(tmp_path)
     loaded = load(tmp_path, device="cpu")
     assert_same(loaded.predict(PHOTO, "<OD>", **SHORT), small.predict(cat, "<OD>", **SHORT))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))])
+def test_a_copy_of_a_predictor_that_was_used_answers(small, cat, duplicate):
+    settings = {"num_beams": 1, "max_new_tokens": 5, "constrain": True}
+    expected = small.predict(cat, "<OD>", **settings)
+    copied = duplicate(small)
+    assert copied.constraints is not small.constraints
+    assert copied.predict(cat, "<OD>", **settings).raw == expected.raw

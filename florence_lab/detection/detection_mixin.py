@@ -9,6 +9,7 @@ from typing import Any
 
 from ..argument_validation import validate_value
 from ..exceptions import ArgumentError, ImageError, PromptError
+from ..images import held_bytes
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage, resolve_generation_kwargs
 from ..inference.preprocessing import PreprocessedImage, preprocess_source
@@ -149,6 +150,7 @@ class DetectionMixin:
             batch_size=-(-detector.batch_size // len(questions)),
             total=len(sources) if isinstance(sources, Sequence) else None,
             description="detect",
+            source_bytes=held_bytes,
         )
 
 

@@ -100,7 +100,8 @@ class SftArguments:
     )
     device: str = _option("auto", "auto, cpu, cuda or mps; CUDA_VISIBLE_DEVICES selects one of several GPUs")
     dataloader_num_workers: int | None = _option(
-        None, "processes that load images (default: by the number of cores and the size of the dataset)"
+        None,
+        "processes that load images (default: by the cores and the size of the dataset; 0 where processes are not forked)",
     )
     group_by_length: bool = _option(
         False,

@@ -6,7 +6,7 @@ chunk of them exists at a time: its gradients with respect to hidden states and 
 
 from __future__ import annotations
 
-from functools import wraps
+import inspect
 from typing import Any
 
 import torch
@@ -120,26 +120,37 @@ def _differentiate(
     return losses.sum(), gradient
 
 
+class _ChunkedLossModel(Florence2ForConditionalGeneration):
+    """A model that computes its loss in chunks.
+
+    A class, and not a function that takes the place of `forward`: that would stay with the first model when a model is copied, as
+    for each GPU of a process.
+    """
+
+    def forward(
+        self, *args: Any, labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **inputs: Any
+    ) -> Any:
+        if labels is None:
+            return super().forward(*args, **inputs)
+        text_config: Any = self.config.text_config
+        inputs.setdefault(
+            "decoder_input_ids",
+            shift_tokens_right(labels, text_config.pad_token_id, text_config.decoder_start_token_id),
+        )
+        outputs = self.model(*args, **{"use_cache": False, **inputs})
+        loss = linear_cross_entropy(outputs.last_hidden_state, self.lm_head.weight, labels, num_items_in_batch)
+        return Florence2Seq2SeqLMOutput(loss=loss)
+
+
+# checkpoints and adapters name the class of the model, and the trainer reads the arguments that it takes
+for _name in ("__name__", "__qualname__", "__module__", "__doc__"):
+    setattr(_ChunkedLossModel, _name, getattr(Florence2ForConditionalGeneration, _name))
+setattr(_ChunkedLossModel.forward, "__signature__", inspect.signature(Florence2ForConditionalGeneration.forward))  # noqa: B010
+
+
 def use_chunked_loss(model: Florence2ForConditionalGeneration) -> None:
     """Let a model compute its loss in chunks, in place: given `labels`, its output has the loss only, and no logits.
 
     Without `labels`, as in generation, it stays as it is.
     """
-    forward = model.forward
-
-    @wraps(forward)
-    def forward_with_loss(
-        *args: Any, labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **inputs: Any
-    ) -> Any:
-        if labels is None:
-            return forward(*args, **inputs)
-        text_config: Any = model.config.text_config
-        inputs.setdefault(
-            "decoder_input_ids",
-            shift_tokens_right(labels, text_config.pad_token_id, text_config.decoder_start_token_id),
-        )
-        outputs = model.model(*args, **{"use_cache": False, **inputs})
-        loss = linear_cross_entropy(outputs.last_hidden_state, model.lm_head.weight, labels, num_items_in_batch)
-        return Florence2Seq2SeqLMOutput(loss=loss)
-
-    setattr(model, "forward", forward_with_loss)  # noqa: B010  (mypy refuses to assign to a method)
+    model.__class__ = _ChunkedLossModel

@@ -26,6 +26,7 @@ LOG_FILE = "logging.jsonl"
 BAD_ROWS_FILE = "bad_rows.txt"
 
 _DECIDED = "cache_image_features"  # without a choice a run decides, and keeps to that when it is resumed
+_WITHOUT_EFFECT = ("resume_from_checkpoint", "dataloader_num_workers", "feature_dir")  # on what a run ends with
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class RunDirectory:
         changed = [
             f"--{name} was {before[name]} and is {value}"
             for name, value in _to_json(arguments).items()
-            if name != "resume_from_checkpoint"
+            if name not in _WITHOUT_EFFECT
             and value != before.get(name, value)
             and not (name == _DECIDED and value is None)
         ]

@@ -46,6 +46,7 @@ def process_in_batches(
     num_bytes: Callable[[U], int] | None = None,
     max_batch_bytes: int | None = None,
     start: Callable[[list[U]], Any] | None = None,
+    source_bytes: Callable[[T], int] | None = None,
 ) -> Iterator[R | ImageError | PromptError]:
     """Yield the results of items in order, with a progress bar for more than one batch.
 
@@ -61,9 +62,10 @@ def process_in_batches(
         max_batch_bytes: a batch ends with the item that reaches it.
         start: starts the work on prepared items without waiting for it, such as on a GPU. It is called one batch ahead, and
             `process` with what it returns.
+        source_bytes: memory of an item before it is prepared. No more items are requested while `MAX_BYTES_AHEAD` wait.
     """
     bar = tqdm(total=total, desc=description, unit="image", disable=total is not None and total <= batch_size)
-    readers = _ReadAhead(prepare, num_threads, num_bytes or (lambda _: 0))
+    readers = _ReadAhead(prepare, num_threads, num_bytes or (lambda _: 0), source_bytes or (lambda _: 0))
     try:
         prepared = readers.map(items, 2 * batch_size)
         batches = (_start(batch, start) for batch in _split(prepared, batch_size, num_bytes, max_batch_bytes))
@@ -171,8 +173,15 @@ class _ReadAhead(Generic[T, U]):
     An item is handed to a thread when there is room for it, so no thread ever waits.
     """
 
-    def __init__(self, function: Callable[[T], U], num_threads: int, num_bytes: Callable[[Any], int]) -> None:
-        self._function, self._num_threads, self._num_bytes = function, num_threads, num_bytes
+    def __init__(
+        self,
+        function: Callable[[T], U],
+        num_threads: int,
+        num_bytes: Callable[[Any], int],
+        source_bytes: Callable[[T], int],
+    ) -> None:
+        self._function, self._num_threads = function, num_threads
+        self._num_bytes, self._source_bytes = num_bytes, source_bytes
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="florence_lab-reader")
         self._lock = Lock()
         self._waiting: deque[tuple[T, Future[tuple[U, int]]]] = deque()
@@ -181,16 +190,19 @@ class _ReadAhead(Generic[T, U]):
     def map(self, items: Iterable[T], max_pending: int) -> Iterator[U | _Failure]:
         """Yield `function(item)` for each item, with at most `max_pending` items ahead. An exception of `items` comes last."""
         pending: deque[Future[tuple[U, int]]] = deque()
+        sizes: deque[int] = deque()
         failure = None
         for item in _until_failure(items):
             if isinstance(item, _Failure):
                 failure = item
                 break
             pending.append(Future())
+            sizes.append(self._source_bytes(item))
             with self._lock:
                 self._waiting.append((item, pending[-1]))
                 self._fill()
-            if len(pending) > max_pending:
+            while len(pending) > max_pending or sum(sizes) > MAX_BYTES_AHEAD:
+                sizes.popleft()
                 yield self._take(pending.popleft())
         while pending:
             yield self._take(pending.popleft())

@@ -129,6 +129,9 @@ class StaticSource:
         # by `where`: masked_fill_ with a mask of rows would need another buffer
         self.mask[:n, 0, 0, :length] = torch.where(attention_mask.bool(), 0.0, -torch.inf).to(self.mask.dtype)
         self.mask[n:] = 0
+        self.cross_cache[:, :n, :, :, length:] = (
+            0  # nan, as of an earlier prompt that overflowed, passes through a mask
+        )
         for layer, cache in zip(self.weights.decoder.layers, self.cross_cache, strict=True):
             attention = layer.encoder_attn
             for part, project in enumerate((attention.k_proj, attention.v_proj)):

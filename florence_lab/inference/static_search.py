@@ -148,6 +148,7 @@ class SearchState:
             pad_id: what the buffers are filled with.
             max_length: the length, with the start token, at which all sequences end.
         """
+        self.decoder.cache.zero_()  # nan, as of an earlier search that overflowed, passes through a mask
         self.tokens.fill_(pad_id)
         self.tokens[:, 0] = start_id
         for counter, value in ((self.position, 0), (self.limit, max_length), (self.max_length, max_length)):
@@ -179,8 +180,8 @@ class SearchState:
             mine, theirs = buffer.tensor, other._buffers[name].tensor
             if buffer.length_dim is not None:
                 shared = min(mine.shape[buffer.length_dim], theirs.shape[buffer.length_dim])
-                if name in ("tokens", "done_tokens"):
-                    mine.fill_(pad_id)
+                if name in ("tokens", "done_tokens", "cache"):
+                    mine.fill_(0 if name == "cache" else pad_id)
                 mine = mine.narrow(buffer.length_dim, 0, shared)
                 theirs = theirs.narrow(buffer.length_dim, 0, shared)
             mine.narrow(buffer.row_dim, 0, len(indices)).copy_(theirs.index_select(buffer.row_dim, indices))

@@ -148,6 +148,11 @@ def quantize_model(model: Florence2ForConditionalGeneration, quantize: str) -> N
         raise CheckpointError(f"the model cannot be quantized to {quantize}: {summarize_error(error)}") from error
 
 
+def is_quantized(model: Florence2ForConditionalGeneration) -> bool:
+    """Return whether a model on a CPU has weights in 8 bits."""
+    return isinstance(model.lm_head, Int8Linear)
+
+
 def _replace_layers(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):

@@ -167,7 +167,7 @@ class BatchMixin(PredictorCore):
             pairs = zip_texts(sources, texts)
         pipeline = ImagePipeline(self, task, kwargs, region_format)
         results = pipeline.run(pairs, None if batch_size == "auto" else batch_size, total)
-        return results if keep_images else map(_without_image, results)
+        return results if keep_images else (_without_image(result) for result in results)
 
 
 def _without_image(result: Result | ImageError | PromptError) -> Result | ImageError | PromptError:

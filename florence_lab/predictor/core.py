@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from ..argument_validation import validate_arguments, validate_value
-from ..exceptions import warn
+from ..exceptions import ArgumentError, warn
 from ..images import GENERATOR_TAG
 from ..inference import generation
 from ..inference.compilation import compile_model
@@ -22,6 +22,7 @@ from ..inference.generation import EncodedImage, ImageEncoder
 from ..inference.graphed_encoders import DefaultImageEncoder
 from ..inference.graphs import GraphCache
 from ..inference.preprocessing import PreprocessedImage, group_by_input_size, preprocess_source, to_pixel_values
+from ..loading.quantization import is_quantized
 from ..template.locations import Region, RegionFormat
 from ..template.prompts import Prompt, build_prompt
 from ..template.template import FlorenceTemplate
@@ -72,6 +73,10 @@ class PredictorCore:
         # set in the config.json of florence-2-nano, see `pretraining`
         self._is_domain_warning_pending = getattr(model.config, "trained_on", None) == GENERATOR_TAG
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle has: all but the tables of constraints, which are made when they are needed."""
+        return {name: value for name, value in vars(self).items() if name != "constraints"}
+
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"{type(self).__name__}({self.name!r}, {millions:.1f} M parameters, {self.model.dtype}, {self.model.device})"
@@ -87,7 +92,12 @@ class PredictorCore:
 
         Args:
             cache_dir: for compiled encoders; by default `$XDG_CACHE_HOME/florence_lab/compiled`.
+
+        Raises:
+            ArgumentError: for a quantized model.
         """
+        if is_quantized(self.model):
+            raise ArgumentError("a quantized model cannot be compiled; load it without quantize for that")
         if self.model.device.type == "cuda":
             logger.info("nothing is compiled on CUDA, where graphs do the same; see `load(graphs=True)`")
             return self

@@ -47,7 +47,7 @@ def load(
             a quarter of the GPU's for the decoder. Without effect on other devices.
         quantize: `"int8"` lets the decoder compute with 8-bit weights, which makes it faster on a CPU and changes some answers. On
             CUDA, `"int8"` and `"int4"` (with `dtype="bf16"`) store the language model in 8 or 4 bits, which saves memory; that
-            needs torchao, the extra `quantize`. A quantized model cannot be saved or compiled.
+            needs torchao, the extra `quantize`. A quantized model cannot be saved or compiled, and runs without graphs.
 
     Raises:
         ArgumentError: for an unknown name, hub, device or dtype, or a `quantize` that does not work here.

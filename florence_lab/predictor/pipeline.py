@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..exceptions import ImageError, PromptError
+from ..images import held_bytes
 from ..inference.batch_size import MAX_BATCH_BYTES, auto_batch_size, num_reader_threads
 from ..inference.batching import process_in_batches
 from ..inference.generation import EncodedImage
@@ -80,6 +81,7 @@ class ImagePipeline:
             num_bytes=_num_bytes,
             max_batch_bytes=None if batch_size else MAX_BATCH_BYTES,
             start=self._launch if self._side else None,
+            source_bytes=lambda pair: held_bytes(pair[0]),
         )
 
     def _prepare(self, pair: tuple[Any, str | Region | None]) -> _Question | ImageError | PromptError:

@@ -1,6 +1,7 @@
 """The loss in chunks, compared with torch's cross-entropy and with transformers' Florence-2."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -164,3 +165,26 @@ def test_generation_and_logits_stay(small, batch):
         assert torch.equal(a, b)
         a, b = (m.generate(**inputs, max_new_tokens=5, num_beams=2) for m in (model, small.model))
     assert torch.equal(a, b)
+
+
+def test_a_copy_of_the_model_computes_the_loss_of_its_own_weights(small, batch):
+    """torch copies a model for each GPU of a process."""
+    model = copy.deepcopy(small.model)
+    use_chunked_loss(model)
+    with torch.no_grad():
+        before = model(**batch).loss
+        copied, replica = copy.deepcopy(model), model._replicate_for_data_parallel()
+        assert replica.forward.__self__ is replica
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert model(**batch).loss == before
+        assert copied(**batch).loss != before
+
+
+def test_the_model_keeps_the_name_of_its_class(small):
+    model = copy.deepcopy(small.model)
+    use_chunked_loss(model)
+    assert f"{type(model).__module__}.{type(model).__qualname__}" == (
+        f"{Florence2ForConditionalGeneration.__module__}.{Florence2ForConditionalGeneration.__qualname__}"
+    )
+    assert inspect.signature(model.forward) == inspect.signature(small.model.forward)

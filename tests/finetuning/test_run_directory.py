@@ -192,3 +192,10 @@ def test_a_run_is_finished_at_its_last_step(tmp_path, write_checkpoint, state, e
     write_checkpoint(tmp_path, 2)
     run = RunDirectory(tmp_path, write_checkpoint(tmp_path, 10, **state))
     assert run.finished_checkpoint() == (expected and tmp_path / f"checkpoint-{expected}")
+
+
+def test_what_changes_nothing_in_the_result_may_change_when_a_run_is_resumed(tmp_path):
+    """Runs of earlier releases stored 1 worker, which was the default."""
+    run = RunDirectory.create(make_arguments(tmp_path, dataloader_num_workers=1, cache_image_features=False))
+    resumed = make_arguments(tmp_path, resume_from_checkpoint=True, feature_dir=str(tmp_path))
+    assert RunDirectory.resume(resumed).path == run.path

@@ -26,6 +26,7 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setattr(workers, "_SHARED_MEMORY", tmp_path)
         monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: Usage(free))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        monkeypatch.setattr(workers.multiprocessing, "get_start_method", lambda allow_none: "fork")
 
     return use
 
@@ -49,6 +50,13 @@ def machine(monkeypatch, tmp_path):
 def test_workers_suit_the_machine_and_the_dataset(machine, settings, rows, device, expected):
     machine(**settings)
     assert choose_num_workers(rows, batch_size=8, bytes_per_row=7 * MB, device_type=device) == expected
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_there_are_none_where_a_script_would_be_run_anew(machine, monkeypatch, method):
+    machine()
+    monkeypatch.setattr(workers.multiprocessing, "get_start_method", lambda allow_none: method)
+    assert choose_num_workers(10_000, 8, 7 * MB, "cuda") == 0
 
 
 def test_a_machine_without_shared_memory_has_no_limit_of_it(machine, monkeypatch, tmp_path):

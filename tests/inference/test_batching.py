@@ -138,3 +138,21 @@ def test_closing_reads_nothing_more():
     time.sleep(0.05)
     assert len(started) <= 4
     assert not any(thread.name.startswith("florence_lab-reader") for thread in threading.enumerate())
+
+
+def test_few_sources_are_requested_that_take_much_memory(limit):
+    """Such as the frames of a video, which are decoded when they are requested."""
+    requested = []
+
+    def sources():
+        for item in range(100):
+            requested.append(item)
+            yield item
+
+    results = run(
+        sources(), batch_size=40, source_bytes=lambda _: 4 * MEGABYTE, max_batch_bytes=1, num_bytes=lambda _: 1
+    )
+    for consumed in range(1, 5):
+        assert next(results) == consumed - 1
+        assert len(requested) - consumed <= 3
+    assert list(results) == list(range(4, 100))

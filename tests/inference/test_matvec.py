@@ -133,3 +133,9 @@ def test_one_row_and_many_rows_give_the_same_hidden_states(small, dtype):
     one, many = layer(x[:1]), layer(x)
     torch.testing.assert_close(one, many[:1])
     torch.testing.assert_close(one, plain(x[:1], layer.weight, layer.bias))
+
+
+def test_an_input_on_another_device_is_left_to_torch():
+    """The kernel would read its address, and end the process."""
+    assert is_one_row(torch.zeros(1, 8), torch.float32)
+    assert not is_one_row(torch.zeros(1, 8, device="meta"), torch.float32)

@@ -270,3 +270,17 @@ def test_an_adapter_counts_and_can_be_switched_off(small, states):
     with adapted.disable_adapter():
         assert_equal_tokens(model, states[:1], graphs, {"num_beams": 1})
     assert_equal_tokens(model, states[:1], graphs, {"num_beams": 1})
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_numbers_that_are_not_finite_do_not_stay_in_the_buffers(small, states, num_beams):
+    """As of an answer that overflowed in fp16: the buffers serve the next one."""
+    cache = GraphCache(RecordedGraph.capture)
+    settings = {"num_beams": num_beams, "max_new_tokens": 70}  # longer than the first cache
+    assert_equal_tokens(small.model, states[:2], cache, settings)
+    with torch.inference_mode():
+        for buffers in cache._buffers.values():
+            buffers.source.cross_cache.fill_(torch.nan)
+            for state in buffers._states.values():
+                state.decoder.cache.fill_(torch.nan)
+    assert_equal_tokens(small.model, states[:2], cache, settings)

@@ -114,6 +114,8 @@ def test_on_a_cpu_the_decoder_is_quantized_and_nothing_else(nano):
     assert set(quantized.labels) == set(plain.labels)
     with pytest.raises(CheckpointError, match="cannot be saved"):
         predictor.save_pretrained("nowhere")
+    with pytest.raises(ArgumentError, match="cannot be compiled"):
+        predictor.compile()
 
 
 def test_the_layers_of_an_adapter_are_refused(small):
