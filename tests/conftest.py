@@ -28,6 +28,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    from explorer.browser.harness import launched_browser
+
+    with launched_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
+    """A server of JupyterLab."""
+    from explorer.browser.harness import jupyter_served
+
+    with jupyter_served("jupyterlab", tmp_path_factory.mktemp("jupyterlab")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def one_thread():
     """Run torch on one thread, so that training runs are reproducible to the last bit."""
     import torch

@@ -4,25 +4,13 @@ import json
 import re
 
 import pytest
-from explorer.browser.harness import NEEDS_BROWSER, TIMEOUT, jupyter_served, launched_browser, notebook_in, playwright
+from explorer.browser.harness import NEEDS_BROWSER, TIMEOUT, notebook_in, playwright
 from stand_in import draw_images
 
 pytestmark = NEEDS_BROWSER
 
 expect = playwright.expect
 REVIEW = "import florence_lab\n\nreview = florence_lab.review(folder)\nreview"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def jupyterlab(tmp_path_factory):
-    with jupyter_served("jupyterlab", tmp_path_factory.mktemp("jupyterlab")) as server:
-        yield server
 
 
 @pytest.fixture

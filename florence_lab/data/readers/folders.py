@@ -76,10 +76,14 @@ def _choose_coco_file(spec: DatasetSpec, path: Path) -> DatasetSpec:
     """
     options = {**spec.options}
     split = options.pop("split", None)
-    files = _find_coco_files(path) if split is None else _list_coco_files(path, f"{split}/*.json")
-    if not files:
-        known = [file.parent.name for file in _list_coco_files(path, "*/*.json")]
-        raise DatasetError(f"{spec.name}: {unknown_name('split', str(split), dict.fromkeys(known))}")
+    if split is None:
+        files = _find_coco_files(path)
+    else:
+        found = _list_coco_files(path, "*/*.json")
+        files = [file for file in found if file.parent.name == split]
+        if not files:
+            known = dict.fromkeys(file.parent.name for file in found)
+            raise DatasetError(f"{spec.name}: {unknown_name('split', str(split), known)}")
     if len(files) > 1:
         raise DatasetError(f"{path / str(split)} has several COCO files; choose one, as in coco:{files[0]}")
     if is_file(path / LABELLED_MANIFEST):
@@ -105,10 +109,7 @@ def _find_coco_files(path: Path) -> list[Path]:
 
 
 def _list_coco_files(path: Path, *patterns: str) -> list[Path]:
-    try:
-        files = sorted({file for pattern in patterns for file in path.glob(pattern)})
-    except (ValueError, NotImplementedError):  # a split that is no name of a folder
-        return []
+    files = sorted({file for pattern in patterns for file in path.glob(pattern)})
     return [file for file in files if _is_coco_file(file)]
 
 
