@@ -27,6 +27,7 @@ from florence_lab import (
 )
 from florence_lab.exceptions import capture_warnings
 from florence_lab.inference import preprocessing, streaming
+from florence_lab.interpret import trace
 from florence_lab.predictor import Predictor, load
 from florence_lab.results import Text
 from florence_lab.scenes import sample_path
@@ -567,6 +568,9 @@ def test_a_saved_model_gives_the_same_results(small, cat, tmp_path):
 def test_a_copy_of_a_predictor_that_was_used_answers(small, cat, duplicate):
     settings = {"num_beams": 1, "max_new_tokens": 5, "constrain": True}
     expected = small.predict(cat, "<OD>", **settings)
+    before = trace(small, cat, "<CAPTION>", **SHORT).probabilities  # transformers adds hooks to the model
     copied = duplicate(small)
     assert copied.constraints is not small.constraints
     assert copied.predict(cat, "<OD>", **settings).raw == expected.raw
+    for predictor in (copied, small):
+        np.testing.assert_array_equal(trace(predictor, cat, "<CAPTION>", **SHORT).probabilities, before)

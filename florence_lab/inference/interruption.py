@@ -15,6 +15,9 @@ _CAPTURING = "transformers.utils.output_capturing"
 They act only during such calls.
 """
 
+_INSTALLED = "_output_capturing_hooks_installed"
+"""Attribute by which transformers remembers that it has added them."""
+
 
 class InterruptCheck:
     """A forward pre-hook that stops the model."""
@@ -34,18 +37,30 @@ class InterruptCheck:
 
 def check_interrupts(module: nn.Module) -> None:
     """Call the checks that are registered with a module, which a replayed graph does not."""
-    for hook in _hooks(module, "_forward_pre_hooks"):
+    for hook in list(_hooks(module, "_forward_pre_hooks").values()):  # another thread may remove one meanwhile
         if isinstance(hook, InterruptCheck):
             hook()
 
 
 def has_other_hooks(module: nn.Module) -> bool:
     """Return whether anything but interruption depends on the calls of a module."""
-    if any(getattr(hook, "__module__", None) != _CAPTURING for hook in _hooks(module, "_forward_hooks")):
+    if any(getattr(hook, "__module__", None) != _CAPTURING for hook in list(_hooks(module, "_forward_hooks").values())):
         return True
-    return any(not isinstance(hook, InterruptCheck) for hook in _hooks(module, "_forward_pre_hooks"))
+    return any(not isinstance(hook, InterruptCheck) for hook in list(_hooks(module, "_forward_pre_hooks").values()))
 
 
-def _hooks(module: nn.Module, name: str) -> list[Any]:
-    # torch has no public way to list them; another thread may remove one meanwhile
-    return list(getattr(module, name).values())
+def remove_capturing_hooks(model: nn.Module) -> None:
+    """Remove the hooks that transformers leaves behind, which cannot be pickled. It adds them again when it needs them."""
+    for module in model.modules():
+        hooks = _hooks(module, "_forward_hooks")
+        for key, hook in list(hooks.items()):
+            if getattr(hook, "__module__", None) == _CAPTURING:
+                hooks.pop(key, None)
+        if hasattr(module, _INSTALLED):
+            setattr(module, _INSTALLED, False)
+
+
+def _hooks(module: nn.Module, name: str) -> dict[int, Any]:
+    # torch has no public way to list them
+    hooks: dict[int, Any] = getattr(module, name)
+    return hooks

@@ -21,6 +21,7 @@ from ..inference.constraints import ConstraintFactory
 from ..inference.generation import EncodedImage, ImageEncoder
 from ..inference.graphed_encoders import DefaultImageEncoder
 from ..inference.graphs import GraphCache
+from ..inference.interruption import remove_capturing_hooks
 from ..inference.preprocessing import PreprocessedImage, group_by_input_size, preprocess_source, to_pixel_values
 from ..loading.quantization import is_quantized
 from ..template.locations import Region, RegionFormat
@@ -75,6 +76,7 @@ class PredictorCore:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle has: all but the tables of constraints, which are made when they are needed."""
+        remove_capturing_hooks(self.model)
         return {name: value for name, value in vars(self).items() if name != "constraints"}
 
     def __repr__(self) -> str:
