@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from threading import RLock
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ def capture_cuda_graph(step: Step, pool: Any) -> Step:
     return graph.replay
 
 
-class GraphedSearch(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class GraphedSearch:
     """A search whose steps are graphs.
 
     Attributes:
