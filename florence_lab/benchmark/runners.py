@@ -110,10 +110,6 @@ class TransformersRunner:
         """Return the answer to a task, with its example as input."""
         return self._generate(self._process([path], task), num_tokens, num_beams)[0]
 
-    def generate_encoded(self, path: Path, num_tokens: int) -> str:
-        """Raise an error: `generate` encodes the image each time."""
-        raise NotImplementedError("transformers' generate takes no encoded image")
-
     def predict_all_tasks(self, path: Path) -> list[str]:
         """Return the answers to all tasks, one after the other."""
         return [self.generate_text(path, task, TOKENS_PER_ANSWER) for task in ALL_TASKS]
