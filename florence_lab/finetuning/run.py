@@ -74,7 +74,10 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     check_data_arguments(arguments)
     new_tokens = read_new_tokens(arguments)
     prepare_folders(arguments, run)
-    source, folder = _find_base(arguments)
+    source = arguments.model_id_or_path or arguments.model_type
+    folder = resolve(source, arguments.hub or None)
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ArgumentError(f"{folder} is an adapter; merge it first: florence-lab export --ckpt_dir {folder}")
     set_seed(arguments.seed)  # LoRA initializes matrices at random
     model, processor = load_checkpoint(folder)
     token_ids = add_tokens(model, processor.tokenizer, new_tokens)
@@ -83,22 +86,29 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
     train, val, errors = load_training_data(arguments, model, processor)
     add_model_tasks(model, [example.prompt.task for example in (*train, *val)])
     check_metric(arguments, val)
-    if run:
-        arguments = run.with_decisions(arguments)
-    else:
-        caches = decide_caching(arguments, model, processor, [*train, *val])
-        arguments = dataclasses.replace(arguments, cache_image_features=caches)
+
+    arguments = (
+        run.with_decisions(arguments)
+        if run
+        else dataclasses.replace(
+            arguments, cache_image_features=decide_caching(arguments, model, processor, [*train, *val])
+        )
+    )
     run = run or RunDirectory.open(arguments, state)
     with describe_failures(run):
         if errors and state.is_main_process:
             write_text(run.path / BAD_ROWS_FILE, "".join(f"{error}\n" for error in errors))
         freeze_parts(model, arguments)
-        _note_domain(model, arguments)
+        if any(spec.kind != "scenes" for spec in parse_datasets(arguments.dataset)):
+            model.config.trained_on = None  # florence-2-nano's note that it knows scenes only
         rows, val_rows = (build_rows(examples, arguments, model, processor, state) for examples in (train, val))
-        num_workers = num_training_workers(arguments, model, processor, len(rows), state.device.type)
         trainer = Florence2Trainer(
             model=model if arguments.sft_type == "full" else add_lora(model, arguments, token_ids),
-            args=to_training_arguments(arguments, run.path, num_workers),
+            args=to_training_arguments(
+                arguments,
+                run.path,
+                num_training_workers(arguments, model, processor, len(rows), state.device.type),
+            ),
             data_collator=Florence2DataCollator(processor, keeps_levels=state.device.type == "cuda"),
             train_dataset=rows,
             eval_dataset=val_rows or None,
@@ -112,20 +122,6 @@ def sft(arguments: SftArguments, on_log: Callable[[dict[str, Any]], None] | None
         )
         trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     return _choose_checkpoint(trainer, run, arguments)
-
-
-def _find_base(arguments: SftArguments) -> tuple[str, Path]:
-    """The model to fine-tune: what the arguments call it, and its folder."""
-    source = arguments.model_id_or_path or arguments.model_type
-    folder = resolve(source, arguments.hub or None)
-    if (folder / ADAPTER_CONFIG).is_file():
-        raise ArgumentError(f"{folder} is an adapter; merge it first: florence-lab export --ckpt_dir {folder}")
-    return source, folder
-
-
-def _note_domain(model: Florence2ForConditionalGeneration, arguments: SftArguments) -> None:
-    if any(spec.kind != "scenes" for spec in parse_datasets(arguments.dataset)):
-        model.config.trained_on = None  # florence-2-nano's note that it knows scenes only
 
 
 def start_process(arguments: SftArguments) -> PartialState:
